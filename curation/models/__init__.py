@@ -1,0 +1,1 @@
+"""One adapter per third-party network behind small protocols, and where their weights come from."""
