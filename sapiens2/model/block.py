@@ -1,0 +1,130 @@
+"""The transformer block: pre-norm attention with QK-norm, RoPE and shared key heads, then a SwiGLU.
+
+One class serves the encoder, the 4K tokenizer and the pretraining decoder; they differ by what is switched off. The
+parameters bear the released names (specification 1.2 and 1.5).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sapiens2.model.rope import RopeRows, rotate
+
+NORM_EPS = 1e-6
+LAYER_SCALE_INIT = 1e-4
+
+
+class LayerScale(nn.Module):
+    """A learned gain per channel, small at the start."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((dim,), LAYER_SCALE_INIT))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; with fewer key and value heads, consecutive query heads share one (GQA)."""
+
+    def __init__(self, dim: int, heads: int, kv_heads: int, *, qk_norm: bool, layer_scale: bool) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, dim // heads
+        self.wq = nn.Linear(dim, dim)
+        self.wk = nn.Linear(dim, kv_heads * self.head_dim)
+        self.wv = nn.Linear(dim, kv_heads * self.head_dim)
+        self.q_norm = nn.RMSNorm(self.head_dim, eps=NORM_EPS) if qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.head_dim, eps=NORM_EPS) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(dim, dim)
+        self.gamma = LayerScale(dim) if layer_scale else nn.Identity()
+
+    def forward(self, x: Tensor, rows: RopeRows | None, queries: int | None = None) -> Tensor:
+        """x: [B, n, D] -> [B, n, D], or [B, queries, D] when only the first tokens ask."""
+        q = self._split(self.wq(x[:, :queries]), self.heads)
+        k = self._split(self.wk(x), self.kv_heads)
+        v = self._split(self.wv(x), self.kv_heads)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rows is not None:
+            q, k = rotate(q, rows.first(queries)), rotate(k, rows)
+        mixed = attend(q.to(v.dtype), k.to(v.dtype), v)  # norm and rotation may have left q and k wider than v
+        return self.gamma(self.proj(mixed.transpose(1, 2).flatten(2)))
+
+    def _split(self, x: Tensor, heads: int) -> Tensor:
+        """[B, n, heads * head_dim] -> [B, heads, n, head_dim]."""
+        return x.unflatten(2, (heads, self.head_dim)).transpose(1, 2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention; q: [B, heads, m, Dh], k and v: [B, kv_heads, n, Dh] -> [B, heads, m, Dh].
+
+    In 16 bits the kernels share key heads by themselves. In fp32 that request falls to the slow plain-matrix path
+    (23 ms against 7.5 ms for the 1B shape on an H100, pytorch #181528), so there the heads are repeated.
+    """
+    shared = q.shape[1] // k.shape[1]
+    if shared == 1:
+        return F.scaled_dot_product_attention(q, k, v)
+    if q.dtype in (torch.bfloat16, torch.float16):
+        return F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+    return F.scaled_dot_product_attention(q, k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1))
+
+
+class SwiGLU(nn.Module):
+    """w3(silu(a) * b) where one matrix makes both halves; the first is the gate."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.w12 = nn.Linear(dim, 2 * hidden)
+        self.w3 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.w12(x).chunk(2, dim=-1)
+        return self.w3(F.silu(gate) * value)
+
+
+class Block(nn.Module):
+    """Attention and SwiGLU, each behind an RMSNorm and added to the residual stream."""
+
+    def __init__(
+        self, dim: int, heads: int, kv_heads: int, hidden: int, *, qk_norm: bool = True, layer_scale: bool = True
+    ) -> None:
+        super().__init__()
+        self.ln1 = nn.RMSNorm(dim, eps=NORM_EPS)
+        self.attn = Attention(dim, heads, kv_heads, qk_norm=qk_norm, layer_scale=layer_scale)
+        self.ln2 = nn.RMSNorm(dim, eps=NORM_EPS)
+        self.ffn = SwiGLU(dim, hidden)
+
+    def forward(self, x: Tensor, rows: RopeRows | None, queries: int | None = None) -> Tensor:
+        """x: [B, n, D] -> [B, n, D]; with `queries`, only the first tokens are computed: [B, queries, D]."""
+        x = x[:, :queries] + self.attn(self.ln1(x), rows, queries)
+        return x + self.ffn(self.ln2(x))
+
+
+def init_linear(module: nn.Module, generator: torch.Generator | None) -> None:
+    """Initialises a norm, a gain or a linear map: ones, 1e-4, or a normal of std 0.02 with a zero bias."""
+    if isinstance(module, nn.RMSNorm):
+        nn.init.ones_(module.weight)
+    elif isinstance(module, LayerScale):
+        nn.init.constant_(module.weight, LAYER_SCALE_INIT)
+    elif isinstance(module, nn.Linear | nn.Conv2d):
+        init_normal(module.weight, generator)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def init_normal(parameter: Tensor, generator: torch.Generator | None) -> None:
+    """Normal with std 0.02; the published cut at +-2 lies a hundred deviations out and does nothing."""
+    nn.init.normal_(parameter, std=0.02, generator=generator)
+
+
+def block_flops(block: nn.Module, tokens: int) -> int:
+    """FLOPs of a block's forward pass over one sequence: 2 per multiply-accumulate, attention included."""
+    macs = 0
+    for module in block.modules():
+        if isinstance(module, nn.Linear):
+            macs += tokens * module.weight.numel()
+        elif isinstance(module, Attention):
+            macs += 2 * tokens**2 * module.heads * module.head_dim  # q k^T, and the weighted sum of v
+    return 2 * macs

@@ -1,0 +1,129 @@
+"""Weights in and out: one safetensors file, loaded strictly.
+
+Our checkpoints, the released ones and the `transformers` port's are told apart by their names. `rope_embed.periods`
+carries no information but its dtype: bfloat16 there means that the weights expect bfloat16 rotation.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load as load_bytes
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sapiens2.model.backbone import Backbone
+from sapiens2.model.rope import DTYPES, RopeTables, periods
+from sapiens2.model.sizes import SIZES
+from sapiens2.model.transformers_names import from_transformers, is_transformers
+
+PERIODS = "rope_embed.periods"
+SHOWN = 5
+
+
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Writes the weights of a backbone, or of a model with one, to a safetensors file with the released names."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights_of(model), path, metadata={"format": "pt"})
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """What a file holds: parameters and buffers on the CPU, and per backbone the RoPE periods in their dtype."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    for prefix, backbone in _backbones(model).items():
+        state[prefix + PERIODS] = periods(backbone.rope.head_dim, DTYPES[backbone.rope.dtype])
+    return state
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Loads a file or an s3:// URI into a model of the same architecture; also into one on the meta device.
+
+    A backbone takes its part of a task checkpoint. Raises ValueError naming the keys that are missing, unexpected or of
+    another shape, and FileNotFoundError for a file that is not there.
+    """
+    load_state(model, read_state(path), where=str(path))
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, local or behind a URI."""
+    if "://" in str(path):
+        from pyarrow import fs
+
+        store, key = fs.FileSystem.from_uri(str(path))
+        with store.open_input_file(key) as stream:
+            return load_bytes(stream.read())
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there are no weights at {path}; give the path of a .safetensors file")
+    return load_file(path)
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Loads a state dict strictly; `where` names its source in errors."""
+    if is_transformers(state):
+        state = from_transformers(state)
+    if isinstance(model, Backbone) and any(name.startswith("backbone.") for name in state):
+        state = {name.removeprefix("backbone."): t for name, t in state.items() if name.startswith("backbone.")}
+    state = dict(state)
+    dtypes = {prefix: state.pop(prefix + PERIODS, None) for prefix in _backbones(model)}
+    _check(model, state, where)
+    on_meta = any(parameter.is_meta for parameter in model.parameters())
+    expected = model.state_dict()
+    state = {name: tensor.to(expected[name].dtype) for name, tensor in state.items()}
+    model.load_state_dict(state, strict=True, assign=on_meta)
+    for prefix, backbone in _backbones(model).items():
+        _set_rope_dtype(backbone, dtypes[prefix], where)
+
+
+def _backbones(model: nn.Module) -> dict[str, Backbone]:
+    """Every backbone inside a model, by the prefix of its keys."""
+    found = {name: module for name, module in model.named_modules() if isinstance(module, Backbone)}
+    return {f"{name}." if name else "": module for name, module in found.items()}
+
+
+def _set_rope_dtype(backbone: Backbone, saved: Tensor | None, where: str) -> None:
+    """Rotation as the file demands; a file without periods leaves what the model was built with."""
+    if saved is None:
+        return
+    dtype = "bfloat16" if saved.dtype == torch.bfloat16 else "float32"
+    head_dim = backbone.architecture.head_dim
+    if saved.shape != (head_dim // 4,) or not torch.allclose(saved, periods(head_dim, saved.dtype), rtol=0.01):
+        raise ValueError(f"{where}: its RoPE periods are not those of base 100 over {head_dim} channels per head")
+    backbone.rope = RopeTables(head_dim, dtype)
+
+
+def _check(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Raises ValueError unless names and shapes are exactly the model's."""
+    expected = model.state_dict()
+    problems = [
+        ("missing from the file", sorted(set(expected) - set(state))),
+        ("unexpected in the file", sorted(set(state) - set(expected))),
+        (
+            "of another shape",
+            [
+                f"{name} {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
+                for name in sorted(set(expected) & set(state))
+                if state[name].shape != expected[name].shape
+            ],
+        ),
+    ]
+    found = [f"{_some(names)} {what}" for what, names in problems if names]
+    if found:
+        raise ValueError(f"{where} does not fit this model{_guess(state)}: " + "; ".join(found))
+
+
+def _some(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _guess(state: dict[str, Tensor]) -> str:
+    """Which size the file seems to hold, to help whoever chose the wrong one."""
+    token = state.get("cls_token", state.get("backbone.cls_token"))
+    if token is None:
+        return ""
+    sizes = [name for name, arch in SIZES.items() if arch.dim == token.shape[-1]]
+    tokenizer = any("tokenizer." in name for name in state)
+    kind = f"size {sizes[0]}" if sizes else f"width {token.shape[-1]}"
+    return f" (the file holds {kind}, {'with' if tokenizer else 'without'} the window tokenizer)"
