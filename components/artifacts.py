@@ -1,0 +1,182 @@
+"""The store: immutable versions under one root, a manifest as the commit, tags as names.
+
+<root>/<kind>/<version>/manifest.json      written last: its presence is the commit
+<root>/<kind>/<version>/parts/...          rows by partition, each attempt under its own name
+<root>/<kind>/<version>/work/...           resumable state while a step runs
+<root>/tags/<name>.json                    a human's name for a version
+<root>/tags/latest/<name>.json             the newest version by kind, written by a run
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.manifest import MANIFEST, FileEntry, Manifest
+from components.storage import Storage
+
+
+class ArtifactError(ValueError):
+    """An artifact is missing, damaged or ambiguous; the message names it and the mend."""
+
+
+class Artifact:
+    """A committed version: its manifest and the files that the manifest lists."""
+
+    def __init__(self, storage: Storage, manifest: Manifest) -> None:
+        self.storage, self.manifest = storage, manifest
+        self.kind, self.version = manifest.kind, manifest.version
+
+    def __repr__(self) -> str:
+        return f"{self.kind}={self.version}"
+
+    @property
+    def folder(self) -> str:
+        """Path of the version, relative to the root."""
+        return f"{self.kind}/{self.version}"
+
+    def partitions(self, table: str) -> dict[str, list[FileEntry]]:
+        """The files of a table by partition id, in order."""
+        found: dict[str, list[FileEntry]] = {}
+        for entry in sorted(self.manifest.files_of(table), key=lambda e: (e.partition or "", e.path)):
+            found.setdefault(entry.partition or "", []).append(entry)
+        return found
+
+    def read(self, table: str = "data", columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows of a table, partitions in order. Raises ArtifactError when there is no such table."""
+        if table not in self.manifest.tables:
+            raise ArtifactError(f"{self} has no table {table!r}; it has {sorted(self.manifest.tables)}")
+        entries = [entry for group in self.partitions(table).values() for entry in group]
+        return pa.concat_tables(read_parquet(self.storage, entry.path, columns) for entry in entries)
+
+    def read_partition(self, table: str, partition: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of one partition of a table."""
+        entries = self.partitions(table)[partition]
+        return pa.concat_tables(read_parquet(self.storage, entry.path, columns) for entry in entries)
+
+    def rows(self, table: str = "data") -> int:
+        """The number of rows of a table, from the manifest alone."""
+        return sum(entry.rows or 0 for entry in self.manifest.files_of(table))
+
+    def file(self, name: str) -> bytes:
+        """The bytes of a loose file, by its name inside the version. Raises ArtifactError."""
+        return self.storage.read(self.file_path(name))
+
+    def file_path(self, name: str) -> str:
+        """The path of a loose file, relative to the root. Raises ArtifactError."""
+        wanted = f"{self.folder}/{name}"
+        for entry in self.manifest.files:
+            if entry.table is None and (entry.path == wanted or entry.path.endswith(f"/{name}")):
+                return entry.path
+        raise ArtifactError(f"{self} has no file {name!r}")
+
+    def fragment(self) -> dict[str, Any] | None:
+        """What the artifact has to show in a report."""
+        names = [entry.path for entry in self.manifest.files if entry.path.endswith("/fragment.json")]
+        return json.loads(self.storage.read(names[0])) if names else None
+
+
+class Store:
+    """All artifacts under one root."""
+
+    def __init__(self, root: str) -> None:
+        self.storage = Storage(root)
+        self.root = self.storage.uri
+
+    def committed(self, kind: str, version: str) -> bool:
+        """Whether that version is there, whole."""
+        return self.storage.exists(f"{kind}/{version}/{MANIFEST}")
+
+    def get(self, kind: str, version: str) -> Artifact:
+        """A committed version. Raises ArtifactError when it is absent, ValueError when its manifest is damaged."""
+        path = f"{kind}/{version}/{MANIFEST}"
+        try:
+            data = self.storage.read(path)
+        except FileNotFoundError as error:
+            raise ArtifactError(
+                f"there is no {kind} of version {version} under {self.root}; `sapiens2 artifacts list` shows what is there"
+            ) from error
+        return Artifact(self.storage, Manifest.parse(data, self.storage.full(path)))
+
+    def kinds(self) -> list[str]:
+        """The kinds that have at least one version folder."""
+        names = [name for name, is_file, _, _ in self.storage.list("") if not is_file]
+        return [name for name in names if name not in ("cache", "tags", "events", "runs") and not name.startswith(".")]
+
+    def versions(self, kind: str) -> list[str]:
+        """Committed versions of a kind, by name."""
+        folders = [name for name, is_file, _, _ in self.storage.list(kind) if not is_file]
+        return [v for v in (name.rsplit("/", 1)[-1] for name in folders) if self.committed(kind, v)]
+
+    def all(self, kind: str | None = None) -> Iterator[Artifact]:
+        """Every committed artifact, oldest first within a kind."""
+        for each in [kind] if kind else self.kinds():
+            found = [self.get(each, version) for version in self.versions(each)]
+            yield from sorted(found, key=lambda artifact: (artifact.manifest.end, artifact.version))
+
+    def find(self, reference: str) -> Artifact:
+        """An artifact by `KIND=VERSION`, `KIND` (latest), a tag, or a version or its unique prefix.
+
+        Raises ArtifactError when nothing or more than one matches.
+        """
+        kind, _, version = reference.partition("=")
+        if version:
+            return self._by_prefix([kind], version, reference)
+        tagged = self.tagged(reference) or self.latest(reference)
+        return tagged or self._by_prefix(self.kinds(), reference, reference)
+
+    def _by_prefix(self, kinds: list[str], prefix: str, reference: str) -> Artifact:
+        matches = [(kind, version) for kind in kinds for version in self.versions(kind) if version.startswith(prefix)]
+        if len(matches) == 1:
+            return self.get(*matches[0])
+        if matches:
+            raise ArtifactError(f"{reference!r} is ambiguous: {', '.join('='.join(m) for m in matches)}")
+        raise ArtifactError(
+            f"no artifact, tag or version {reference!r} under {self.root}; `sapiens2 artifacts list` shows what is there"
+        )
+
+    def tag(self, name: str, artifact: Artifact) -> None:
+        """Give a version a human's name; a later call moves the name."""
+        if not name or any(part in ("", ".", "..") for part in name.split("/")):
+            raise ArtifactError(f"{name!r} is no name for a tag; use letters, digits, '-', '_', '.' and '/'")
+        record = {"kind": artifact.kind, "version": artifact.version}
+        self.storage.write(f"tags/{name}.json", json.dumps(record).encode())
+
+    def tagged(self, name: str) -> Artifact | None:
+        """The version that a tag names, or None."""
+        try:
+            record = json.loads(self.storage.read(f"tags/{name}.json"))
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+        return self.get(record["kind"], record["version"])
+
+    def tags(self) -> dict[str, str]:
+        """Every tag and the `kind=version` that it names."""
+        found = {}
+        for path, is_file, _, _ in self.storage.list("tags", recursive=True):
+            if is_file and path.endswith(".json"):
+                record = json.loads(self.storage.read(path))
+                found[path.removeprefix("tags/").removesuffix(".json")] = f"{record['kind']}={record['version']}"
+        return found
+
+    def latest(self, name: str) -> Artifact | None:
+        """The version that the newest run of this name made or reused (see Step.latest_name)."""
+        return self.tagged(f"latest/{name}")
+
+
+def read_parquet(storage: Storage, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A Parquet file below the root; the file's own schema, nothing inferred."""
+    with storage.fs.open_input_file(storage.path(path)) as stream:
+        return pq.ParquetFile(stream).read(columns=list(columns) if columns is not None else None)
+
+
+def parquet_bytes(table: pa.Table, row_group_rows: int = 256) -> bytes:
+    """A table as Parquet: zstd, statistics, small row groups for random access."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=max(1, row_group_rows))
+    return buffer.getvalue()

@@ -1,0 +1,334 @@
+"""The bodies of the nine curation steps: artifacts to tables, the stage, tables to artifacts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from components.artifacts import Artifact, Store
+from components.partitions import PartitionWork, Worker, map_partitions, sum_metrics
+from components.run_step import Publication, StepContext
+from components.score_cache import ScoreCache
+
+NARROW = [  # the columns of `images` without the bytes
+    "image_id",
+    "source",
+    "n_sources",
+    "format",
+    "width",
+    "height",
+    "orientation",
+    "n_bytes",
+    "phash",
+    "phash_mirror",
+    "phash_quality",
+    "caption",
+    "licence",
+    "metadata",
+]
+THUMBNAIL_PX = 320
+
+
+# --- ingest ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _IngestWork:
+    config: Any
+    partitions: dict[str, Any]
+
+    def __call__(self, pid: str) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+        from curation.stages.ingest import IngestPartition
+
+        tables = IngestPartition(self.config)(self.partitions[pid])
+        return tables, {"rows_in": tables["sources"].num_rows}
+
+
+def ingest(context: StepContext) -> Publication:
+    """Fetch and check every source by partition, then settle which partition owns an image that several have."""
+    from curation.stages import ingest as stage
+
+    partitions = {partition.pid: partition for partition in context.source.partitions}
+    worker = Worker(context.attempt, partial(_IngestWork, context.config, partitions), stage="staging")
+    staged = map_partitions(worker, list(partitions), context.progress, workers=_workers(context))
+    reader = _Staged(context, staged)
+    settlements = stage.settle([(pid, reader.table(pid, "images", NARROW)) for pid in staged])
+    done = context.attempt.done()
+    for pid in staged:
+        if pid not in done:
+            images = stage.apply_settlement(reader.table(pid, "images"), settlements[pid])
+            tables = {
+                "sources": reader.table(pid, "sources"),
+                "images": images,
+                "rejects": reader.table(pid, "rejects"),
+            }
+            context.attempt.write_partition(pid, tables, staged[pid].metrics)
+    records = {pid: record for pid, record in context.attempt.done().items() if pid in partitions}
+    whole = _Staged(context, records)
+    sources, images, rejects = (whole.all(t, c) for t, c in (("sources", None), ("images", NARROW), ("rejects", None)))
+    dropped = _count(rejects["reason"].to_pylist())
+    metrics = {"rows_in": sources.num_rows, "kept": sum(images["n_sources"].to_pylist()), "dropped": dropped}
+    if metrics["rows_in"] != metrics["kept"] + rejects.num_rows:
+        raise AssertionError(f"ingest lost sources: {metrics}")
+    metrics["images"] = images.num_rows
+    return Publication(records, metrics, fragment=stage.fragment(sources, images, rejects, context.config))
+
+
+class _Staged:
+    """Tables of finished partitions that are not published yet."""
+
+    def __init__(self, context: StepContext, records: dict[str, Any]) -> None:
+        self.storage, self.records = context.store.storage, records
+
+    def table(self, pid: str, name: str, columns: list[str] | None = None) -> pa.Table:
+        from components.artifacts import read_parquet
+
+        (entry,) = [entry for entry in self.records[pid].files if entry.table == name]
+        return read_parquet(self.storage, entry.path, columns)
+
+    def all(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        return pa.concat_tables(self.table(pid, name, columns) for pid in self.records)
+
+
+# --- detect, score ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _ImageWork:
+    """One partition of `images` (and of what was measured on it) through a per-image stage with a model cache."""
+
+    root: str
+    build: Callable[[], Any]
+    inputs: dict[str, str]
+    side: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        self.store, self.stage, self.cache = Store(self.root), self.build(), ScoreCache(self.root)
+        self.artifacts = {kind: self.store.get(kind, version) for kind, version in self.inputs.items()}
+
+    def __call__(self, pid: str) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+        images = self.artifacts["images"].read_partition("images", pid)
+        others = [self.artifacts[kind].read_partition("data", pid) for kind in self.side]
+        result = self.stage(images, *others, cache=self.cache)
+        return result.tables, result.metrics
+
+
+def detect(context: StepContext) -> Publication:
+    """Person boxes, partition by partition."""
+    from curation.stages.detect import DetectPartition
+
+    return _per_image(context, partial(DetectPartition, context.config, context.weights), ())
+
+
+def score(context: StepContext) -> Publication:
+    """All scores from one decode, partition by partition."""
+    from curation.stages.score import ScorePartition
+
+    return _per_image(context, partial(ScorePartition, context.config, context.weights), ("detections",))
+
+
+def _per_image(context: StepContext, build: Callable[[], Any], side: tuple[str, ...]) -> Publication:
+    import importlib
+
+    images = context.inputs["images"]
+    versions = {role: artifact.version for role, artifact in context.inputs.items()}
+    factory: Callable[[], PartitionWork] = partial(_ImageWork, context.store.root, build, versions, side)
+    worker = Worker(context.attempt, factory)
+    records = map_partitions(worker, list(images.partitions("images")), context.progress, workers=_workers(context))
+    whole = _Staged(context, records).all("data")
+    metrics = sum_metrics(records)
+    stage = importlib.import_module(f"curation.stages.{context.step.name}")
+    others = [context.inputs[kind].read() for kind in side]
+    lookup = ImageLookup(images)
+    fragment = stage.fragment(whole, *others, images=narrow(images), fetch=lookup.encoded, config=context.config)
+    return Publication(records, metrics, fragment=fragment)
+
+
+# --- the global stages -----------------------------------------------------------------------------------------------
+
+
+def filter(context: StepContext) -> Publication:  # the step's name
+    """Thresholds to decisions."""
+    from curation.stages import filter as stage
+
+    images, detections, scores = (
+        narrow(context.inputs["images"]),
+        _data(context, "detections"),
+        _data(context, "scores"),
+    )
+    return _publish(context, stage.run(images, detections, scores, context.config))
+
+
+def dedup(context: StepContext) -> Publication:
+    """Duplicates and their representatives."""
+    from curation.stages import dedup as stage
+
+    images, scores, filtered = narrow(context.inputs["images"]), _data(context, "scores"), _data(context, "filtered")
+    lookup = ImageLookup(context.inputs["images"])
+    result = stage.run(
+        images, scores, filtered, context.config, detections=_data(context, "detections"), thumbnails=lookup.grey
+    )
+    return _publish(context, result)
+
+
+def cluster(context: StepContext) -> Publication:
+    """Hierarchical k-means."""
+    from curation.stages import cluster as stage
+
+    return _publish(context, stage.run(_data(context, "scores"), _data(context, "deduped"), context.config))
+
+
+def balance(context: StepContext) -> Publication:
+    """Caps and floors to an exact target size."""
+    from curation.stages import balance as stage
+
+    data = [_data(context, role) for role in ("detections", "scores", "deduped", "clusters")]
+    return _publish(context, stage.run(narrow(context.inputs["images"]), *data, context.config))
+
+
+@dataclass
+class _ExportWork:
+    root: str
+    inputs: dict[str, str]
+    plans: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        store = Store(self.root)
+        self.artifacts = {kind: store.get(kind, version) for kind, version in self.inputs.items()}
+        self.lookup = ImageLookup(self.artifacts["images"])
+        self.detections = self.artifacts["detections"].read()
+        self.attributes = self.artifacts["selection"].read("attributes")
+        self.deduped = self.artifacts["deduped"].read()
+
+    def __call__(self, pid: str) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+        from curation.stages import export as stage
+
+        plan = self.plans[pid]
+        images = self.lookup.rows(plan.image_ids)
+        table = stage.build_shard(plan, images, self.detections, self.attributes, self.deduped)
+        return {plan.split: table}, {"rows_in": table.num_rows}
+
+
+def export(context: StepContext) -> Publication:
+    """Shuffled, training-ready Parquet."""
+    from curation.stages import export as stage
+
+    selection = context.inputs["selection"].read()
+    plans = {plan.pid: plan for plan in stage.plan(selection, _data(context, "deduped"), context.config)}
+    versions = {role: artifact.version for role, artifact in context.inputs.items()}
+    context.attempt.row_group_rows = context.config.rows_per_group
+    worker = Worker(context.attempt, partial(_ExportWork, context.store.root, versions, plans))
+    records = map_partitions(worker, list(plans), context.progress, workers=_workers(context))
+    rows = {split: sum(len(p.image_ids) for p in plans.values() if p.split == split) for split in ("train", "val")}
+    metrics = {"rows_in": sum(rows.values()), "kept": sum(rows.values()), "dropped": {}, "splits": rows}
+    return Publication(records, metrics, fragment=stage.fragment(plans.values(), context.config))
+
+
+def card(context: StepContext) -> Publication:
+    """The dataset card."""
+    from curation.stages import card as stage
+
+    inputs = context.inputs
+    tables = {
+        "sources": inputs["images"].read("sources"),
+        "images": narrow(inputs["images"]),
+        "rejects": inputs["images"].read("rejects"),
+        "edges": inputs["deduped"].read("edges"),
+        "selection": inputs["selection"].read(),
+        "attributes": inputs["selection"].read("attributes"),
+        "balance": inputs["selection"].read("balance"),
+        **{kind: inputs[kind].read() for kind in ("detections", "scores", "filtered", "deduped", "clusters")},
+    }
+    lookup = ImageLookup(inputs["images"])
+    thumbnails = lookup.thumbnails(stage.wanted_thumbnails(tables, context.config))
+    metrics = {artifact.manifest.step: artifact.manifest.metrics for artifact in inputs.values()}
+    result = stage.run(tables, metrics, thumbnails, context.config)
+    return Publication(metrics=result.metrics, files=dict(result.files), fragment=result.fragment)
+
+
+# --- shared by the bodies --------------------------------------------------------------------------------------------
+
+
+class ImageLookup:
+    """Encoded bytes and small pictures of an `images` artifact by image_id, reading only the partitions needed."""
+
+    def __init__(self, images: Artifact) -> None:
+        self.images = images
+        self._where: dict[str, str] = {}
+        for pid in images.partitions("images"):
+            for image_id in images.read_partition("images", pid, ["image_id"])["image_id"].to_pylist():
+                self._where[image_id] = pid
+
+    def rows(self, image_ids: list[str]) -> pa.Table:
+        """Rows of `images`, bytes included, in the order of the ids."""
+        wanted, found = set(image_ids), []
+        for pid in sorted({self._where[i] for i in image_ids}):
+            table = self.images.read_partition("images", pid)
+            found.append(table.filter(pa.array([i in wanted for i in table["image_id"].to_pylist()])))
+        whole = pa.concat_tables(found) if found else self.images.read("images").slice(0, 0)
+        position = {image_id: row for row, image_id in enumerate(whole["image_id"].to_pylist())}
+        return whole.take(pa.array([position[i] for i in image_ids], pa.int64()))
+
+    def encoded(self, image_ids: list[str]) -> dict[str, bytes]:
+        """Encoded bytes by id."""
+        table = self.rows(image_ids)
+        return dict(zip(table["image_id"].to_pylist(), table["bytes"].to_pylist(), strict=True))
+
+    def grey(self, image_ids: list[str]) -> dict[str, Any]:
+        """Grey uint8 pictures, long side about 320 px."""
+        import cv2
+
+        return {i: cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for i, p in self._small(image_ids).items()}
+
+    def thumbnails(self, image_ids: list[str]) -> dict[str, bytes]:
+        """JPEG thumbnails, long side at most 320 px."""
+        import simplejpeg
+
+        return {i: simplejpeg.encode_jpeg(p, quality=82, colorspace="RGB") for i, p in self._small(image_ids).items()}
+
+    def _small(self, image_ids: list[str]) -> dict[str, Any]:
+        import cv2
+        import numpy as np
+
+        from curation.images import Image, decode
+
+        small = {}
+        for image_id, data in self.encoded(image_ids).items():
+            image = decode(data, min_side=THUMBNAIL_PX)
+            if isinstance(image, Image):
+                scale = min(1.0, THUMBNAIL_PX / max(image.pixels.shape[:2]))
+                size = [max(1, round(side * scale)) for side in image.pixels.shape[1::-1]]
+                small[image_id] = np.ascontiguousarray(cv2.resize(image.pixels, size, interpolation=cv2.INTER_AREA))
+        return small
+
+
+def narrow(images: Artifact) -> pa.Table:
+    """The `images` table without bytes."""
+    return images.read("images", NARROW)
+
+
+def _data(context: StepContext, role: str) -> pa.Table:
+    return context.inputs[role].read()
+
+
+def _workers(context: StepContext) -> int:
+    return int(getattr(context.config, "workers", 2))
+
+
+def _publish(context: StepContext, result: Any) -> Publication:
+    record = context.attempt.write_partition("all", result.tables, {})
+    return Publication({"all": record}, result.metrics, dict(result.files), fragment=result.fragment)
+
+
+def _count(values: list[str]) -> dict[str, int]:
+    return {value: values.count(value) for value in sorted(set(values))}
+
+
+def load_json(artifact: Artifact, name: str) -> Any:
+    """A JSON file of an artifact."""
+    return json.loads(artifact.file(name))

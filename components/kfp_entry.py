@@ -1,0 +1,81 @@
+"""Where a KFP component enters: manifests in, one step, its manifest out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.artifacts import Artifact, Store
+from components.manifest import Manifest
+from components.run_step import is_user_error, run_step
+from components.settings import Settings
+from components.steps import STEPS
+
+
+def run(
+    name: str,
+    inputs: Mapping[str, Any],
+    out: Any,
+    facts: Any,
+    root: str,
+    settings: str,
+    *,
+    pool: str | None = None,
+    page: Any = None,
+) -> None:
+    """Run a step; write its manifest to `out.path`, its counts to `facts` and its page, if any, to `page.path`.
+
+    `inputs` are KFP artifacts by role; one that was not given is None. What the user can mend ends the process with
+    exit code 2 and one line, everything else with a traceback.
+    """
+    step, chosen, store = STEPS[name], Settings.from_json(settings), Store(root)
+    found = {role: _resolve(store, artifact) for role, artifact in inputs.items() if artifact is not None}
+    try:
+        config = chosen.config(step)
+        outcome = run_step(step, config, found, root, source=_listing(pool, config))
+    except Exception as error:
+        if is_user_error(error):
+            print(f"error: {name}: {error}", flush=True)
+            sys.exit(2)
+        raise
+    _tell(outcome.artifact, out, facts, page)
+
+
+def _resolve(store: Store, artifact: Any) -> Artifact:
+    """The artifact of the store that a KFP artifact stands for: by its manifest file, or where an importer saw it."""
+    path = Path(artifact.path)
+    if path.is_file():
+        manifest = Manifest.parse(path.read_bytes(), str(path))
+        return store.get(manifest.kind, manifest.version)
+    kind, version, _ = artifact.uri.rsplit("/", 2)[-3:]  # <root>/<kind>/<version>/manifest.json on S3
+    return store.get(kind.rsplit("/", 1)[-1], version)
+
+
+def _listing(pool: str | None, config: Any) -> Any:
+    if pool is None:
+        return None
+    from curation.stages.ingest import list_sources
+
+    return list_sources(pool, config)
+
+
+def _tell(artifact: Artifact, out: Any, facts: Any, page: Any) -> None:
+    manifest = artifact.manifest
+    _write(out.path, manifest.dump())
+    rows = {table: artifact.rows(table) for table in manifest.tables}
+    out.metadata.update(kind=artifact.kind, version=artifact.version, digest=manifest.digest or "", rows=rows)
+    numbers = {k: v for k, v in manifest.metrics.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    for key, value in numbers.items():
+        facts.log_metric(key, value)
+    _write(facts.path, json.dumps(numbers).encode())
+    if page is not None:
+        (html,) = [entry.path for entry in manifest.files if entry.path.endswith(".html")]
+        _write(page.path, artifact.storage.read(html))
+
+
+def _write(path: str, data: bytes) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_bytes(data)

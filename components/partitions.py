@@ -1,0 +1,132 @@
+"""A per-image stage over all partitions of its input, on Ray Data: each one committed by the worker that made it.
+
+The dataset that travels is the list of partition ids; a worker reads its rows from the store, works, and writes its
+partition and marker there. So a killed run has only the partitions in flight to do again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from components.attempt import Attempt, PartitionRecord
+from components.progress import Progress
+from components.ray_session import quiet_ray_data, ray_session
+
+
+class PartitionWork(Protocol):
+    """What a worker does to one partition: built once per worker process from a picklable factory."""
+
+    def __call__(self, pid: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The tables to write, and the metrics of the partition."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A Ray Data callable: does a partition and commits it."""
+
+    attempt: Attempt
+    factory: Callable[[], PartitionWork]
+    stage: str = "parts"
+
+    def build(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        """The function that an actor calls, holding the loaded models."""
+        work = self.factory()
+
+        def process(batch: dict[str, Any]) -> dict[str, Any]:
+            for pid in batch["pid"]:
+                tables, metrics = work(str(pid))
+                self.attempt.write_partition(str(pid), tables, metrics, self.stage)
+            return {"pid": batch["pid"]}
+
+        return process
+
+
+class _Actor:
+    """The class that Ray Data instantiates in each of its actors."""
+
+    def __init__(self, worker: Worker) -> None:
+        _one_thread_per_worker()
+        self.process = worker.build()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return self.process(batch)
+
+
+def map_partitions(worker: Worker, pids: list[str], progress: Progress, *, workers: int) -> dict[str, PartitionRecord]:
+    """Do every partition that is not done yet; returns the records of all, by id.
+
+    `workers` = 0 works in this process, without Ray (small inputs, tests).
+    """
+    done = {pid: r for pid, r in worker.attempt.done(worker.stage).items() if pid in set(pids)}
+    pending = [pid for pid in pids if pid not in done]
+    progress.update(len(done), len(pids), "partitions", "(resumed)" if done and pending else "")
+    if pending and workers == 0:
+        process = worker.build()
+        for count, pid in enumerate(pending, len(done) + 1):
+            process({"pid": [pid]})
+            progress.update(count, len(pids), "partitions")
+    elif pending:
+        _on_ray(worker, pending, len(done), progress, min(workers, len(pending)))
+    records = worker.attempt.done(worker.stage)
+    return {pid: records[pid] for pid in sorted(pids)}
+
+
+def _on_ray(worker: Worker, pending: list[str], already: int, progress: Progress, workers: int) -> None:
+    with ray_session():
+        import ray
+
+        quiet_ray_data()
+        dataset = ray.data.from_items([{"pid": pid} for pid in pending], override_num_blocks=len(pending))
+        mapped = dataset.map_batches(
+            _Actor,
+            fn_constructor_args=(worker,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(min_size=workers, max_size=workers),
+            num_cpus=1,
+        )
+        count = already
+        try:
+            for batch in mapped.iter_batches(batch_size=1, prefetch_batches=0):
+                count += len(batch["pid"])
+                progress.update(count, already + len(pending), "partitions")
+        except Exception as error:
+            raise _cause(error) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The worker's own exception behind Ray's wrappers: a ValueError stays a ValueError with its text."""
+    seen: set[int] = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        inner = getattr(error, "cause", None) or error.__cause__
+        if inner is None or not isinstance(inner, BaseException):
+            break
+        error = inner
+    for kind in (FileNotFoundError, ValueError):
+        if isinstance(error, kind):
+            return kind(str(error).strip().splitlines()[-1].removeprefix(f"{kind.__name__}: "))
+    return error
+
+
+def _one_thread_per_worker() -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def sum_metrics(records: Mapping[str, PartitionRecord]) -> dict[str, Any]:
+    """The metrics of all partitions added up: numbers by sum, dictionaries key by key; other values are left out."""
+    total: dict[str, Any] = {}
+    for record in records.values():
+        _add(total, record.metrics)
+    return total
+
+
+def _add(total: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict):
+            _add(total.setdefault(key, {}), value)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            total[key] = total.get(key, 0) + value

@@ -1,0 +1,110 @@
+"""What a run would do, known before it starts: every version follows from the recipe and the versions before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from components.artifacts import Artifact, ArtifactError, Store
+from components.run_step import Identity, identify
+from components.settings import Settings
+from components.steps import Step
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step with the version that it will have; `reused` when that is committed, else `why` it runs."""
+
+    step: Step
+    config: BaseModel
+    version: str
+    inputs: dict[str, str]
+    reused: bool
+    why: str
+
+
+def plan(
+    steps: tuple[Step, ...],
+    settings: Settings,
+    store: Store,
+    *,
+    source: str | None = None,
+    given: Mapping[str, Artifact] | None = None,
+) -> list[PlannedStep]:
+    """Plan `steps` in order. `source` is the digest of the pool; `given` are inputs by role from outside the plan.
+
+    Raises ArtifactError when an input is neither planned, given nor there as `latest`; SettingsError and
+    FileNotFoundError (weights) before anything runs.
+    """
+    versions: dict[str, str] = {}
+    planned: list[PlannedStep] = []
+    for step in steps:
+        inputs: dict[str, str] = {}
+        for read in step.inputs:
+            version = versions.get(read.producer) or _outside(read.role, read.producer, store, given, steps)
+            if version:
+                inputs[read.role] = version
+            elif not read.optional:
+                raise ArtifactError(
+                    f"{step.name} needs {read.role}, and there is none under {store.root}: run `sapiens2 step "
+                    f"{read.producer}` first, or the whole pipeline with `sapiens2 run`"
+                )
+        config = settings.config(step)
+        identity = identify(step, config, inputs, source if step.name == "ingest" else None)
+        versions[step.name] = identity.version
+        reused = store.committed(step.kind, identity.version)
+        why = "" if reused else reason(step, identity, inputs, store)
+        planned.append(PlannedStep(step, config, identity.version, inputs, reused, why))
+    return planned
+
+
+def _outside(
+    role: str, producer: str, store: Store, given: Mapping[str, Artifact] | None, steps: tuple[Step, ...]
+) -> str | None:
+    """The version of an input that this plan does not make: the one given, else the latest."""
+    if given and role in given:
+        return given[role].version
+    from components.steps import STEPS
+
+    if any(step.name == "report" for step in steps) and len(steps) > 1 and producer not in [s.name for s in steps]:
+        is_report_input = STEPS["report"].inputs
+        if any(read.role == role and read.optional for read in is_report_input):
+            return None  # a partial pipeline reports on what it made
+    latest = store.latest(STEPS[producer].latest_name)
+    return latest.version if latest else None
+
+
+def reason(step: Step, identity: Identity, inputs: Mapping[str, str], store: Store) -> str:
+    """Why a step runs: what differs from its latest version, or that there is none."""
+    started = [path for path, is_file, _, _ in store.storage.list(f"{step.kind}/{identity.version}/parts") if is_file]
+    started += [path for path, is_file, _, _ in store.storage.list(f"{step.kind}/{identity.version}/staging") if is_file]
+    done = sum(path.endswith(".json") for path in started)
+    interrupted = f"interrupted: {done} partitions are done and stay" if done else ""
+    latest = store.latest(step.latest_name)
+    if latest is None:
+        return interrupted or "not run yet"
+    manifest, changes = latest.manifest, []
+    if manifest.revision != step.revision:
+        changes.append(f"step revision {manifest.revision} -> {step.revision}")
+    if manifest.source != identity.source:
+        changes.append("the pool changed")
+    changes += [f"{key} {old} -> {new}" for key, old, new in diff_values(manifest.recipe, identity.recipe)]
+    before = {ref.role: ref.version for ref in manifest.inputs}
+    changes += [f"new {role}" for role, version in inputs.items() if before.get(role) != version]
+    old_models, new_models = ({m.name: m.sha256 for m in models} for models in (manifest.models, identity.models))
+    if old_models != new_models:
+        changes.append(f"models {', '.join(sorted(old_models)) or 'none'} -> {', '.join(sorted(new_models)) or 'none'}")
+    return "; ".join([interrupted] * bool(interrupted) + changes) or "the latest version is another one"
+
+
+def diff_values(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted key, old, new) wherever two nested configurations differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in sorted({*old, *new}):
+            found += diff_values(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+        return found
+    return [] if old == new else [(prefix, old, new)]

@@ -1,0 +1,240 @@
+"""The one body of every step: resolve, reuse or attempt, work, publish, tell.
+
+The command line, the KFP components and the Ray job entry point all come through `run_step`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from components.artifacts import Artifact, ArtifactError, Store
+from components.attempt import Attempt, Lease, PartitionRecord
+from components.digest import version_of
+from components.events import emit
+from components.manifest import CodeRef, FileEntry, InputRef, Manifest, ModelRef
+from components.progress import Progress
+from components.settings import recipe_fields
+from components.steps import Step, load
+
+MIN_FREE_BYTES = 500_000_000
+
+
+@dataclass
+class StepContext:
+    """What the body of a step works with."""
+
+    step: Step
+    config: Any
+    inputs: dict[str, Artifact]
+    store: Store
+    attempt: Attempt
+    progress: Progress
+    weights: dict[str, str] = field(default_factory=dict)
+    source: Any = None
+
+
+@dataclass
+class Publication:
+    """What the body of a step has to publish: partitions it wrote, loose files, numbers, something to show."""
+
+    records: dict[str, PartitionRecord] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    existing: list[FileEntry] = field(default_factory=list)
+    fragment: dict[str, Any] | None = None
+    digest: str | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A step's artifact, and whether it was there already."""
+
+    step: Step
+    artifact: Artifact
+    reused: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Identity:
+    """All that determines a version."""
+
+    version: str
+    recipe: dict[str, Any]
+    models: list[ModelRef]
+    weights: dict[str, str]
+    source: str | None
+
+
+def identify(step: Step, config: BaseModel, inputs: Mapping[str, str], source: str | None = None) -> Identity:
+    """The version that a step will have, from its inputs' versions by role: known before anything runs.
+
+    Raises FileNotFoundError naming a weight file that is missing and where to put it.
+    """
+    models, paths = [], {}
+    if step.weights:
+        from curation.models.weights import find
+
+        for spec in load(step.weights)(config):
+            found = find(spec)
+            paths[spec.name] = str(found)
+            sha256 = spec.sha256 or file_sha256(str(found))
+            models.append(ModelRef(name=spec.name, revision=spec.revision, sha256=sha256, licence=spec.licence))
+    recipe = recipe_fields(config)
+    hashes = {model.name: model.sha256 for model in models}
+    version = version_of(step.family, step.revision, recipe, inputs.items(), hashes, source)
+    return Identity(version, recipe, models, paths, source)
+
+
+@cache
+def file_sha256(path: str) -> str:
+    """The sha256 of a local file."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def run_step(
+    step: Step,
+    config: BaseModel,
+    inputs: Mapping[str, Artifact],
+    root: str,
+    *,
+    source: Any = None,
+) -> Outcome:
+    """Make the artifact of a step, or return it when it is there. `source` is ingest's listing (it has a `digest`).
+
+    Raises ArtifactError for a missing input, Conflict when two writers disagree, and whatever the stage raises.
+    """
+    began, progress = time.monotonic(), Progress(step.name)
+    missing = [i.role for i in step.inputs if not i.optional and i.role not in inputs]
+    if missing:
+        raise ArtifactError(
+            f"{step.name} needs {', '.join(missing)}: run the steps before it, or name one with --input"
+        )
+    store = Store(root)
+    versions = {role: artifact.version for role, artifact in inputs.items()}
+    identity = identify(step, config, versions, source.digest if source is not None else None)
+    if store.committed(step.kind, identity.version):
+        artifact = store.get(step.kind, identity.version)
+        store.tag(f"latest/{step.latest_name}", artifact)
+        progress.say("reused", version=identity.version, **_counts(artifact.manifest.metrics))
+        return Outcome(step, artifact, True, time.monotonic() - began)
+    check_disk(store)
+    attempt = Attempt(store.root, step.kind, identity.version)
+    context = StepContext(step, config, dict(inputs), store, attempt, progress, identity.weights, source)
+    progress.say("running", version=identity.version)
+    emit("START", context, None)
+    try:
+        artifact = _attempt(context, identity)
+    except BaseException as error:
+        progress.say("failed", error=str(error) or type(error).__name__, user=is_user_error(error))
+        emit("FAIL", context, None, error=error)
+        raise
+    emit("COMPLETE", context, artifact)
+    store.tag(f"latest/{step.latest_name}", artifact)
+    progress.say("done", version=identity.version, **_counts(artifact.manifest.metrics))
+    return Outcome(step, artifact, False, time.monotonic() - began)
+
+
+def _attempt(context: StepContext, identity: Identity) -> Artifact:
+    start, began = _now(), time.monotonic()
+    with Lease(context.attempt, exclusive=not context.step.deterministic):
+        publication: Publication = load(context.step.body)(context)
+        loose = list(publication.existing)
+        if publication.fragment is not None:
+            publication.files["fragment.json"] = json.dumps(publication.fragment).encode()
+        loose += [context.attempt.write_file(name, data) for name, data in publication.files.items()]
+        manifest = Manifest(
+            kind=context.step.kind,
+            version=identity.version,
+            step=context.step.name,
+            revision=context.step.revision,
+            config=context.config.model_dump(mode="json"),
+            recipe=identity.recipe,
+            inputs=[InputRef(role=r, kind=a.kind, version=a.version) for r, a in sorted(context.inputs.items())],
+            source=identity.source,
+            metrics={**publication.metrics, "seconds": round(time.monotonic() - began, 3)},
+            models=identity.models,
+            code=code_ref(),
+            environment=environment(),
+            seed=publication.seed,
+            start=start,
+            end=_now(),
+        )
+        artifact = context.attempt.publish(manifest, publication.records, publication.digest, loose)
+        context.attempt.sweep()
+    return artifact
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Whether the message is meant for the user: something given was wrong, and the text says what and the mend."""
+    return isinstance(error, (ValueError, FileNotFoundError, PermissionError))
+
+
+def check_disk(store: Store, needed_bytes: int = MIN_FREE_BYTES) -> None:
+    """Raises ValueError when the local root has too little space left, before any work."""
+    if not store.storage.local:
+        return
+    folder = Path(store.root)
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise ValueError(
+            f"too little disk under {store.root}: {free / 1e9:.2f} GB free, at least {needed_bytes / 1e9:.2f} GB needed; "
+            "free some space, or choose another root with --root"
+        )
+
+
+def _counts(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    dropped = metrics.get("dropped") or {}
+    return {
+        "rows_in": metrics.get("rows_in"),
+        "kept": metrics.get("kept"),
+        "dropped": sum(dropped.values()) if dropped else 0,
+        "headline": metrics.get("headline"),
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@cache
+def code_ref() -> CodeRef:
+    """The code that runs. The commit is that of the checkout the package lies in, if it is one."""
+    here = Path(__file__).resolve().parent.parent
+    commit, dirty = None, None
+    if (here / ".git").exists() and shutil.which("git"):
+        head = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True)
+        if head.returncode == 0:
+            commit = head.stdout.strip()
+            state = subprocess.run(["git", "-C", str(here), "status", "--porcelain"], capture_output=True, text=True)
+            dirty = bool(state.stdout.strip())
+    return CodeRef(package_version=package_version("sapiens2"), git_commit=commit, dirty=dirty)
+
+
+@cache
+def environment() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in ("torch", "ray", "kfp", "pyarrow", "numpy", "opencv-python-headless", "faiss-gpu", "onnxruntime"):
+        try:
+            found[name] = package_version(name)
+        except ModuleNotFoundError:
+            continue
+    return found

@@ -1,0 +1,220 @@
+"""The one table of steps, from which the command line and the KFP components are made.
+
+Everything heavy is named by a string and imported when it is used, so that reading the table costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+TASKS = ("pose", "segmentation", "normal", "pointmap", "albedo")
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a step reads: the role it plays, and the step (by name) that makes it."""
+
+    role: str
+    producer: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """A row of the table. `revision` is raised when the meaning of the step changes (see tests/components).
+
+    `sources` are the modules whose text is the step's meaning; `body` does the work, given a StepContext.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[Input, ...]
+    config: str
+    body: str
+    summary: str
+    sources: tuple[str, ...]
+    revision: int = 1
+    task: str | None = None
+    weights: str | None = None
+    deterministic: bool = True
+
+    @property
+    def family(self) -> str:
+        """The step without its task: `finetune` for `finetune-pose`."""
+        return self.name.removesuffix(f"-{self.task}") if self.task else self.name
+
+    @property
+    def latest_name(self) -> str:
+        """Under which name the newest version is found: the kind, and the task where one kind serves several."""
+        return f"{self.kind}-{self.task}" if self.task and self.kind != self.task else self.kind
+
+
+def load(path: str) -> Any:
+    """The object that `module:name` names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _reads(*producers: str) -> tuple[Input, ...]:
+    return tuple(Input(BY_PRODUCT[p], p) for p in producers)
+
+
+# role under which a step's product is read by the next ones
+BY_PRODUCT = {
+    "ingest": "images",
+    "detect": "detections",
+    "score": "scores",
+    "filter": "filtered",
+    "dedup": "deduped",
+    "cluster": "clusters",
+    "balance": "selection",
+    "export": "shards",
+    "card": "dataset_card",
+    "pretrain": "backbone",
+}
+
+
+def _curation(name: str, reads: tuple[str, ...], summary: str, **more: Any) -> Step:
+    return Step(
+        name=name,
+        kind=BY_PRODUCT[name],
+        inputs=_reads(*reads),
+        config=f"curation.stages.{name}:{name.capitalize()}Config",
+        body=f"components.curation_steps:{name}",
+        summary=summary,
+        **more,
+    )
+
+
+CURATION: tuple[Step, ...] = (
+    _curation(
+        "ingest",
+        (),
+        "list, fetch, header gate, decode check, perceptual hash, exact duplicates",
+        sources=("curation.stages.ingest", "curation.images"),
+    ),
+    _curation(
+        "detect",
+        ("ingest",),
+        "person boxes",
+        weights="curation.stages.detect:required_weights",
+        sources=("curation.stages.detect", "curation.images.decode", "curation.models.person", "curation.models.boxes"),
+    ),
+    _curation(
+        "score",
+        ("ingest", "detect"),
+        "quality, realism, text overlay, faces and head pose, embeddings",
+        weights="curation.stages.score:required_weights",
+        sources=("curation.stages.score", "curation.images.decode", "curation.models"),
+    ),
+    _curation("filter", ("ingest", "detect", "score"), "thresholds to decisions", sources=("curation.stages.filter",)),
+    _curation(
+        "dedup",
+        ("ingest", "detect", "score", "filter"),
+        "hash and deep-feature duplicates, representatives",
+        sources=("curation.stages.dedup", "curation.dedup"),
+    ),
+    _curation(
+        "cluster",
+        ("score", "dedup"),
+        "hierarchical k-means",
+        sources=("curation.stages.cluster", "curation.balance"),
+    ),
+    _curation(
+        "balance",
+        ("ingest", "detect", "score", "dedup", "cluster"),
+        "caps and floors to an exact target size",
+        sources=("curation.stages.balance", "curation.balance"),
+    ),
+    _curation(
+        "export",
+        ("ingest", "detect", "dedup", "balance"),
+        "shuffled, training-ready Parquet; train and val disjoint by duplicate group",
+        sources=("curation.stages.export",),
+    ),
+    _curation(
+        "card",
+        ("ingest", "detect", "score", "filter", "dedup", "cluster", "balance", "export"),
+        "the dataset card: funnel, histograms, contact sheets",
+        sources=("curation.stages.card", "curation.audit"),
+    ),
+)
+
+PRETRAIN = Step(
+    name="pretrain",
+    kind="backbone",
+    inputs=(Input("shards", "export"),),
+    config="sapiens2.pretrain.config:PretrainConfig",
+    body="components.training_steps:pretrain",
+    summary="masked reconstruction, self-distilled contrast and KoLeo on the curated pictures",
+    sources=("sapiens2.pretrain", "sapiens2.model", "sapiens2.engine", "sapiens2.data"),
+)
+
+
+def _finetune(task: str) -> Step:
+    return Step(
+        name=f"finetune-{task}",
+        kind=task,
+        task=task,
+        inputs=(Input("backbone", "pretrain"),),
+        config="sapiens2.tasks.config:FinetuneConfig",
+        body="components.training_steps:finetune",
+        summary=f"post-train the backbone for {task}",
+        sources=("sapiens2.tasks", "sapiens2.model", "sapiens2.engine", "sapiens2.data"),
+    )
+
+
+def _evaluate(task: str) -> Step:
+    return Step(
+        name=f"evaluate-{task}",
+        kind="evaluation",
+        task=task,
+        inputs=(Input("checkpoint", f"finetune-{task}"),),
+        config="sapiens2.evaluation.config:EvaluateConfig",
+        body="components.training_steps:evaluate",
+        summary=f"metrics of {task} with confidence intervals, on held-out people",
+        sources=("sapiens2.evaluation", "sapiens2.tasks", "sapiens2.model", "sapiens2.data"),
+    )
+
+
+TRAINING: tuple[Step, ...] = (PRETRAIN, *(_finetune(t) for t in TASKS), *(_evaluate(t) for t in TASKS))
+
+REPORT = Step(
+    name="report",
+    kind="report",
+    inputs=(
+        Input("dataset_card", "card", optional=True),
+        *(Input(f"evaluation_{t}", f"evaluate-{t}", optional=True) for t in TASKS),
+    ),
+    config="components.report_step:ReportConfig",
+    body="components.report_step:report",
+    summary="one page over everything that led here",
+    sources=("components.report_step", "components.report_page"),
+)
+
+STEPS: dict[str, Step] = {step.name: step for step in (*CURATION, *TRAINING, REPORT)}
+
+
+def pipeline_steps(only: str | None = None) -> tuple[Step, ...]:
+    """The steps of `curation`, `training` or the full pipeline, in the order in which they run."""
+    if only == "curation":
+        return (*CURATION, REPORT)
+    if only == "training":
+        return (*TRAINING, REPORT)
+    return (*CURATION, *TRAINING, REPORT)
+
+
+def find_steps(name: str) -> tuple[Step, ...]:
+    """The step of that name, or every step of that family (`finetune`). Raises ValueError listing the names."""
+    found = tuple(step for step in STEPS.values() if name in (step.name, step.family))
+    if not found:
+        raise ValueError(f"unknown step {name!r}; the steps are {', '.join(STEPS)}")
+    return found
+
+
+def names(steps: Iterable[Step]) -> list[str]:
+    """The names of steps, in order."""
+    return [step.name for step in steps]

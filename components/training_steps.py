@@ -1,0 +1,75 @@
+"""The bodies of the training and evaluation steps: artifacts to files, Ray Train, files to artifacts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from components.artifacts import Artifact
+from components.ray_session import ray_session
+from components.run_step import Publication, StepContext
+
+LOOSE = ("model.safetensors", "config.json", "history.jsonl", "fragment.json", "metrics.json")
+
+
+def pretrain(context: StepContext) -> Publication:
+    """Pretrain a backbone on the shards, on Ray Train."""
+    shards = context.inputs["shards"]
+    return _launch(
+        context,
+        "pretrain",
+        train_files=_files(shards, "train"),
+        val_files=_files(shards, "val"),
+        init=context.config.init,
+    )
+
+
+def finetune(context: StepContext) -> Publication:
+    """Post-train one task from the backbone, on Ray Train."""
+    backbone = context.inputs["backbone"]
+    return _launch(context, "finetune", backbone=context.store.storage.full(backbone.file_path("model.safetensors")))
+
+
+def evaluate(context: StepContext) -> Publication:
+    """Evaluate one task model on held-out people."""
+    from sapiens2.evaluation.run import evaluate as run
+
+    checkpoint = context.inputs["checkpoint"]
+    context.progress.update(0, 1, "evaluations")
+    run(
+        context.config,
+        checkpoint=context.store.storage.full(checkpoint.folder),
+        out=context.attempt.uri("out"),
+    )
+    context.progress.update(1, 1, "evaluations")
+    return _collect(context)
+
+
+def _launch(context: StepContext, target: str, **paths: Any) -> Publication:
+    from sapiens2.launch import launch
+
+    out, state = context.attempt.uri("out"), context.attempt.uri("work")
+    with ray_session():
+        launch(
+            target,
+            context.config,
+            workers=context.config.workers,
+            storage=context.attempt.uri("work/ray"),
+            out=out,
+            state=state,
+            **paths,
+        )
+    return _collect(context)
+
+
+def _files(shards: Artifact, split: str) -> list[str]:
+    return [shards.storage.full(entry.path) for entry in shards.manifest.files_of(split)]
+
+
+def _collect(context: StepContext) -> Publication:
+    """What a run left in its `out` folder, as files of the artifact."""
+    storage, folder = context.store.storage, f"{context.attempt.folder}/out"
+    written = [path.removeprefix(f"{folder}/") for path, is_file, _, _ in storage.list(folder) if is_file]
+    metrics = json.loads(storage.read(f"{folder}/metrics.json"))
+    existing = [context.attempt.existing_file(f"out/{name}") for name in written]
+    return Publication(metrics=metrics, existing=existing, digest=metrics.get("digest"), seed=metrics.get("seed"))

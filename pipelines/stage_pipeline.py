@@ -1,0 +1,49 @@
+"""A pipeline of one step, generated: an importer for each input's manifest, then the step."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from kfp import dsl
+
+from components import kfp as steps
+from components.steps import Step
+
+TYPES = {"backbone": dsl.Model, "checkpoint": dsl.Model}
+COMMON = ("root", "settings", "code_version")
+
+
+def stage_pipeline(step: Step) -> Any:
+    """The pipeline `sapiens2-stage-<name>`.
+
+    Its parameters are `<role>_manifest` (path or URI of a manifest.json) for each input, `pool` for ingest, and root,
+    settings, code_version.
+    """
+    component = steps.COMPONENTS[step.family]
+    manifests = [f"{read.role}_manifest" for read in step.inputs if not read.optional]
+    own = ["pool"] if step.name == "ingest" else []
+
+    names = (*manifests, *own, *COMMON)
+
+    def body(*values: Any) -> None:
+        arguments, given = dict(zip(names, values, strict=True)), {}
+        for read in step.inputs:
+            if not read.optional:
+                importer = dsl.importer(
+                    artifact_uri=arguments[f"{read.role}_manifest"],
+                    artifact_class=TYPES.get(read.role, dsl.Dataset),
+                    reimport=True,
+                )
+                given[read.role] = importer.output
+        fixed = {"task": step.task} if step.task else {}
+        task = component(**given, **fixed, **{name: arguments[name] for name in (*own, *COMMON)})
+        task.set_caching_options(False)
+        task.set_display_name(step.name)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, kind, annotation=str) for name in names]
+    body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    body.__annotations__ = {parameter.name: str for parameter in parameters}
+    body.__name__ = f"stage_{step.name.replace('-', '_')}"
+    return dsl.pipeline(name=f"sapiens2-stage-{step.name}", description=step.summary)(body)
