@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
 
 from components.fragments import render_fragment, render_section
 from components.lineage_page import lineage_svg, plain, templates
+from curation.audit.axes import duration, number
 
 Manifest = Mapping[str, Any]
 Fragment = Mapping[str, Any]
@@ -83,26 +84,212 @@ class ReportInput:
     seconds: float | None = None  # of the whole run; the sum of the steps that ran when absent
     measures: Sequence[Measure] = ()
     manifests: Sequence[Manifest] = ()
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
 
 
 def render_report(report: ReportInput, *, max_bytes: int = MAX_BYTES) -> str:
-    """The page. Over `max_bytes` the last large pictures are left out, and the page says how many.
+    """The page. Over `max_bytes` pictures are left out, and the page says how many and where.
 
     Raises ValueError for a fragment that cannot be drawn (see render_fragment), naming the step, and when the page is
     too large without any picture.
     """
     page = assemble(report, left_out=0)
-    excess = size(page) - max_bytes
+    excess = len(page.encode()) - max_bytes
     if excess <= 0:
         return page
-    lighter, left_out = drop_pictures(report, excess + 400)
+    lighter, left_out = drop_pictures(report, excess)
     page = assemble(lighter, left_out)
-    if size(page) > max_bytes:
-        raise ValueError(f"the report is {size(page):,} bytes without its pictures, more than the {max_bytes:,} allowed")
+    if len(page.encode()) > max_bytes:
+        raise ValueError(f"the report takes {len(page.encode()):,} bytes without pictures; {max_bytes:,} are allowed")
     return page
 
 
-def size(page: str) -> int:
-    """Bytes of the page as it is written."""
-    return len(page.encode())
+def assemble(report: ReportInput, left_out: int) -> str:
+    """The page of a report as it is, `left_out` pictures having been dropped before."""
+    manifests = report.manifests or [step.manifest for step in report.steps]
+    stages = {
+        stage: [step_view(i, s) for i, s in enumerate(report.steps) if s.stage == stage]
+        for stage in ("Curation", "Training", "Evaluation")
+    }
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            title=report.title,
+            report=report,
+            when=report.date[:16].replace("T", " "),
+            tiles=tiles(report),
+            stages={stage: views for stage, views in stages.items() if views},
+            steps=[step_view(i, s, body=False) for i, s in enumerate(report.steps)],
+            slowest=max([s.seconds for s in report.steps], default=0.0) or 1.0,
+            funnel=funnel(report.steps),
+            measures=measures_table(report.measures),
+            timings=timings(report.steps),
+            lineage=lineage_svg(manifests),
+            models=models_table(report.steps),
+            environment=environment_table(report.steps),
+            left_out=left_out,
+        )
+    )
+
+
+def step_view(index: int, step: StepSummary, *, body: bool = True) -> dict[str, Any]:
+    """What the template shows of a step.
+
+    Raises ValueError naming the step when its fragment cannot be drawn.
+    """
+    drawn = ""
+    if body and step.fragment:
+        same = str(step.fragment.get("title", "")).lower() == step.name.lower()
+        try:
+            drawn = render_fragment(step.fragment, title=not same)
+        except ValueError as error:
+            raise ValueError(f"the fragment of step {step.name!r} cannot be drawn: {error}") from error
+    dropped = {reason: count for reason, count in step.metrics.get("dropped", {}).items() if count}
+    return {
+        "id": f"step-{index + 1}",
+        "name": step.name,
+        "kind": step.kind,
+        "version": step.version,
+        "reused": step.reused,
+        "rows_in": step.metrics.get("rows_in"),
+        "kept": step.metrics.get("kept"),
+        "dropped": sum(dropped.values()),
+        "seconds": step.seconds,
+        "body": Markup(drawn),
+        "config": json.dumps(plain(step.manifest.get("config", {})), indent=2, ensure_ascii=False, default=str),
+    }
+
+
+def tiles(report: ReportInput) -> list[tuple[str, str, str]]:
+    """The figures at the top: (name, value, what it is of)."""
+    by_name = {step.name: step for step in report.steps}
+    found: list[tuple[str, str, str]] = []
+    if first := by_name.get("ingest"):
+        found.append(("sources", number(first.metrics.get("rows_in")), "listed in the pool"))
+    kept = [by_name[name] for name in ("export", "balance", "dedup", "filter") if name in by_name]
+    if kept:
+        found.append(("pictures kept", number(kept[0].metrics.get("kept")), f"after {kept[0].name}"))
+    ran = [step for step in report.steps if not step.reused]
+    found.append(("steps", number(len(report.steps)), f"{len(ran)} ran, {len(report.steps) - len(ran)} reused"))
+    seconds = sum(step.seconds for step in ran) if report.seconds is None else report.seconds
+    found.append(("run time", duration(seconds), "this run"))
+    return found
+
+
+def funnel(steps: Sequence[StepSummary]) -> Markup:
+    """The curation steps that let rows go, and the first; empty when the run has no curation."""
+    levels = [
+        {"name": s.name, "rows_in": s.metrics["rows_in"], "kept": s.metrics["kept"], "dropped": s.metrics["dropped"]}
+        for s in steps
+        if s.stage == "Curation" and s.name != "card" and {"rows_in", "kept", "dropped"} <= set(s.metrics)
+    ]
+    shown = [level for i, level in enumerate(levels) if i == 0 or level["rows_in"] != level["kept"]]
+    note = "Each bar is drawn against the sources listed. Steps that let nothing go are left out."
+    return render_section({"type": "funnel", "title": "", "steps": shown, "note": note}) if shown else Markup("")
+
+
+def measures_table(measures: Sequence[Measure]) -> Markup:
+    """The evaluated figures, a row each."""
+    if not measures:
+        return Markup("")
+    rows = [
+        [m.task, m.metric, m.value, interval(m), number(m.samples) if m.samples is not None else "–", m.note]
+        for m in measures
+    ]
+    columns = ["task", "metric", "value", "95 % interval", "samples", "note"]
+    used = [i for i in range(len(columns)) if i < 4 or any(row[i] not in ("", "–") for row in rows)]
+    return render_section(
+        {
+            "type": "table",
+            "title": "",
+            "columns": [columns[i] for i in used],
+            "rows": [[r[i] for i in used] for r in rows],
+        }
+    )
+
+
+def interval(measure: Measure) -> str:
+    """The ends of the interval, or a dash."""
+    if measure.low is None or measure.high is None:
+        return "–"
+    return f"{number(measure.low)} to {number(measure.high)}"
+
+
+def timings(steps: Sequence[StepSummary]) -> Markup:
+    """Seconds per step; what was reused cost nothing now and is shown with what it cost then."""
+    series = [
+        {"name": "this run", "values": [None if s.reused else round(s.seconds, 2) for s in steps]},
+        {"name": "before", "values": [round(s.seconds, 2) if s.reused else None for s in steps]},
+    ]
+    if not any(s.reused for s in steps):
+        series = series[:1]
+    note = "Seconds. A reused step is drawn with what it took when it ran." if len(series) > 1 else "Seconds."
+    return render_section(
+        {"type": "bars", "title": "", "labels": [s.name for s in steps], "series": series, "note": note}
+    )
+
+
+def models_table(steps: Sequence[StepSummary]) -> Markup:
+    """Third-party networks whose outputs went into the run, each once, with the steps that used it."""
+    used: dict[tuple[str, str, str, str], list[str]] = {}
+    for step in steps:
+        for m in step.manifest.get("models", []):
+            used.setdefault((m["name"], str(m["revision"]), m["licence"], m["sha256"]), []).append(step.name)
+    if not used:
+        return Markup("")
+    rows = [[name, revision, licence, sha[:16], ", ".join(by)] for (name, revision, licence, sha), by in used.items()]
+    columns = ["model", "revision", "licence", "sha256", "used by"]
+    return render_section({"type": "table", "title": "", "columns": columns, "rows": rows})
+
+
+def environment_table(steps: Sequence[StepSummary]) -> Markup:
+    """Code and machine, each value once; two values in a cell when steps of two environments were put together."""
+    values: dict[str, list[str]] = {}
+    for step in steps:
+        code = step.manifest.get("code", {})
+        commit = (code.get("git_commit") or "")[:12] + (" with changes" if code.get("dirty") else "")
+        facts = {"package": code.get("package_version"), "commit": commit, **step.manifest.get("environment", {})}
+        for name, value in facts.items():
+            if value and str(value) not in values.setdefault(name, []):
+                values[name].append(str(value))
+    rows = [[name, ", ".join(held)] for name, held in values.items() if held]
+    return render_section({"type": "table", "title": "", "columns": ["what", "value"], "rows": rows})
+
+
+def drop_pictures(report: ReportInput, excess: int) -> tuple[ReportInput, int]:
+    """The report with enough pictures gone to save `excess` bytes, and their number.
+
+    The last picture of the contact sheet that is largest at the moment goes first, so that every sheet keeps its
+    beginning; each sheet then says how many it lost.
+    """
+    sheets = {
+        (i, j): [len(item["jpeg"]) for item in section["items"]]
+        for i, step in enumerate(report.steps)
+        for j, section in enumerate((step.fragment or {}).get("sections", []))
+        if section.get("type") == "images"
+    }
+    lost = dict.fromkeys(sheets, 0)
+    excess += 200 * len(sheets) + 400  # the notes that say so
+    while excess > 0 and any(sheets.values()):
+        largest = max(sheets, key=lambda key: sum(sheets[key]))
+        excess -= sheets[largest].pop()
+        lost[largest] += 1
+    steps = [
+        replace(step, fragment=without(step.fragment, {j: n for (k, j), n in lost.items() if k == i and n}))
+        for i, step in enumerate(report.steps)
+    ]
+    return replace(report, steps=steps), sum(lost.values())
+
+
+def without(fragment: Fragment | None, lost: Mapping[int, int]) -> Fragment | None:
+    """The fragment with the last `lost[j]` pictures of section j gone and a note in their place."""
+    if fragment is None or not lost:
+        return fragment
+    sections = list(fragment["sections"])
+    for j, count in lost.items():
+        section = sections[j]
+        said = f"{count:,} more picture{'s' if count > 1 else ''} left out to keep this page small."
+        note = " ".join(part for part in (section.get("note"), said) if part)
+        sections[j] = {**section, "items": section["items"][:-count], "note": note}
+    return {**fragment, "sections": sections}
