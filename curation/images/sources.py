@@ -1,0 +1,109 @@
+"""What a pool is made of: a deterministic list of sources, cut into partitions, with a digest of the whole.
+
+A pool is a folder (every file is a source; .tar and .parquet files with image bytes are opened), a WebDataset .tar, a
+Parquet file with image bytes, or a list of URLs (.txt, .csv, .tsv, .parquet); local, or under s3://. The name of a
+source never holds the place of its pool, so two copies of a folder have one digest and equal tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from curation.images import archives, url_lists
+from curation.images.items import SourceItem
+from curation.images.places import Place, PoolFile
+
+_URL_LISTS = (".txt", ".csv", ".tsv", ".parquet")
+_HASH_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A unit of work and of commit. `pid` orders partitions and names their content: index, then a hash of the items."""
+
+    pid: str
+    items: list[SourceItem]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A whole pool: its partitions in order, the digest of its content (sha256, hex), how many sources and bytes."""
+
+    partitions: list[Partition]
+    digest: str
+    n_sources: int
+    n_bytes: int
+
+
+def list_pool(pool: str, *, rows_per_partition: int, bytes_per_partition: int, fetch_epoch: int) -> Listing:
+    """Lists a pool. Raises ValueError when it is missing, empty, no known list, or a list without a url column."""
+    place = Place.of(pool)
+    if place.is_directory():
+        items, digest, n_bytes = _folder(place)
+    else:
+        items, digest, n_bytes = _single_file(place, fetch_epoch)
+    if not items:
+        raise ValueError(f"the pool {pool} is empty; give a folder with pictures, or a list with at least one row")
+    items = _unique_names(items)
+    partitions = _partitions(items, rows_per_partition, bytes_per_partition)
+    return Listing(partitions, digest, len(items), n_bytes)
+
+
+def _folder(place: Place) -> tuple[list[SourceItem], str, int]:
+    files = place.files()
+    with ThreadPoolExecutor(_HASH_THREADS) as threads:
+        sums = list(threads.map(PoolFile.sha256, files))
+    items: list[SourceItem] = []
+    for file, sha256 in zip(files, sums, strict=True):
+        items.extend(archives.members(file) if archives.is_archive(file) else [SourceItem.file(file, sha256)])
+    return items, _digest(zip(files, sums, strict=True)), sum(file.size for file in files)
+
+
+def _single_file(place: Place, fetch_epoch: int) -> tuple[list[SourceItem], str, int]:
+    file = place.as_file()
+    if archives.is_archive(file):
+        return list(archives.members(file)), _digest([(file, file.sha256())]), file.size
+    if not file.name.lower().endswith(_URL_LISTS):
+        raise ValueError(
+            f"the pool {place.uri} is no folder, .tar, .parquet, nor list of URLs ({', '.join(_URL_LISTS)}); "
+            "give the folder that holds it, or rename it to what it is"
+        )
+    items = url_lists.read(file)
+    digest = hashlib.sha256(f"urls {file.sha256()} epoch {fetch_epoch}".encode()).hexdigest()
+    return items, digest, 0
+
+
+def _digest(files: Iterable[tuple[PoolFile, str]]) -> str:
+    lines = sorted([file.name, file.size, sha256] for file, sha256 in files)
+    return hashlib.sha256(json.dumps(lines, separators=(",", ":")).encode()).hexdigest()
+
+
+def _unique_names(items: Sequence[SourceItem]) -> list[SourceItem]:
+    """A source listed again (a URL twice in a list) is a source of its own: `name#2`, `name#3`."""
+    seen: dict[str, int] = {}
+    unique = []
+    for item in items:
+        seen[item.source] = n = seen.get(item.source, 0) + 1
+        unique.append(item if n == 1 else replace(item, source=f"{item.source}#{n}"))
+    return unique
+
+
+def _partitions(items: Sequence[SourceItem], max_rows: int, max_bytes: int) -> list[Partition]:
+    groups: list[list[SourceItem]] = [[]]
+    weight = 0
+    for item in items:
+        if groups[-1] and (len(groups[-1]) >= max_rows or weight + item.n_bytes > max_bytes):
+            groups.append([])
+            weight = 0
+        groups[-1].append(item)
+        weight += item.n_bytes
+    return [Partition(f"{index:05d}-{_identity(group)}", group) for index, group in enumerate(groups)]
+
+
+def _identity(items: Sequence[SourceItem]) -> str:
+    lines = [[item.source, item.kind, item.n_bytes, item.sha256] for item in items]
+    return hashlib.sha256(json.dumps(lines, separators=(",", ":")).encode()).hexdigest()[:8]
