@@ -38,6 +38,4 @@ def is_public(address: str) -> bool:
         ip = ip.ipv4_mapped
     if any(ip.version == block.version and ip in block for block in _FORBIDDEN):
         return False
-    return ip.is_global and not (
-        ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_loopback or ip.is_link_local
-    )
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_loopback or ip.is_link_local)

@@ -76,7 +76,7 @@ def _tar_members(file: PoolFile) -> Iterator[SourceItem]:
 
 
 def _tar_directory(file: PoolFile) -> tuple[list[tuple[str, str, tarfile.TarInfo]], bool]:
-    infos = []
+    infos: list[tuple[str, str, tarfile.TarInfo]] = []
     with file.open() as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
         try:
             for info in archive:

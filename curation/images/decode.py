@@ -98,7 +98,7 @@ def _turbo(data: bytes, header: Header, factor: int, mode: str) -> NDArray[np.ui
 
 
 def _jpeg_damage(message: str) -> Reject | None:
-    """A Reject when libjpeg's warning means lost picture; None when the file may be whole and deserves a second decoder."""
+    """A Reject when libjpeg's warning means lost picture; None when it may be whole: a second decoder decides."""
     if "Premature end" in message:
         return Reject(Reason.TRUNCATED, f"jpeg: {message}")
     words = message.split()

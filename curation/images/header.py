@@ -75,7 +75,7 @@ def sniff(data: bytes) -> str | None:
 
 
 def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header | Reject:
-    """Format, upright size and orientation, or why the file is not taken. Decodes nothing, never raises on bad bytes."""
+    """Format, upright size and orientation, or why the file is not taken. Decodes nothing, raises nothing."""
     if not data:
         return Reject(Reason.EMPTY, "0 bytes")
     kind = sniff(data)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +43,7 @@ def open_location(location: str) -> IO[bytes]:
     if location.startswith("s3://"):
         filesystem, path = arrow_fs.FileSystem.from_uri(location)
         return cast(IO[bytes], filesystem.open_input_file(path))
-    if not stat.S_ISREG(os.stat(location).st_mode):  # a pipe would wait for ever
+    if not Path(location).is_file():  # a pipe would wait for ever
         raise OSError(f"{location} is not a regular file")
     return open(location, "rb")
 
@@ -89,13 +88,13 @@ class Place:
         return sorted(found, key=lambda file: file.name)
 
     def _local_files(self) -> Iterator[PoolFile]:
-        root = os.path.abspath(self.uri)
+        root = Path(self.uri).resolve()
         for folder, folders, names in os.walk(root):
-            linked = [name for name in folders if os.path.islink(os.path.join(folder, name))]  # listed, not followed
-            for name in [*names, *linked]:
-                path = os.path.join(folder, name)
-                size = os.stat(path).st_size if os.path.isfile(path) else 0
-                yield PoolFile(_valid(os.path.relpath(path, root).replace(os.sep, "/")), path, size)
+            here = Path(folder)
+            linked = [name for name in folders if (here / name).is_symlink()]  # a source, but not followed
+            for path in (here / name for name in [*names, *linked]):
+                size = path.stat().st_size if path.is_file() else 0
+                yield PoolFile(_valid(path.relative_to(root).as_posix()), str(path), size)
 
     def _s3_files(self) -> Iterator[PoolFile]:
         filesystem, path = arrow_fs.FileSystem.from_uri(self.uri)

@@ -23,7 +23,7 @@ _HASH_THREADS = 8
 
 @dataclass(frozen=True)
 class Partition:
-    """A unit of work and of commit. `pid` orders partitions and names their content: index, then a hash of the items."""
+    """A unit of work and of commit. `pid`: its index, which orders partitions, and a hash of its items."""
 
     pid: str
     items: list[SourceItem]

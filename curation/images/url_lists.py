@@ -64,7 +64,8 @@ def _table(file: PoolFile) -> pa.Table:
         raise ValueError(f"the list {file.name} cannot be read: {error}") from error
     if not any(name.lower() in URL_COLUMNS for name in table.column_names):
         raise ValueError(
-            f"the list {file.name} has no url column, only {table.column_names}; rename the column with the addresses to url"
+            f"the list {file.name} has no url column, only {table.column_names}; "
+            "rename the column that holds the addresses to url"
         )
     return table
 

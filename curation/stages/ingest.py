@@ -126,19 +126,13 @@ class IngestPartition:
 
     def _add(self, rows: _Rows, item: SourceItem, data: bytes | Reject) -> None:
         identity = None if isinstance(data, Reject) else image_id(data)
-        if isinstance(data, Reject):
-            verdict: _Accepted | Reject = data
-        elif identity in rows.verdicts:
-            verdict = rows.verdicts[identity]
-        else:
-            verdict = rows.verdicts[identity] = examine(data, self.config)
+        verdict = self._verdict(rows, identity, data)
         name = {"source_id": source_id(item.source), "source": item.source}
         told = {"caption": item.caption, "licence": item.licence}
         if isinstance(verdict, Reject):
-            rows.sources.append({**name, **told, "reason": verdict.reason.value, "extra": item.extra})
-            rows.rejects.append(
-                {**name, "image_id": identity, "reason": verdict.reason.value, "detail": verdict.detail}
-            )
+            reason = verdict.reason.value
+            rows.sources.append({**name, **told, "reason": reason, "extra": item.extra})
+            rows.rejects.append({**name, "image_id": identity, "reason": reason, "detail": verdict.detail})
             return
         assert identity is not None and isinstance(data, bytes)
         rows.sources.append({**name, **told, "image_id": identity, "extra": item.extra})
@@ -147,6 +141,14 @@ class IngestPartition:
         else:
             rows.images[identity] = {**_describe(identity, item.source, data, verdict.header), **told}
             rows.greys.append(verdict.grey32)
+
+    def _verdict(self, rows: _Rows, identity: str | None, data: bytes | Reject) -> _Accepted | Reject:
+        """What `examine` says, once for identical bytes."""
+        if isinstance(data, Reject) or identity is None:
+            return data if isinstance(data, Reject) else examine(data, self.config)
+        if identity not in rows.verdicts:
+            rows.verdicts[identity] = examine(data, self.config)
+        return rows.verdicts[identity]
 
 
 def examine(data: bytes, config: IngestConfig) -> _Accepted | Reject:
