@@ -1,0 +1,269 @@
+"""The step loop: resume, train, log, save, stop when asked, publish the weights.
+
+The same loop serves a plain process, torchrun and Ray Train. All that a run remembers is in its state folder and
+every random draw is keyed by the step, so a run that was killed continues bit for bit (same number of ranks, CPU).
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from sapiens2.engine import checkpoint, storage
+from sapiens2.engine.config import EngineConfig, recipe_of
+from sapiens2.engine.feeder import Feeder
+from sapiens2.engine.history import History, Row, Window
+from sapiens2.engine.interrupt import Interrupted, StopRequest
+from sapiens2.engine.objective import BatchSource
+from sapiens2.engine.parallel import World, any_rank, cpu_threads, from_leader, join_world, parallelize, whole
+from sapiens2.engine.progress import Reporter
+from sapiens2.engine.schedule import learning_rate
+from sapiens2.engine.step import FiniteGate, Step, make_optimizer
+from sapiens2.engine.training_state import collect, digest, prepare
+
+
+class Diverged(RuntimeError):
+    """Too many steps in a row had a non-finite gradient. The state of such a run is never saved."""
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What a finished run reports. `seconds` is the training time over all its restarts."""
+
+    steps: int
+    digest: str
+    seconds: float
+    images: int
+    skipped: int
+    resumed_from: int
+    ranks: int
+    device: str
+    parameters: int
+    trained_parameters: int
+    first: Row
+    last: Row
+    history: list[Row]
+
+
+def train(
+    objective: nn.Module,
+    source: BatchSource,
+    config: EngineConfig,
+    *,
+    out: str,
+    state: str,
+    title: str = "train",
+    images_per_step: int = 0,
+    recipe: dict[str, Any] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> TrainSummary:
+    """Train `objective` on `source`, continuing from the newest verified state under `state` if there is one.
+
+    Writes `<state>/step_<n>/` while it runs and `<out>/{history.jsonl, model.safetensors}`; both are local paths or
+    s3:// URIs. `recipe` is what a saved state must have been written with (default: the engine's own recipe); `stop` is
+    asked between steps. Raises Interrupted (state saved) when asked to stop or signalled, Diverged when gradients stay
+    non-finite, ValueError if the saved state belongs to another recipe or model.
+    """
+    world = join_world(config)
+    with cpu_threads(config), _quiet_gc(), _own_randomness(world), StopRequest(stop) as asked:
+        wanted = recipe_of(config) if recipe is None else recipe
+        run = _Run(parallelize(objective, world), config, world, out, state, title, images_per_step, wanted)
+        run.resume()
+        run.advance(source, asked)
+        return run.finish()
+
+
+class _Run:
+    """One run of the loop, its counters and its places."""
+
+    def __init__(
+        self,
+        objective: nn.Module,
+        config: EngineConfig,
+        world: World,
+        out: str,
+        state: str,
+        title: str,
+        images_per_step: int,
+        recipe: dict[str, Any],
+    ) -> None:
+        self.objective, self.config, self.world = objective, config, world
+        self.out, self.state, self.title, self.images_per_step = out, state, title, images_per_step
+        self.recipe = json.loads(json.dumps(recipe))
+        self.trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
+        self.optimizer = make_optimizer(objective, config)  # type: ignore[arg-type]
+        self.gate = FiniteGate(world.device)
+        self.window = Window(world.device)
+        self.step = Step(objective, self.optimizer, config, world, self.gate)
+        self.done = self.saved_at = self.resumed_from = 0
+        self.seconds_before, self.began = 0.0, time.perf_counter()
+        self.waited_s = 0.0
+        self.history = History(out, [], writes=False)
+
+    def resume(self) -> None:
+        """Read the newest verified state; all ranks take the one that rank 0 found."""
+        found = from_leader(checkpoint.newest(self.state) if self.world.leads else None, self.world)
+        rows: list[Row] = []
+        if found is not None:
+            self._check_recipe(found)
+            load_into = lambda names: prepare(self.objective, self.optimizer, names)  # noqa: E731
+            checkpoint.load(found, load_into, world=self.world)
+            rows = found.note["history"]
+            self.gate.skipped.fill_(found.note["skipped"])
+            self.gate.in_row.fill_(found.note["skipped_in_row"])
+            self.seconds_before = found.note["seconds"]
+            self.done = self.saved_at = self.resumed_from = found.step
+        self.history = History(self.out, rows, writes=self.world.leads)
+
+    def _check_recipe(self, found: checkpoint.Saved) -> None:
+        before = found.note["recipe"]
+        changed = sorted(k for k in before.keys() | self.recipe.keys() if before.get(k) != self.recipe.get(k))
+        if changed:
+            key = changed[0]
+            raise ValueError(
+                f"{found.uri} was written with {key}={before.get(key)}, this run has {key}={self.recipe.get(key)}: "
+                "continue with the same recipe, or give another state folder"
+            )
+
+    def advance(self, source: BatchSource, asked: StopRequest) -> None:
+        """Train from where the run stands to the last step."""
+        config, steps = self.config, self.config.steps
+        feeder = Feeder(
+            source,
+            self.world,
+            micro_batches=config.micro_batches,
+            prefetch=config.prefetch,
+            first=self.done,
+            last=steps,
+        )
+        with feeder, Reporter(self.title, steps, self.done, shows=self.world.leads) as reporter:
+            self.objective.train()
+            while self.done < steps:
+                torch.manual_seed(_step_seed(config.seed, self.done, self.world.rank))
+                self.window.add(*self.step(self.done, feeder.next()))
+                self.done += 1
+                reporter.stepped(self.done)
+                stopping = self.done < steps and self._asked_to_stop(asked)
+                saving = stopping or self.done == steps or self.done % config.checkpoint_every == 0
+                if saving or self.done % config.log_every == 0:
+                    self._log(reporter, feeder)
+                if saving:
+                    self._save()
+                if stopping:
+                    raise Interrupted(self.done, steps, self.state)
+
+    def _asked_to_stop(self, asked: StopRequest) -> bool:
+        # Ranks must agree, and agreeing reads from the device: on a GPU only as often as losses are read.
+        if self.world.size > 1 and self.world.device.type == "cuda" and self.done % self.config.log_every:
+            return False
+        return any_rank(bool(asked), self.world)
+
+    def _log(self, reporter: Reporter, feeder: Feeder) -> None:
+        row: Row = {"step": self.done, "lr": learning_rate(self.done - 1, self.config)}
+        row |= self.window.row(self.world)
+        elapsed = row["seconds_per_step"] * self.window.steps
+        row["data_wait"] = (feeder.waited_s - self.waited_s) / elapsed if elapsed else 0.0
+        row["skipped"] = int(self.gate.skipped.item())
+        if self.images_per_step:
+            row["images_per_s"] = self.images_per_step / row["seconds_per_step"]
+        self.waited_s = feeder.waited_s
+        self.window = Window(self.world.device)
+        self.history.append(row)
+        reporter.row(row)
+        gc.collect(1)
+        self._check_finite()
+
+    def _check_finite(self) -> None:
+        worst = int(self.gate.worst_row.item())
+        if worst >= self.config.max_skipped:
+            kept = f"the last saved state is step {self.saved_at}" if self.saved_at else "no state was saved"
+            raise Diverged(
+                f"{worst} steps in a row up to step {self.done} had a non-finite gradient; {kept}: "
+                "lower lr, lengthen warmup_steps, or look at the data of these steps"
+            )
+
+    def _save(self) -> None:
+        note = {
+            "recipe": self.recipe,
+            "history": self.history.rows,
+            "skipped": int(self.gate.skipped.item()),
+            "skipped_in_row": int(self.gate.in_row.item()),
+            "seconds": self._seconds(),
+        }
+        tensors = collect(self.objective, self.optimizer)
+        checkpoint.save(tensors, note, root=self.state, step=self.done, world=self.world)
+        self.saved_at = self.done
+        self.history.flush()
+        if self.world.leads:
+            checkpoint.retain(self.state, self.config.keep_checkpoints)
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.began
+
+    def finish(self) -> TrainSummary:
+        """Write the weights and sum the run up; collective over all ranks."""
+        with torch.no_grad():
+            exported = {name: whole(t).cpu().contiguous() for name, t in self.objective.export_state().items()}  # type: ignore[operator]
+        if self.world.leads:
+            _publish_weights(exported, storage.join(self.out, "model.safetensors"))
+        rows = self.history.rows
+        return TrainSummary(
+            steps=self.done,
+            digest=digest(collect(self.objective, self.optimizer)),
+            seconds=self._seconds(),
+            images=self.images_per_step * self.done,
+            skipped=int(self.gate.skipped.item()),
+            resumed_from=self.resumed_from,
+            ranks=self.world.size,
+            device=str(self.world.device),
+            parameters=sum(p.numel() for p in self.objective.parameters()),
+            trained_parameters=self.trained,
+            first=rows[0],
+            last=rows[-1],
+            history=rows,
+        )
+
+
+def _publish_weights(tensors: dict[str, torch.Tensor], uri: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="sapiens2-weights-") as folder:
+        path = Path(folder) / "model.safetensors"
+        save_file(tensors, path, metadata={"format": "pt"})
+        storage.upload(path, uri)
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of torch's global generator for one step, for layers that draw from it (dropout, drop-path)."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()[:8], "big") >> 1
+
+
+@contextmanager
+def _own_randomness(world: World) -> Iterator[None]:
+    """Leave the caller's global generators as they were."""
+    devices = [world.device.index or 0] if world.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+@contextmanager
+def _quiet_gc() -> Iterator[None]:
+    """No garbage collection in the middle of a step, which would make one rank wait for another's."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
