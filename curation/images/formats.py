@@ -45,10 +45,10 @@ class Layout:
 def jpeg(data: bytes) -> Layout:
     """Walks the marker segments up to the first scan."""
     layout: Layout | None = None
-    exif_block, blocks = b"", []
+    exif_block, blocks, progressive = b"", [], False
     for marker, payload in _jpeg_segments(data):
         if marker in _SOF:
-            layout = _jpeg_frame(marker, payload)
+            layout, progressive = _jpeg_frame(marker, payload), marker in (0xC2, 0xCA)
         elif marker == 0xE1 and payload.startswith(b"Exif\0\0") and not exif_block:
             exif_block = payload[6:]
         elif marker == 0xE1 and payload.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
@@ -57,7 +57,7 @@ def jpeg(data: bytes) -> Layout:
             blocks.append(("c2pa", b""))
     if layout is None:
         raise Damaged(Reason.CORRUPT, "no frame header before the first scan")
-    if data.count(b"\xff\xda") > _MAX_SCANS:
+    if progressive and data.count(b"\xff\xda") > _MAX_SCANS:
         raise Damaged(Reason.DECOMPRESSION_BOMB, f"more than {_MAX_SCANS} scans")
     layout.exif, layout.blocks = exif_block, blocks
     layout.orientation = exif.orientation(exif.read_directory(exif_block))

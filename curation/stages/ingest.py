@@ -27,9 +27,21 @@ from curation.images.metadata import read_metadata
 from curation.images.reading import read_all
 from curation.images.reasons import Reason, Reject
 from curation.images.sources import Listing, Partition, list_pool
+from curation.stages import ingest_report
 from curation.tables import IMAGES, REJECTS, SOURCES, from_rows, image_id, source_id
 
-__all__ = ["IngestConfig", "IngestPartition", "Listing", "Partition", "apply_settlement", "list_sources", "settle"]
+__all__ = [
+    "IngestConfig",
+    "IngestPartition",
+    "Listing",
+    "Partition",
+    "Settlement",
+    "apply_settlement",
+    "fragment",
+    "list_sources",
+    "profile_config",
+    "settle",
+]
 
 
 class IngestConfig(Config):
@@ -79,6 +91,11 @@ class IngestConfig(Config):
             user_agent=self.user_agent,
             allow_private_addresses=self.allow_private_addresses,
         )
+
+
+def profile_config(profile: str) -> IngestConfig:
+    """Ingest uses no model, so every profile (builtin, small, full) has the same configuration."""
+    return IngestConfig()
 
 
 def list_sources(pool: str, config: IngestConfig) -> Listing:
@@ -228,3 +245,8 @@ def apply_settlement(images: pa.Table, settlement: Settlement) -> pa.Table:
     totals = [settlement.n_sources.get(identity, n) for identity, n in zip(ids, counts, strict=True)]
     at = images.schema.get_field_index("n_sources")
     return images.set_column(at, images.schema.field(at), pa.array(totals, pa.int32()))
+
+
+def fragment(sources: pa.Table, images: pa.Table, rejects: pa.Table, config: IngestConfig) -> dict[str, Any]:
+    """What the report shows, from the settled tables of all partitions; `images` needs no bytes."""
+    return ingest_report.fragment(sources, images, rejects, config.min_side_px)
