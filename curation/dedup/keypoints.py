@@ -51,10 +51,14 @@ def _shrink(picture: NDArray[np.uint8], long_side_px: int) -> NDArray[np.uint8]:
 
 def trim_borders(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The grey picture without the uniform bars at its sides (letterboxes, frames); uniform ones come back whole."""
-    top, bottom = _border(picture), _border(picture[::-1])
-    left, right = _border(picture.T), _border(picture.T[::-1])
+    top, bottom, left, right = borders(picture)
     height, width = picture.shape
     return picture[top : height - bottom, left : width - right]
+
+
+def borders(picture: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    """Width in px of the uniform bars at the top, bottom, left and right of a grey picture."""
+    return _border(picture), _border(picture[::-1]), _border(picture.T), _border(picture.T[::-1])
 
 
 def _border(lines: NDArray[np.uint8]) -> int:

@@ -70,11 +70,12 @@ class MobilenetCopyDescriptor:
             raise ValueError(f"{self.session.path} has no output `embedding`; it has {self.session.output_names}")
         index = self.session.output_names.index("embedding")
         x = np.stack([_square(picture) for picture in pixels])
-        vectors = self.session.run_fixed(x, self._BATCH)[index].reshape(len(pixels), -1)
+        vectors: NDArray[np.float32] = self.session.run_fixed(x, self._BATCH)[index].reshape(len(pixels), -1)
         if vectors.shape[1] != self.dim:
             raise ValueError(f"{self.session.path} gives {vectors.shape[1]} numbers a picture, expected {self.dim}")
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
+        vectors /= np.maximum(lengths, 1e-12)
+        return vectors
 
 
 def _square(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
