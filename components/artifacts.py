@@ -99,7 +99,7 @@ class Store:
             data = self.storage.read(path)
         except FileNotFoundError as error:
             raise ArtifactError(
-                f"there is no {kind} of version {version} under {self.root}; `sapiens2 artifacts list` shows what is there"
+                f"there is no {kind} of version {version} under {self.root}; `sapiens2 artifacts list` shows what is"
             ) from error
         return Artifact(self.storage, Manifest.parse(data, self.storage.full(path)))
 
@@ -137,7 +137,7 @@ class Store:
         if matches:
             raise ArtifactError(f"{reference!r} is ambiguous: {', '.join('='.join(m) for m in matches)}")
         raise ArtifactError(
-            f"no artifact, tag or version {reference!r} under {self.root}; `sapiens2 artifacts list` shows what is there"
+            f"no artifact, tag or version {reference!r} under {self.root}; `sapiens2 artifacts list` shows what is"
         )
 
     def tag(self, name: str, artifact: Artifact) -> None:

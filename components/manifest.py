@@ -87,14 +87,14 @@ class Manifest(BaseModel):
             raw = json.loads(data)
             if int(raw["manifest_version"]) > MANIFEST_VERSION:
                 raise ValueError(
-                    f"{where} has manifest_version {raw['manifest_version']}; this code reads up to {MANIFEST_VERSION}: "
-                    "update the package"
+                    f"{where} has manifest_version {raw['manifest_version']}; this code reads up to "
+                    f"{MANIFEST_VERSION}: update the package"
                 )
             return cls.model_validate(raw)
         except (json.JSONDecodeError, UnicodeDecodeError, ValidationError, KeyError, TypeError) as error:
             raise ValueError(
-                f"the manifest {where} is damaged ({type(error).__name__}); restore it, or delete that version's folder "
-                "so that the step runs again"
+                f"the manifest {where} is damaged ({type(error).__name__}); restore it, or delete that version's "
+                "folder so that the step runs again"
             ) from error
 
     def files_of(self, table: str) -> list[FileEntry]:

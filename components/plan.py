@@ -80,7 +80,9 @@ def _outside(
 def reason(step: Step, identity: Identity, inputs: Mapping[str, str], store: Store) -> str:
     """Why a step runs: what differs from its latest version, or that there is none."""
     started = [path for path, is_file, _, _ in store.storage.list(f"{step.kind}/{identity.version}/parts") if is_file]
-    started += [path for path, is_file, _, _ in store.storage.list(f"{step.kind}/{identity.version}/staging") if is_file]
+    started += [
+        path for path, is_file, _, _ in store.storage.list(f"{step.kind}/{identity.version}/staging") if is_file
+    ]
     done = sum(path.endswith(".json") for path in started)
     interrupted = f"interrupted: {done} partitions are done and stay" if done else ""
     latest = store.latest(step.latest_name)

@@ -40,10 +40,7 @@ def _report(step: Step, profile: str, preset: str) -> Any:
 
 
 PRESET_CONFIGS: dict[str, Callable[[Step, str, str], Any]] = {
-    **{
-        name: _stage
-        for name in ("ingest", "detect", "score", "filter", "dedup", "cluster", "balance", "export", "card")
-    },
+    **dict.fromkeys(("ingest", "detect", "score", "filter", "dedup", "cluster", "balance", "export", "card"), _stage),
     "pretrain": _pretrain,
     "finetune": _finetune,
     "evaluate": _evaluate,

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 OBJECT_STORE_BYTES = 400_000_000
 # Set before ray is imported: who may connect, what is told to the world, how often a small local run is polled.
@@ -32,7 +33,7 @@ def ray_session(*, dashboard: bool = False) -> Iterator[str]:
     prepare_environment()
     import ray
 
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
     if ray.is_initialized():
         yield ray.get_runtime_context().gcs_address

@@ -5,7 +5,6 @@ The command line, the KFP components and the Ray job entry point all come throug
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shutil
@@ -88,24 +87,17 @@ def identify(step: Step, config: BaseModel, inputs: Mapping[str, str], source: s
     """
     models, paths = [], {}
     if step.weights:
-        from curation.models.weights import find
+        from curation.models.weights import file_sha256, find
 
         for spec in load(step.weights)(config):
             found = find(spec)
             paths[spec.name] = str(found)
-            sha256 = spec.sha256 or file_sha256(str(found))
+            sha256 = spec.sha256 or file_sha256(found)
             models.append(ModelRef(name=spec.name, revision=spec.revision, sha256=sha256, licence=spec.licence))
     recipe = recipe_fields(config)
     hashes = {model.name: model.sha256 for model in models}
     version = version_of(step.family, step.revision, recipe, inputs.items(), hashes, source)
     return Identity(version, recipe, models, paths, source)
-
-
-@cache
-def file_sha256(path: str) -> str:
-    """The sha256 of a local file."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def run_step(
@@ -162,6 +154,7 @@ def _attempt(context: StepContext, identity: Identity) -> Artifact:
         manifest = Manifest(
             kind=context.step.kind,
             version=identity.version,
+            digest=publication.digest,
             step=context.step.name,
             revision=context.step.revision,
             config=context.config.model_dump(mode="json"),
@@ -195,8 +188,8 @@ def check_disk(store: Store, needed_bytes: int = MIN_FREE_BYTES) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise ValueError(
-            f"too little disk under {store.root}: {free / 1e9:.2f} GB free, at least {needed_bytes / 1e9:.2f} GB needed; "
-            "free some space, or choose another root with --root"
+            f"too little disk under {store.root}: {free / 1e9:.2f} GB free, at least {needed_bytes / 1e9:.2f} GB "
+            "needed; free some space, or choose another root with --root"
         )
 
 

@@ -39,7 +39,8 @@ class ScoreCache:
 
     def _load(self, model_key: str) -> dict[str, str]:
         if model_key not in self._known:
-            storage, known = Storage(self.root), {}
+            storage = Storage(self.root)
+            known: dict[str, str] = {}
             for path, is_file, _, _ in storage.list(_folder(model_key)):
                 if is_file and path.endswith(".parquet"):
                     table = read_parquet(storage, path)

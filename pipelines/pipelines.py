@@ -65,7 +65,7 @@ def curation(pool: str, root: str, settings: str = "", code_version: str = ""):
 def training(shards_manifest: str, root: str, settings: str = "", code_version: str = ""):
     common = _common(root, settings, code_version)
     shards = dsl.importer(artifact_uri=shards_manifest, artifact_class=Dataset, reimport=True)
-    _set(steps.report(**_train(shards.output, common), **common), "report")
+    _set(steps.report(**_train(shards.set_caching_options(False).output, common), **common), "report")
 
 
 @dsl.pipeline(name="sapiens2-full", description="A pool of pictures to five task models, evaluated, with one report.")

@@ -35,7 +35,7 @@ def stage_pipeline(step: Step) -> Any:
                     artifact_class=TYPES.get(read.role, dsl.Dataset),
                     reimport=True,
                 )
-                given[read.role] = importer.output
+                given[read.role] = importer.set_caching_options(False).output
         fixed = {"task": step.task} if step.task else {}
         task = component(**given, **fixed, **{name: arguments[name] for name in (*own, *COMMON)})
         task.set_caching_options(False)

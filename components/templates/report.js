@@ -1,6 +1,6 @@
 // The side navigation marks the section in view, and a link opens the step that it leads to.
 (() => {
-  const links = new Map([...document.querySelectorAll(".side a[href^='#']")].map((a) => [a.getAttribute("href").slice(1), a]));
+  const links = new Map([...document.querySelectorAll(".side a:not(.home)")].map((a) => [a.getAttribute("href").slice(1), a]));
   const parts = [...links.keys()].map((id) => document.getElementById(id)).filter(Boolean);
   const mark = () => {
     const passed = parts.filter((part) => part.getBoundingClientRect().top < 120);

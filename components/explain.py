@@ -1,0 +1,180 @@
+"""One image's way through every stage: where it came from, what was measured, what was decided and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components.artifacts import Artifact, ArtifactError, Store
+from components.lineage import descendants
+
+STAGES = ("images", "detections", "scores", "filtered", "deduped", "clusters", "selection", "shards")
+SHOWN_SCORES = ("realism", "text_ratio", "sharpness", "exposure", "aesthetic", "face_count", "yaw_deg")
+ID_DIGITS = 32
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one artifact says of the image."""
+
+    artifact: Artifact
+    verdict: str  # kept, dropped, rejected, measured
+    text: str
+    latest: bool
+
+
+@dataclass(frozen=True)
+class Consumed:
+    """A checkpoint that was trained on the image: directly, or through the backbone that it began from."""
+
+    artifact: Artifact
+    through: str
+
+
+def resolve_image(store: Store, reference: str) -> tuple[set[str], set[str]]:
+    """(image ids, source ids) that a path, URL, source name or id prefix means.
+
+    A file that exists is known by its bytes; else by its source name or the end of it. Raises ArtifactError.
+    """
+    from curation.tables import image_id
+
+    path = Path(reference).expanduser()
+    images = list(store.all("images"))
+    if not images:
+        raise ArtifactError(f"there is no `images` artifact under {store.root}: nothing was ingested yet")
+    wanted = {image_id(path.read_bytes())} if path.is_file() else set()
+    ids: set[str] = set()
+    sources: set[str] = set()
+    for artifact in images:
+        table = artifact.read("sources", ["source_id", "source", "image_id"])
+        name = pc.utf8_slice_codeunits(pc.fill_null(table["image_id"], ""), 0, len(reference))
+        found = table.filter(
+            pc.or_(
+                pc.is_in(table["image_id"], pa.array(sorted(wanted), pa.string())),
+                pc.or_(_named(table["source"], reference, path.is_file()), _prefix(name, reference)),
+            )
+        )
+        ids |= {i for i in found["image_id"].to_pylist() if i}
+        sources |= set(found["source_id"].to_pylist())
+    if not sources:
+        raise ArtifactError(
+            f"{reference!r} is no picture that was ingested under {store.root}: give its path, its URL, or at least "
+            "six digits of its id"
+        )
+    return ids, sources
+
+
+def _named(column: Any, reference: str, by_bytes: bool) -> Any:
+    """Rows whose source is the reference, or ends with it at a separator; or, for a file, with the file's name."""
+    ends = pc.or_(pc.ends_with(column, f"/{reference}"), pc.ends_with(column, f"::{reference}"))
+    if by_bytes and Path(reference).is_absolute():
+        return pc.equal(column, reference)
+    return pc.or_(pc.equal(column, reference), ends)
+
+
+def _prefix(column: Any, reference: str) -> Any:
+    is_id = 6 <= len(reference) <= ID_DIGITS and all(c in "0123456789abcdef" for c in reference)
+    return pc.equal(column, reference if is_id else "\0")
+
+
+def why(store: Store, reference: str) -> Iterator[Line]:
+    """What every version of every stage says of an image, in the order of the stages, oldest version first."""
+    ids, sources = resolve_image(store, reference)
+    for kind in STAGES:
+        latest = store.latest(kind)
+        for artifact in store.all(kind):
+            for verdict, text in EXPLAIN.get(kind, _decision)(artifact, ids, sources):
+                yield Line(artifact, verdict, text, latest is not None and latest.version == artifact.version)
+
+
+def _rows(artifact: Artifact, table: str, key: str, values: set[str], columns: list[str] | None = None) -> list[dict]:
+    found = []
+    for pid in artifact.partitions(table):
+        part = artifact.read_partition(table, pid, columns)
+        found += part.filter(pc.is_in(part[key], pa.array(sorted(values), pa.string()))).to_pylist()
+    return found
+
+
+def _images(artifact: Artifact, ids: set[str], sources: set[str]) -> Iterator[tuple[str, str]]:
+    for row in _rows(artifact, "rejects", "source_id", sources):
+        yield "rejected", f"{row['source']}: {row['reason']} ({row['detail']})"
+    from components.curation_steps import NARROW
+
+    for row in _rows(artifact, "images", "image_id", ids, NARROW):
+        text = f"{row['source']} {row['format']} {row['width']}x{row['height']}, {row['n_sources']} source(s)"
+        yield "kept", f"{text}, id {row['image_id']}"
+
+
+def _detections(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[str, str]]:
+    for row in _rows(artifact, "data", "image_id", ids):
+        sides = [round(min(b[2] - b[0], b[3] - b[1])) for b in row["boxes"]]
+        persons = ", ".join(f"{side} px at {score:.2f}" for side, score in zip(sides, row["box_scores"], strict=True))
+        yield "measured", f"{len(sides)} person box(es): {persons or 'none'}"
+
+
+def _scores(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[str, str]]:
+    for row in _rows(artifact, "data", "image_id", ids, ["image_id", "scored", *SHOWN_SCORES]):
+        shown = [f"{name} {row[name]:.3g}" for name in SHOWN_SCORES if row[name] is not None]
+        yield "measured", ", ".join(shown) + ("" if row["scored"] else " (held back by the gate)")
+
+
+def _clusters(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[str, str]]:
+    for row in _rows(artifact, "data", "image_id", ids):
+        yield "measured", f"cluster {' < '.join(map(str, row['path']))}, distance {row['distance']:.3f}"
+
+
+def _decision(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[str, str]]:
+    for row in _rows(artifact, "data", "image_id", ids):
+        if row["keep"]:
+            yield "kept", ""
+            continue
+        measured = f": {row['value']:.4g} against {row['threshold']:.4g}" if row["threshold"] is not None else ""
+        other = f"; {row['representative_id']} stands for it" if row["representative_id"] else ""
+        yield "dropped", f"{row['reason']}{measured}{other}"
+
+
+def _shards(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[str, str]]:
+    for split in artifact.manifest.tables:
+        for row in _rows(artifact, split, "image_id", ids, ["image_id", "position"]):
+            yield "kept", f"{split}, position {row['position']}"
+
+
+EXPLAIN: dict[str, Callable[[Artifact, set[str], set[str]], Iterator[tuple[str, str]]]] = {
+    "images": _images,
+    "detections": _detections,
+    "scores": _scores,
+    "clusters": _clusters,
+    "shards": _shards,
+}
+
+
+def trained_on(store: Store, reference: str) -> list[Consumed]:
+    """Every checkpoint that consumed the image: exact, by its place in the order of the run against samples seen."""
+    from sapiens2.data.order import was_consumed
+
+    ids, _ = resolve_image(store, reference)
+    found: list[Consumed] = []
+    for backbone in store.all("backbone"):
+        (ref,) = [r for r in backbone.manifest.inputs if r.role == "shards"]
+        shards, metrics = store.get(ref.kind, ref.version), backbone.manifest.metrics
+        rows = _rows(shards, "train", "image_id", ids, ["image_id", "position"]) if shards.rows("train") else []
+        for row in rows:
+            if was_consumed(row["position"], shards.rows("train"), metrics["samples_seen"], metrics["seed"]):
+                found.append(Consumed(backbone, f"shards={shards.version}, position {row['position']}"))
+                models = [a for a in descendants(store, backbone).values() if a.manifest.step.startswith("finetune")]
+                found += [Consumed(model, f"backbone={backbone.version}") for model in models]
+    return found
+
+
+def as_json(lines: list[Line]) -> str:
+    """The lines as a JSON array, for other programs."""
+    return json.dumps(
+        [{"kind": x.artifact.kind, "version": x.artifact.version, "verdict": x.verdict, "text": x.text} for x in lines],
+        indent=1,
+    )

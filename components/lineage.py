@@ -1,0 +1,78 @@
+"""The graph of the manifests' inputs: what an artifact came from, and what came from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from components.artifacts import Artifact, Store
+from components.plan import diff_values
+
+Key = tuple[str, str]  # kind, version
+
+
+def ancestors(store: Store, artifacts: Iterable[Artifact]) -> dict[Key, Artifact]:
+    """The artifacts and everything that they were made from, inputs before outputs."""
+    found: dict[Key, Artifact] = {}
+
+    def visit(artifact: Artifact) -> None:
+        if (artifact.kind, artifact.version) in found:
+            return
+        for ref in artifact.manifest.inputs:
+            if (ref.kind, ref.version) not in found:
+                visit(store.get(ref.kind, ref.version))
+        found[artifact.kind, artifact.version] = artifact
+
+    for artifact in artifacts:
+        visit(artifact)
+    return found
+
+
+def descendants(store: Store, artifact: Artifact) -> dict[Key, Artifact]:
+    """The artifact and everything that was made from it."""
+    everything = {(a.kind, a.version): a for a in store.all()}
+    children: dict[Key, list[Key]] = {}
+    for key, each in everything.items():
+        for ref in each.manifest.inputs:
+            children.setdefault((ref.kind, ref.version), []).append(key)
+    found: dict[Key, Artifact] = {}
+    waiting: list[Key] = [(artifact.kind, artifact.version)]
+    while waiting:
+        key = waiting.pop()
+        if key not in found:
+            found[key] = everything[key]
+            waiting += children.get(key, [])
+    return found
+
+
+def diff(old: Artifact, new: Artifact) -> dict[str, list[tuple[str, object, object]]]:
+    """What differs between two versions: recipe, inputs, models, code, metrics; (key, old, new) by topic."""
+    a, b = old.manifest, new.manifest
+    topics = {
+        "recipe": (a.recipe, b.recipe),
+        "inputs": ({r.role: r.version for r in a.inputs}, {r.role: r.version for r in b.inputs}),
+        "models": ({m.name: m.sha256 for m in a.models}, {m.name: m.sha256 for m in b.models}),
+        "code": (a.code.model_dump(), b.code.model_dump()),
+        "content": ({"digest": a.digest}, {"digest": b.digest}),
+        "metrics": (a.metrics, b.metrics),
+    }
+    return {topic: changes for topic, (x, y) in topics.items() if (changes := diff_values(x, y))}
+
+
+def changed_decisions(old: Artifact, new: Artifact) -> dict[str, list[str]]:
+    """Image ids by how their decision changed between two versions of a decision table; empty without one."""
+    tables = [artifact.manifest.tables.get("data", {}) for artifact in (old, new)]
+    if not all("keep" in columns for columns in tables):
+        return {}
+    before, after = (_decisions(artifact) for artifact in (old, new))
+    changed: dict[str, list[str]] = {}
+    for image_id in sorted({*before, *after}):
+        was, now = before.get(image_id, "absent"), after.get(image_id, "absent")
+        if was != now:
+            changed.setdefault(f"{was} -> {now}", []).append(image_id)
+    return changed
+
+
+def _decisions(artifact: Artifact) -> dict[str, str]:
+    table = artifact.read(columns=["image_id", "keep", "reason"])
+    rows = zip(*(table[name].to_pylist() for name in ("image_id", "keep", "reason")), strict=True)
+    return {image_id: "kept" if keep else f"dropped ({reason})" for image_id, keep, reason in rows}

@@ -1,0 +1,63 @@
+"""The last step: one page over everything that led to its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from components.artifacts import Artifact
+from components.lineage import ancestors
+from components.report_page import Measure, ReportInput, StepSummary, render_report
+from components.run_step import Publication, StepContext
+from components.steps import STEPS
+from curation.config import Config, recipe
+
+
+class ReportConfig(Config):
+    """What the report page is called, and how large it may be."""
+
+    title: str = recipe("Sapiens2 run", "heading of the page, as text")
+    max_bytes: int = recipe(20_000_000, "size of the page, in bytes; pictures are left out above it", ge=200_000)
+
+
+def report(context: StepContext) -> Publication:
+    """Assemble the page from the manifests and fragments of all ancestors."""
+    if not context.inputs:
+        raise ValueError("report has nothing to report on: run the pipeline first, or name a dataset_card with --input")
+    made = ancestors(context.store, context.inputs.values())
+    order = {name: place for place, name in enumerate(STEPS)}
+    artifacts = sorted(made.values(), key=lambda a: order.get(a.manifest.step, len(order)))
+    manifests = [artifact.manifest.model_dump(mode="json") for artifact in artifacts]
+    page = render_report(
+        ReportInput(
+            title=context.config.title,
+            profile=", ".join(sorted({m.name for a in artifacts for m in a.manifest.models})) or "builtin",
+            preset="",
+            date=max(artifact.manifest.end for artifact in artifacts),
+            steps=[
+                StepSummary(a.manifest.step.replace("-", " "), m, False, a.fragment())
+                for a, m in zip(artifacts, manifests, strict=True)
+            ],
+            measures=list(_measures(artifacts)),
+            manifests=manifests,
+            notes=[f"{a.manifest.step}: {text}" for a in artifacts for text in a.manifest.metrics.get("warnings", [])],
+        ),
+        max_bytes=context.config.max_bytes,
+    )
+    data = page.encode()
+    return Publication(
+        metrics={"headline": f"{len(data) / 1e6:.1f} MB, {len(artifacts)} artifacts"}, files={"report.html": data}
+    )
+
+
+def _measures(artifacts: Iterable[Artifact]) -> Iterable[Measure]:
+    for artifact in artifacts:
+        if artifact.kind != "evaluation":
+            continue
+        task = STEPS[artifact.manifest.step].task or artifact.manifest.step
+        for name, figure in artifact.manifest.metrics.get("measures", {}).items():
+            yield _measure(task, name, figure, artifact.manifest.metrics.get("n_samples"))
+
+
+def _measure(task: str, name: str, figure: dict[str, Any], samples: int | None) -> Measure:
+    return Measure(task, name, figure["value"], figure.get("low"), figure.get("high"), samples, figure.get("note", ""))

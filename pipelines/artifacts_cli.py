@@ -1,0 +1,216 @@
+"""`sapiens2 artifacts ...`: list, show, lineage, why, trained-on, diff, verify, tag, gc."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from components.artifacts import Artifact, Store
+from components.lineage import ancestors, changed_decisions, descendants, diff
+from pipelines.cli import root_option
+
+console = Console(highlight=False)
+COLOURS = {"kept": "green", "dropped": "red", "rejected": "red", "measured": "cyan"}
+
+
+@click.command("list")
+@click.argument("kind", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@root_option
+def list_command(kind: str | None, as_json: bool, root: str) -> None:
+    """Every committed version, oldest first within a kind."""
+    store = Store(root)
+    names: dict[str, list[str]] = {}
+    for tag, reference in store.tags().items():
+        names.setdefault(reference, []).append("latest" if tag.startswith("latest/") else tag)
+    rows = [(a, names.get(repr(a), [])) for a in store.all(kind)]
+    if as_json:
+        for artifact, tags in rows:
+            manifest = artifact.manifest
+            click.echo(
+                json.dumps(
+                    {"kind": artifact.kind, "version": artifact.version, "step": manifest.step}
+                    | {"digest": manifest.digest, "end": manifest.end, "bytes": _size(artifact), "tags": tags}
+                )
+            )
+        return
+    if not rows:
+        console.print(f"nothing under {store.root} yet: `sapiens2 run` makes something")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("kind", "version", "step", "rows", "MB", "made", "tags"):
+        table.add_column(name, justify="right" if name in ("rows", "MB") else "left")
+    for artifact, tags in rows:
+        counts = [str(artifact.rows(t)) for t in artifact.manifest.tables]
+        cells = (artifact.kind, artifact.version, artifact.manifest.step, "+".join(counts))
+        table.add_row(*cells, f"{_size(artifact) / 1e6:.2f}", artifact.manifest.end[:19], ", ".join(sorted(tags)))
+    console.print(table)
+
+
+def _size(artifact: Artifact) -> int:
+    return sum(entry.bytes for entry in artifact.manifest.files)
+
+
+@click.command("show")
+@click.argument("reference")
+@root_option
+def show_command(reference: str, root: str) -> None:
+    """The manifest of a version: KIND=VERSION, KIND (latest), a tag, or the start of a version."""
+    click.echo(Store(root).find(reference).manifest.dump().decode(), nl=False)
+
+
+@click.command("lineage")
+@click.argument("reference", required=False)
+@click.option("--html", type=click.Path(), help="Write the graph as one self-contained page.")
+@root_option
+def lineage_command(reference: str | None, html: str | None, root: str) -> None:
+    """What an artifact came from, as a tree; with --html the graph of it and what came from it."""
+    from components.lineage_page import lineage_tree, render_lineage
+
+    store = Store(root)
+    focus = store.find(reference) if reference else None
+    made = (
+        {**ancestors(store, [focus]), **descendants(store, focus)}
+        if focus
+        else {(a.kind, a.version): a for a in store.all()}
+    )
+    if not made:
+        raise ValueError(f"nothing under {store.root} yet: `sapiens2 run` makes something")
+    manifests = [artifact.manifest.model_dump(mode="json") for artifact in made.values()]
+    if html:
+        Path(html).write_text(render_lineage(manifests, focus=focus.version if focus else None))
+        click.echo(html)
+        return
+    shown = [focus] if focus else _ends(list(made.values()))
+    for artifact in shown:
+        console.print(lineage_tree(manifests, artifact.version))
+
+
+def _ends(artifacts: list[Artifact]) -> list[Artifact]:
+    """Artifacts that nothing else was made from."""
+    read = {(ref.kind, ref.version) for artifact in artifacts for ref in artifact.manifest.inputs}
+    return [artifact for artifact in artifacts if (artifact.kind, artifact.version) not in read]
+
+
+@click.command("why")
+@click.argument("image")
+@click.option("--json", "as_json_", is_flag=True, help="A JSON array.")
+@root_option
+def why_command(image: str, as_json_: bool, root: str) -> None:
+    """One image (PATH, URL or the start of its id) through every version of every stage."""
+    from components.explain import as_json, why
+
+    lines = list(why(Store(root), image))
+    if as_json_:
+        click.echo(as_json(lines))
+        return
+    for line in lines:
+        version = f"{line.artifact.version}{'*' if line.latest else ' '}"
+        verdict = f"[{COLOURS[line.verdict]}]{line.verdict:<9}[/]"
+        console.print(f"{line.artifact.kind:<11} {version} {verdict}", end="")
+        console.print(line.text, markup=False, soft_wrap=True)
+    console.print("[dim]* the latest version of its kind[/]")
+
+
+@click.command("trained-on")
+@click.argument("image")
+@root_option
+def trained_on_command(image: str, root: str) -> None:
+    """Every checkpoint that consumed an image (PATH, URL or the start of its id)."""
+    from components.explain import trained_on
+
+    found = trained_on(Store(root), image)
+    for each in found:
+        click.echo(f"{each.artifact.kind}={each.artifact.version}  through {each.through}")
+    if not found:
+        click.echo("no checkpoint under this root was trained on it")
+
+
+@click.command("diff")
+@click.argument("old")
+@click.argument("new")
+@root_option
+def diff_command(old: str, new: str, root: str) -> None:
+    """What differs between two versions, decisions included."""
+    store = Store(root)
+    first, second = store.find(old), store.find(new)
+    if first.kind != second.kind:
+        raise ValueError(f"{first} and {second} are of different kinds and cannot be compared")
+    console.print(f"{first} -> {second.version}")
+    changes = diff(first, second)
+    for topic, items in changes.items():
+        for key, was, now in items:
+            console.print(f"  {topic:<8} {key}: {was} -> {now}", markup=False, soft_wrap=True)
+    for change, ids in changed_decisions(first, second).items():
+        console.print(f"  {len(ids):>5} rows {change}: {', '.join(i[:12] for i in ids[:4])}", markup=False)
+    if not changes:
+        console.print("  no difference")
+
+
+@click.command("verify")
+@click.argument("reference", required=False)
+@root_option
+def verify_command(reference: str | None, root: str) -> None:
+    """Read every file again and hold it against its manifest; exit code 1 when something is wrong."""
+    from components.upkeep import verify
+
+    store = Store(root)
+    wrong = 0
+    for artifact in [store.find(reference)] if reference else store.all():
+        problems = verify(store, artifact)
+        wrong += bool(problems)
+        console.print(f"{artifact}  {'ok' if not problems else '; '.join(problems)}", markup=False, soft_wrap=True)
+    if wrong:
+        sys.exit(1)
+
+
+@click.command("tag")
+@click.argument("reference")
+@click.argument("name")
+@root_option
+def tag_command(reference: str, name: str, root: str) -> None:
+    """Give a version a name."""
+    store = Store(root)
+    artifact = store.find(reference)
+    store.tag(name, artifact)
+    click.echo(f"{name} -> {artifact}")
+
+
+@click.command("gc")
+@click.option("--older-than", default=24.0, show_default=True, help="Hours since the last write to a version.")
+@click.option("--yes", is_flag=True, help="Delete; without it the list is only shown.")
+@root_option
+def gc_command(older_than: float, yes: bool, root: str) -> None:
+    """Versions that no tag leads to, and attempts that were never committed."""
+    from components.upkeep import collect, garbage
+
+    store = Store(root)
+    items = list(garbage(store, older_than * 3600))
+    for item in items:
+        if yes:
+            collect(store, item)
+        verb = "deleted" if yes else "would delete"
+        click.echo(f"{verb} {item.kind}={item.version}  {item.bytes / 1e6:.2f} MB  {item.why}")
+    total = sum(item.bytes for item in items)
+    click.echo(f"{len(items)} versions, {total / 1e6:.2f} MB" + ("" if yes or not items else "; add --yes to delete"))
+
+
+COMMANDS = {
+    command.name or "": command
+    for command in (
+        list_command,
+        show_command,
+        lineage_command,
+        why_command,
+        trained_on_command,
+        diff_command,
+        verify_command,
+        tag_command,
+        gc_command,
+    )
+}

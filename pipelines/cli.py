@@ -1,0 +1,199 @@
+"""The `sapiens2` command line. Imports are lazy: `sapiens2 --help` loads nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+PACKAGES = ("components", "pipelines", "curation", "sapiens2")
+USER_ERROR = 2
+
+root_option = click.option(
+    "--root",
+    default=lambda: os.environ.get("SAPIENS2_ROOT", "./sapiens2-root"),
+    show_default="$SAPIENS2_ROOT, else ./sapiens2-root",
+    help="Where artifacts live: a folder or s3://bucket/prefix.",
+)
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--profile, --preset, --set and --config, the same on every command that configures steps."""
+    for option in (
+        click.option("--set", "pairs", multiple=True, metavar="STEP.FIELD=VALUE", help="Override one setting."),
+        click.option("--config", "file", type=click.Path(), help="YAML of overrides: step -> field -> value."),
+        click.option("--preset", default="demo", help="Sizes: demo (minutes on two cores) or micro (seconds)."),
+        click.option("--profile", default="builtin", help="Models: builtin (no download), small (ONNX, CPU), full."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="sapiens2")
+def cli() -> None:
+    """From a web pool of pictures to human-centric vision models."""
+
+
+@cli.command()
+@click.option("--pool", help="Folder, URL list, .tar, .parquet or s3:// prefix. Default: a sample pool made here.")
+@click.option("--only", type=click.Choice(["curation", "training"]), help="Run half of the pipeline.")
+@click.option("--dry-run", is_flag=True, help="Say what is reused, what reruns and why; run nothing.")
+@root_option
+@settings_options
+def run(pool: str | None, only: str | None, dry_run: bool, root: str, **chosen: Any) -> None:
+    """Run the whole pipeline here: curate, pretrain, fine-tune five tasks, evaluate, report."""
+    from pipelines.run_command import run_pipeline
+
+    run_pipeline(pool, root, _settings(**chosen), only=only, dry_run=dry_run)
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--pool", help="For ingest: the pool of pictures.")
+@click.option("--input", "given", multiple=True, metavar="KIND=VERSION", help="An input other than the latest.")
+@click.option("--dry-run", is_flag=True, help="Say whether it would run and why; run nothing.")
+@root_option
+@settings_options
+def step(name: str, pool: str | None, given: tuple[str, ...], dry_run: bool, root: str, **chosen: Any) -> None:
+    """Run one stage on the latest inputs, which are printed."""
+    from pipelines.run_command import run_one
+
+    run_one(name, pool, given, root, _settings(**chosen), dry_run=dry_run)
+
+
+@cli.command()
+@click.argument("pipeline")
+@click.option("--out", type=click.Path(), help="Where the IR goes; default PIPELINE.yaml.")
+def compile(pipeline: str, out: str | None) -> None:
+    """Compile curation, training, full or stage:NAME to KFP IR YAML."""
+    from pipelines.compile import compile_pipeline
+
+    click.echo(compile_pipeline(pipeline, Path(out or f"{pipeline.replace(':', '-')}.yaml")))
+
+
+@cli.command()
+@click.argument("target", type=click.Choice(["pretrain", "finetune"]))
+@click.option("--task", help="For finetune: pose, segmentation, normal, pointmap or albedo.")
+@click.option("--input", "given", multiple=True, metavar="KIND=VERSION", help="An input other than the latest.")
+@root_option
+@settings_options
+def train(target: str, task: str | None, given: tuple[str, ...], root: str, **chosen: Any) -> None:
+    """Train from the artifacts under the root; also the entry point of `ray job submit -- sapiens2 train ...`."""
+    from pipelines.run_command import run_one
+
+    if (target == "finetune") != bool(task):
+        raise click.UsageError("finetune needs --task, pretrain takes none")
+    run_one(f"finetune-{task}" if task else target, None, given, root, _settings(**chosen), dry_run=False)
+
+
+@cli.command()
+@click.argument("task")
+@click.option("--input", "given", multiple=True, metavar="KIND=VERSION", help="A checkpoint other than the latest.")
+@root_option
+@settings_options
+def evaluate(task: str, given: tuple[str, ...], root: str, **chosen: Any) -> None:
+    """Evaluate the latest model of a task on held-out people."""
+    from pipelines.run_command import run_one
+
+    run_one(f"evaluate-{task}", None, given, root, _settings(**chosen), dry_run=False)
+
+
+class _Artifacts(click.Group):
+    """The commands of pipelines.artifacts_cli, loaded when one is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["list", "show", "lineage", "why", "trained-on", "diff", "verify", "tag", "gc"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from pipelines.artifacts_cli import COMMANDS
+
+        return COMMANDS.get(cmd_name)
+
+
+@cli.command(cls=_Artifacts)
+def artifacts() -> None:
+    """Look at what lies under the root, and ask it questions."""
+
+
+class _Models(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["list", "verify"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from pipelines.models_cli import COMMANDS
+
+        return COMMANDS.get(cmd_name)
+
+
+@cli.command(cls=_Models)
+def models() -> None:
+    """Third-party networks: which are known, where they are found, whether their bytes are right."""
+
+
+def _settings(pairs: tuple[str, ...], file: str | None, profile: str, preset: str) -> Any:
+    from components.settings import Settings, parse_overrides
+
+    overrides = {**_from_yaml(file), **parse_overrides(pairs)}
+    return Settings(profile=profile, preset=preset, overrides=overrides)
+
+
+def _from_yaml(file: str | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    import yaml
+
+    try:
+        data = yaml.safe_load(Path(file).read_text()) or {}
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no configuration file {file}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(data, dict) or not all(isinstance(fields, dict) for fields in data.values()):
+        raise ValueError(f"{file} must map steps to fields, like `filter: {{min_person_px: 256}}`")
+    return {f"{step}.{name}": value for step, fields in data.items() for name, value in fields.items()}
+
+
+def refuse_shadowing(folder: Path) -> None:
+    """Raises ValueError when a folder of the caller's would be imported instead of one of ours."""
+    for name in PACKAGES:
+        candidate = folder / name
+        module = sys.modules.get(name) or __import__(name)
+        ours = Path(module.__file__ or module.__path__[0]).resolve()
+        if (candidate.is_dir() or candidate.with_suffix(".py").is_file()) and not ours.is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"{candidate} has the name of one of our packages and would be imported in its place: "
+                "run from another folder, or rename it"
+            )
+
+
+def main() -> None:
+    """Entry point: what the user can mend is one line and exit code 2, everything else a traceback."""
+    try:
+        refuse_shadowing(Path.cwd())
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted; run the same command again to continue", err=True)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        click.echo("interrupted; run the same command again to continue", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(USER_ERROR)
+    except (ValueError, FileNotFoundError, PermissionError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(USER_ERROR)
+    except Exception as error:
+        if getattr(error, "user", None) is None:
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(USER_ERROR if error.user else 1)  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    main()

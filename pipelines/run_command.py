@@ -1,0 +1,158 @@
+"""What `sapiens2 run` and `sapiens2 step` do: check, plan, run, sum up."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from components.artifacts import Artifact, Store
+from components.plan import PlannedStep, plan
+from components.run_step import check_disk, run_step
+from components.settings import Settings
+from components.steps import STEPS, find_steps, pipeline_steps
+from pipelines.display import LiveTable, plan_table, summary_table
+
+console = Console(highlight=False)
+
+
+def run_pipeline(pool: str | None, root: str, settings: Settings, *, only: str | None, dry_run: bool) -> None:
+    """Run a pipeline here and print where the report is. Raises ValueError for what the user can mend."""
+    store = _checked_store(root)
+    settings.check()
+    listing = None if only == "training" else _listing(pool or _sample_pool(settings.preset), settings)
+    planned = plan(pipeline_steps(only), settings, store, source=listing.digest if listing else None)
+    if dry_run:
+        console.print(plan_table(planned))
+        return
+    waiting = [each for each in planned if not each.reused]
+    began, records = time.monotonic(), {}
+    if waiting:
+        records = _execute(pool or _sample_pool(settings.preset), store, settings, only, planned)
+    from pipelines.local_run import tag_run
+
+    made = tag_run(store, planned)
+    _close(planned, made, records, store, time.monotonic() - began)
+
+
+def run_one(
+    name: str, pool: str | None, given: Sequence[str], root: str, settings: Settings, *, dry_run: bool
+) -> list[Artifact]:
+    """Run one step (or every task of a family), in this process, on the latest inputs or those given."""
+    store, steps = _checked_store(root), find_steps(name)
+    inputs = _given(store, given)
+    listing = None
+    if steps[0].name == "ingest":
+        if not pool:
+            raise ValueError("ingest needs --pool: a folder, a URL list, a .tar or .parquet")
+        listing = _listing(pool, settings)
+    planned = plan(steps, settings, store, source=listing.digest if listing else None, given=inputs)
+    if dry_run:
+        console.print(plan_table(planned))
+        return []
+    made, here = [], Path.cwd()
+    with tempfile.TemporaryDirectory(prefix="sapiens2-") as neutral:
+        os.chdir(neutral)
+        try:
+            made = [_run_one(each, store, listing) for each in planned]
+        finally:
+            os.chdir(here)
+    return made
+
+
+def _run_one(each: PlannedStep, store: Store, listing: Any) -> Artifact:
+    kinds = {read.role: STEPS[read.producer].kind for read in each.step.inputs}
+    artifacts = {role: store.get(kinds[role], version) for role, version in each.inputs.items()}
+    for role, artifact in artifacts.items():
+        console.print(f"  {role}: {artifact}")
+    outcome = run_step(each.step, each.config, artifacts, store.root, source=listing)
+    records = {each.step.name: {"state": "reused" if outcome.reused else "done", "seconds": outcome.seconds}}
+    console.print(summary_table([each], {each.step.name: outcome.artifact}, records))
+    return outcome.artifact
+
+
+def _execute(
+    pool: str, store: Store, settings: Settings, only: str | None, planned: Sequence[PlannedStep]
+) -> dict[str, dict[str, Any]]:
+    from pipelines.local_run import execute
+
+    check_disk(store)
+    arguments = {"root": store.root, "settings": settings.to_json(), "code_version": _code_version()}
+    if only == "training":
+        shards = store.latest("shards")
+        assert shards is not None  # the plan has found them
+        arguments["shards_manifest"] = store.storage.full(f"{shards.folder}/manifest.json")
+    else:
+        arguments["pool"] = _absolute(pool)
+    spec = {"pipeline": only or "full", "arguments": arguments}
+    with LiveTable(console, planned) as live:
+        return execute(spec, planned, store, live.show).records
+
+
+def _close(
+    planned: Sequence[PlannedStep],
+    made: Mapping[str, Artifact],
+    records: Mapping[str, dict[str, Any]],
+    store: Store,
+    seconds: float,
+) -> None:
+    console.print(summary_table(planned, made, records))
+    reused = sum(each.reused for each in planned)
+    console.print(f"{len(planned)} steps in {seconds:.1f} s, {reused} reused; root {store.root}")
+    for warning in _warnings(made):
+        console.print(f"[yellow]note:[/] {warning}")
+    page = made["report"].file_path("report.html")
+    console.print(f"report: {store.storage.full(page)}", soft_wrap=True)
+
+
+def _warnings(made: Mapping[str, Artifact]) -> list[str]:
+    return [
+        f"{name}: {text}" for name, artifact in made.items() for text in artifact.manifest.metrics.get("warnings", [])
+    ]
+
+
+def _checked_store(root: str) -> Store:
+    store = Store(root)
+    store.storage.ensure_writable()
+    check_disk(store)
+    return store
+
+
+def _listing(pool: str, settings: Settings) -> Any:
+    from curation.stages.ingest import list_sources
+
+    config: Any = settings.config(STEPS["ingest"])
+    return list_sources(_absolute(pool), config)
+
+
+def _absolute(pool: str) -> str:
+    return pool if "://" in pool else str(Path(pool).expanduser().absolute())
+
+
+def _sample_pool(preset: str) -> str:
+    from pipelines.sample_pool import build_sample_pool
+
+    base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sapiens2" / "sample-pool"
+    return str(build_sample_pool(base / preset, size=preset))
+
+
+def _given(store: Store, references: Sequence[str]) -> dict[str, Artifact]:
+    """Inputs that the user names, by role: a kind is its own role but for task checkpoints."""
+    found = {}
+    for reference in references:
+        artifact = store.find(reference)
+        role = "checkpoint" if artifact.manifest.step.startswith("finetune") else artifact.kind
+        found[role] = artifact
+    return found
+
+
+def _code_version() -> str:
+    from components.run_step import code_ref
+
+    code = code_ref()
+    return f"{code.package_version}+{(code.git_commit or 'unknown')[:12]}{'.dirty' if code.dirty else ''}"
