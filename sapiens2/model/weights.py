@@ -25,12 +25,13 @@ SHOWN = 5
 def save_weights(model: nn.Module, path: str | Path) -> None:
     """Writes the weights of a backbone, or of a model with one, to a safetensors file with the released names."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights_of(model), path, metadata={"format": "pt"})
+    state = {name: tensor.cpu().contiguous() for name, tensor in named_weights(model).items()}
+    save_file(state, path, metadata={"format": "pt"})
 
 
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """What a file holds: parameters and buffers on the CPU, and per backbone the RoPE periods in their dtype."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+def named_weights(model: nn.Module) -> dict[str, Tensor]:
+    """What a file holds: parameters and buffers where they are, and per backbone the RoPE periods in their dtype."""
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     for prefix, backbone in _backbones(model).items():
         state[prefix + PERIODS] = periods(backbone.rope.head_dim, DTYPES[backbone.rope.dtype])
     return state

@@ -1,0 +1,232 @@
+"""The pretraining objective: masked reconstruction, cross-view agreement with an EMA teacher, and spread.
+
+One pass of the student over the visible tokens of the two global views and over the local views gives both the tokens
+that the decoder completes and the class tokens that must agree with what the teacher says of the other views.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sapiens2.model.backbone import Backbone, build_backbone, patchify
+from sapiens2.model.normalise import normalise
+from sapiens2.model.rope import concatenate
+from sapiens2.model.weights import load_weights, named_weights
+from sapiens2.pretrain import collapse, ema, losses, schedules
+from sapiens2.pretrain.config import PretrainConfig
+from sapiens2.pretrain.decoder import MaskedDecoder, complement, take
+from sapiens2.pretrain.dino_head import ProjectionHead
+from sapiens2.pretrain.photometric import augment
+from sapiens2.pretrain.ranks import all_sum
+from sapiens2.pretrain.views import GLOBAL_VIEWS
+
+NO_DECAY_TOKENS = ("cls_token", "storage_tokens", "mask_token", "w_cls", "local_pos_embed")
+
+
+class Student(NamedTuple):
+    """What the student makes of a batch of B images."""
+
+    cls: Tensor  # [B, 2 + V, D] fp32, after the final norm
+    tokens: Tensor  # [2 B, 1 + kept, D] of the masked global views: class token and visible tokens, normed
+
+
+class PretrainObjective(nn.Module):
+    """Student, teacher, projection heads, decoder and centre; see `sapiens2.engine.objective.Objective`."""
+
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config.size, window_tokenizer=config.window_tokenizer)
+        self.teacher = build_backbone(config.size, window_tokenizer=config.window_tokenizer)
+        dim = self.backbone.architecture.dim
+        shape = (dim, config.head_hidden, config.head_bottleneck, config.prototypes)
+        self.head, self.teacher_head = ProjectionHead(*shape), ProjectionHead(*shape)
+        pixels = 3 * config.target_patch**2
+        self.decoder = MaskedDecoder(dim, config.decoder_dim, config.decoder_layers, config.decoder_heads, pixels)
+        self.centre: Tensor
+        self.rankme: Tensor
+        self.register_buffer("centre", torch.zeros(config.prototypes))
+        self.register_buffer("rankme", torch.zeros(()))  # the last measurement, for the steps between two
+        # What the micro-batches of one optimiser step have said; empty between steps.
+        self.logit_sum: Tensor
+        self.logit_count: Tensor
+        self.register_buffer("logit_sum", torch.zeros(config.prototypes), persistent=False)
+        self.register_buffer("logit_count", torch.zeros(()), persistent=False)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Draws student, head and decoder from the seed; the teacher starts as the student."""
+        generator = torch.Generator().manual_seed(self.config.engine.seed)
+        for module in (self.backbone, self.head, self.decoder):
+            module.init_weights(generator)
+        self._copy_to_teacher()
+
+    def load_backbone(self, path: str) -> None:
+        """Starts from a checkpoint: student and teacher take its weights, head and decoder stay fresh."""
+        load_weights(self.backbone, path)
+        self._copy_to_teacher()
+
+    def _copy_to_teacher(self) -> None:
+        ema.copy(self.teacher, self.backbone)
+        ema.copy(self.teacher_head, self.head)
+        self.teacher.rope = self.backbone.rope
+
+    def forward(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """The named losses of a batch made by `views.sample`; `loss` is the total, the rest is logged."""
+        config = self.config
+        global_images = normalise(batch["globals"].flatten(0, 1))  # [2 B, 3, H, W]
+        teacher_cls, probabilities = self._teach(global_images, step)
+        student = self._learn(global_images, batch)
+        terms: dict[str, Tensor] = {}
+        if config.mae_weight:
+            terms["mae"] = self._reconstruction(student.tokens, global_images, batch["kept"].flatten(0, 1))
+        with torch.autocast(global_images.device.type, enabled=False):
+            logits = self.head(student.cls, freeze_prototypes=step < config.freeze_prototypes_steps)
+            if config.contrastive_weight:
+                terms["contrastive"] = losses.cross_view_loss(logits, probabilities, config.student_temperature)
+            if config.koleo_weight:
+                terms["koleo"] = self._spread(student.cls)
+            weights = self.weights(step)
+            total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+            return {"loss": total, **terms, **self._measure(teacher_cls, probabilities, batch, step)}
+
+    def weights(self, step: int) -> dict[str, float]:
+        """Weights of the terms; KoLeo is ramped over the warm-up, as it would drown the others at the start."""
+        config = self.config
+        ramp = schedules.ramp(step, config.engine.warmup_steps)
+        return {
+            "mae": config.mae_weight,
+            "contrastive": config.contrastive_weight,
+            "koleo": config.koleo_weight * ramp,
+        }
+
+    @torch.no_grad()
+    def _teach(self, images: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """The teacher's class tokens [2 B, D] and answers [B, 2, K] for the full global views."""
+        config = self.config
+        cls = self._class_tokens(self.teacher, images)
+        with torch.autocast(images.device.type, enabled=False):
+            logits = self.teacher_head(cls)  # [2 B, K]
+            if self.training:
+                self.logit_sum += logits.sum(0)
+                self.logit_count += len(logits)
+            temperature = schedules.linear(step, *config.teacher_temperature, config.teacher_temperature_steps)
+            if config.centring == "sinkhorn":
+                probabilities = losses.sinkhorn(logits, temperature)
+            else:
+                probabilities = losses.centred(logits, self.centre, temperature)
+        return cls, probabilities.unflatten(0, (-1, GLOBAL_VIEWS))
+
+    def _learn(self, images: Tensor, batch: dict[str, Tensor]) -> Student:
+        """The student's pass; local views with as many tokens as a masked global one share its batch."""
+        backbone, kept = self.backbone, batch["kept"].flatten(0, 1)
+        tokens = [backbone.embed(take(backbone.patchify(images), kept))]
+        rows = [backbone.rope.rows(*self.config.grid, images.device).gather(kept)]
+        if self.config.local_views:
+            views = normalise(augment(batch["locals"].flatten(0, 1), batch["photometric"].flatten(0, 1)))
+            grid = backbone.grid(*views.shape[-2:])
+            tokens.append(backbone.embed(backbone.patchify(views)))
+            rows.append(backbone.rope.rows(*grid, images.device).expand(len(views)))
+        counts = [len(part) for part in tokens]
+        if len({part.shape[1] for part in tokens}) == 1:
+            hidden = list(backbone.encode(torch.cat(tokens), concatenate(rows))[0].split(counts))
+        else:
+            hidden = [backbone.encode(part, places)[0] for part, places in zip(tokens, rows)]
+        cls = [final_norm(backbone, part[:, 0]).unflatten(0, (len(batch["kept"]), -1)) for part in hidden]
+        cls[0] = self._unmasked_class_tokens(cls[0], images)
+        seen = backbone.ln1(torch.cat([hidden[0][:, :1], hidden[0][:, backbone.prefix :]], dim=1))
+        return Student(torch.cat(cls, dim=1), seen)
+
+    def _unmasked_class_tokens(self, cls: Tensor, images: Tensor) -> Tensor:
+        """Replaces class tokens [B, 2, D] by those of the full views, for the share of images that asks for it."""
+        share = {"masked": 0.0, "full": 1.0, "mixed": self.config.mixed_share}[self.config.student_cls_source]
+        group = self.config.koleo_group
+        # Alike in every group, so that the number of ranks changes nothing.
+        chosen = [i for i in range(len(cls)) if i % group < round(share * group)]
+        if not chosen:
+            return cls
+        views = images.unflatten(0, (-1, GLOBAL_VIEWS))[chosen].flatten(0, 1)
+        full = self._class_tokens(self.backbone, views).unflatten(0, (-1, GLOBAL_VIEWS))
+        index = torch.tensor(chosen, device=cls.device)[:, None, None].expand_as(full)
+        return cls.scatter(0, index, full)
+
+    def _class_tokens(self, backbone: Backbone, images: Tensor) -> Tensor:
+        """[N, 3, H, W] -> [N, D] in fp32; in the last block nothing but the class token is computed."""
+        tokens = backbone.embed(backbone.patchify(images))
+        rows = backbone.rope.rows(*backbone.grid(*images.shape[-2:]), images.device)
+        hidden, _ = backbone.encode(tokens, rows, class_only=True)
+        return final_norm(backbone, hidden[:, 0])
+
+    def _reconstruction(self, tokens: Tensor, images: Tensor, kept: Tensor) -> Tensor:
+        """The decoder's loss on the hidden tokens of both global views."""
+        masked = complement(kept, self.config.tokens)
+        prediction = self.decoder(tokens[:, 0], tokens[:, 1:], kept, masked, self.config.grid)
+        return losses.reconstruction_loss(prediction, take(self.target_patches(images), masked))
+
+    def target_patches(self, images: Tensor) -> Tensor:
+        """What the decoder is to predict: [N, 3, H, W] -> [N, tokens, pixels]; of 4K views at half their size."""
+        if self.config.window_tokenizer:
+            images = F.avg_pool2d(images, 2)
+        return patchify(images, self.config.target_patch)
+
+    def _spread(self, cls: Tensor) -> Tensor:
+        """KoLeo of the two global views' class tokens, each among its own."""
+        config = self.config
+        views = cls[:, :GLOBAL_VIEWS].unbind(1)
+        return torch.stack([losses.koleo_loss(v, config.koleo_group, config.koleo_floor) for v in views]).mean()
+
+    @torch.no_grad()
+    def _measure(self, cls: Tensor, answers: Tensor, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """Collapse metrics of the teacher over this batch, and how much the views were enlarged."""
+        flat = answers.flatten(0, 1)
+        if step % self.config.metrics_every == 0:
+            self.rankme.copy_(collapse.rankme(cls))
+        measured = {
+            "mutual_information": collapse.mutual_information(flat),
+            "prototypes_used": collapse.prototypes_used(flat),
+            "cls_std": collapse.class_token_std(cls),
+            "rankme": self.rankme.clone(),
+            "upsampling_global": batch["upsampling"][:, :GLOBAL_VIEWS].mean(),
+        }
+        if self.config.local_views:
+            measured["upsampling_local"] = batch["upsampling"][:, GLOBAL_VIEWS:].mean()
+        return measured
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Moves the teacher towards the student, and the centre towards what the teacher said in this step."""
+        ema.follow(self.teacher, self.backbone, self.config.ema)
+        ema.follow(self.teacher_head, self.head, self.config.ema)
+        if self.config.centring == "centre":
+            mean = all_sum(self.logit_sum) / all_sum(self.logit_count)
+            self.centre.lerp_(mean, 1.0 - self.config.centre_momentum)
+        self.logit_sum.zero_()
+        self.logit_count.zero_()
+
+    def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Two groups: matrices decay; norms, gains, biases, tokens and positions do not."""
+        decayed: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                exempt = parameter.ndim < 2 or name.rpartition(".")[2] in NO_DECAY_TOKENS
+                (others if exempt else decayed).append(parameter)
+        return [
+            {"params": decayed, "lr": lr, "weight_decay": weight_decay},
+            {"params": others, "lr": lr, "weight_decay": 0.0},
+        ]
+
+    def export_state(self) -> dict[str, Tensor]:
+        """The teacher's backbone under the released names."""
+        return named_weights(self.teacher)
+
+
+def final_norm(backbone: Backbone, hidden: Tensor) -> Tensor:
+    """The backbone's last norm, always in fp32: at first, class tokens differ in their last bits only."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        norm = backbone.ln1
+        return F.rms_norm(hidden.float(), norm.normalized_shape, norm.weight.float(), norm.eps)
