@@ -15,7 +15,7 @@ from curation.audit.axes import Number, Scale, finite, number, short_number, wan
 WIDTH = 460  # a chart's cell in the page's grid: texts keep their size at 1280 px and shrink little on a phone
 COLOURS = 6  # --c1 .. --c6 of the stylesheet
 MUTED = frozenset({"before", "dropped", "baseline", "pool"})
-CHARACTER = 6.1  # mean advance of a 11.5 px sans-serif character
+CHARACTER = 6.8  # mean advance of a 11.5 px character of the widest of the usual sans-serif fonts
 POINTS = 320  # a line is drawn with at most this many points: two per pixel column show nothing more
 
 
@@ -45,13 +45,13 @@ def bars(labels: Sequence[str], series: Sequence[Series]) -> Markup:
     css = colours([one.name for one in series])
     thick = 15 if len(series) == 1 else 10
     group = thick * max(len(series), 1) + 9
-    left = min(150.0, max((len(label) for label in labels), default=0) * CHARACTER + 10)
+    left = min(160.0, max((len(label) for label in labels), default=0) * CHARACTER + 14)
     values = finite(v for one in series for v in one.y)
     scale = Scale(min([0.0, *values]), max([0.0, *values]) or 1.0, left, WIDTH - 64)
     parts = []
     for row, label in enumerate(labels):
         top = row * group + 4
-        parts.append(label_text(label, left - 8, top + thick * len(series) / 2 + 4, left - 10))
+        parts.append(label_text(label, left - 8, top + thick * len(series) / 2 + 4, left - 8))
         for index, one in enumerate(series):
             tip = f"{label} · {one.name}: {number(one.y[row])}" if one.name else f"{label}: {number(one.y[row])}"
             parts.append(bar(scale, one.y[row], top + index * thick, thick - 1, css[index], tip))
@@ -215,7 +215,7 @@ def y_axis(y: Scale, left: float) -> list[Markup]:
         '<line class="grid" x1="{0}" x2="{1}" y1="{2:.1f}" y2="{2:.1f}"/>'
         '<text class="tick" text-anchor="end" x="{3}" y="{4:.1f}">{5}</text>'
     )
-    return [form.format(left, WIDTH - 12, y(t), left - 7, y(t) + 4, short_number(t)) for t in y.ticks(4)]
+    return [form.format(left, WIDTH - 12, y(t), left - 7, y(t) + 4, short_number(t)) for t in y.ticks(5)]
 
 
 def x_axis(x: Scale, base: float, name: str) -> list[Markup]:

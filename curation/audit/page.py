@@ -26,6 +26,8 @@ Section = Mapping[str, Any]
 
 TABLE_ROWS = 500  # more rows than this belong in a file, not on a page
 BAR_LABELS = 40
+ROW_LOW, ROW_HIGH = 132, 200  # px: a contact sheet's rows; high when all its pictures fit one row of ROW_WIDTH
+ROW_WIDTH = 940
 
 
 def render_fragment(fragment: Mapping[str, Any], *, title: bool = True) -> str:
@@ -128,14 +130,14 @@ def legend(series: Sequence[Series]) -> Markup:
 
 
 def images_body(section: Section) -> tuple[Markup, str]:
-    """A contact sheet in justified rows; items of one `group` stand together, items with `mark` are outlined."""
+    """A contact sheet in rows of one height; items of one `group` stand together, items with `mark` are outlined."""
     items = [sheet_item(item) for item in section["items"]]
     groups: list[tuple[str, list[dict[str, Any]]]] = []
     for item in items:
         if not groups or groups[-1][0] != item["group"]:
             groups.append((item["group"], []))
         groups[-1][1].append(item)
-    height = 200 if len(items) <= 6 else 132
+    height = ROW_HIGH if sum(item["aspect"] for item in items) * ROW_HIGH < ROW_WIDTH else ROW_LOW
     return Markup(environment().get_template("images.html.j2").render(groups=groups, height=height)), ""
 
 

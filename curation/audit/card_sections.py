@@ -1,0 +1,171 @@
+"""The dataset card's sections: facts and sampled pictures as parts of a fragment (see curation.audit.page)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from curation.audit import contact_sheet, dataset_facts
+from curation.audit.axes import number
+from curation.audit.dataset_facts import Row, Tables
+
+Section = dict[str, Any]
+Facts = Mapping[str, Any]
+
+LISTED = 15  # origins or licences that get a bar of their own
+
+
+class Pictures:
+    """Contact sheets from thumbnails; blurs what nobody should have to look at, and counts what it drew."""
+
+    def __init__(self, tables: Tables, thumbnails: Mapping[str, bytes], ids: Sequence[str], blurred: set[str]) -> None:
+        self.thumbnails = thumbnails
+        self.blurred = blurred
+        self.drawn = 0
+        keys = ("image_id", "source", "width", "height")
+        self.images = {row["image_id"]: row for row in dataset_facts.rows_of(tables, "images", keys, ids)}
+        detections = dataset_facts.rows_of(tables, "detections", ("image_id", "boxes"), ids)
+        self.persons = {row["image_id"]: row["boxes"] or [] for row in detections}
+
+    def item(self, image_id: str, sub: str, *, group: str = "", mark: bool = False) -> Section | None:
+        """One picture with its name; None without a thumbnail."""
+        jpeg = self.thumbnails.get(image_id)
+        if jpeg is None:
+            return None
+        self.drawn += 1
+        image = self.images.get(image_id)
+        name = dataset_facts.short_name(image["source"]) if image and image["source"] else image_id[:12]
+        if image_id in self.blurred:
+            jpeg, sub = contact_sheet.blurred(jpeg), f"blurred · {sub}" if sub else "blurred"
+        return contact_sheet.sheet_item(jpeg, name, sub, group=group, mark=mark)
+
+    def size(self, image_id: str) -> str:
+        """The upright size and the largest person's short side."""
+        image = self.images.get(image_id)
+        boxes = self.persons.get(image_id, [])
+        person = max((min(b[2] - b[0], b[3] - b[1]) for b in boxes), default=None)
+        parts = [f"{image['width']}×{image['height']}"] if image else []
+        return ", ".join(parts + ([f"person {person:.0f} px"] if person is not None else []))
+
+    def kept(self, ids: Sequence[str], total: int) -> list[Section]:
+        """A sample of the dataset."""
+        note = f"{number(len(ids))} of {number(total)}, sampled evenly."
+        return self.sheet("Kept", [self.item(i, self.size(i)) for i in ids], note)
+
+    def dropped(
+        self, chosen: Mapping[tuple[str, str], Sequence[str]], decisions: Mapping[tuple[str, str], Row], facts: Facts
+    ) -> list[Section]:
+        """A sheet per reason, each picture with what was measured and what it was held against."""
+        found: list[Section] = []
+        for (step, reason), ids in chosen.items():
+            items = [self.item(i, against(decisions[step, i])) for i in ids]
+            note = f"{number(len(ids))} of {number(facts['dropped'][step][reason])}, sampled evenly."
+            found += self.sheet(f"Dropped by {step}: {reason.replace('_', ' ')}", items, note)
+        return found
+
+    def groups(self, groups: Sequence[Sequence[Row]], sizes: Sequence[int]) -> list[Section]:
+        """Duplicates: each kept picture, outlined, before those it stands for."""
+        items = [
+            self.item(
+                row["image_id"],
+                "kept" if row["keep"] else f"{(row['reason'] or '').replace('_', ' ')} {against(row)}".strip(),
+                group=f"Group {index}: {number(size)} images" + (f", {len(rows)} shown" if size > len(rows) else ""),
+                mark=bool(row["keep"]),
+            )
+            for index, (rows, size) in enumerate(zip(groups, sizes, strict=True), start=1)
+            for row in rows
+        ]
+        return self.sheet("Duplicate groups", items, "The largest groups; the kept picture stands first, outlined.")
+
+    def sheet(self, title: str, items: Iterable[Section | None], note: str) -> list[Section]:
+        """The sheet, or none when it has no pictures; those without a thumbnail are counted in the note."""
+        items = list(items)
+        there = [item for item in items if item is not None]
+        absent = len(items) - len(there)
+        more = f"{note} {absent} without a thumbnail." if absent else note
+        return [contact_sheet.sheet(title, there, more)] if there else []
+
+
+def against(row: Row) -> str:
+    """What was measured and what it was held against."""
+    value, threshold = row.get("value"), row.get("threshold")
+    if value is None:
+        return ""
+    return number(value, 3) if threshold is None else f"{number(value, 3)}, threshold {number(threshold, 3)}"
+
+
+def opening(facts: Facts) -> Section:
+    """What this is, in two sentences."""
+    duplicates = facts["duplicates"]
+    groups = f" {number(duplicates['groups'])} groups of near-duplicates were found, the largest of "
+    body = f"{number(facts['images'])} images were selected from {number(facts['sources'])} sources."
+    return {
+        "type": "text",
+        "title": "",
+        "body": body + (f"{groups}{number(duplicates['largest'])} images." if duplicates["groups"] else ""),
+    }
+
+
+def histograms(facts: Facts) -> list[Section]:
+    """What was measured; those with a threshold first."""
+    ordered = sorted(facts["histograms"], key=lambda h: h["threshold"] is None)
+    return [
+        {
+            "type": "histogram",
+            "title": h["title"],
+            "edges": h["edges"],
+            "counts": h["counts"],
+            "threshold": h["threshold"],
+            "unit": h["unit"],
+            "note": f"{number(h['beyond'])} more beyond the right end." if h["beyond"] else "",
+        }
+        for h in ordered
+    ]
+
+
+def balance(facts: Facts) -> list[Section]:
+    """Images per bin before and after, an axis each; bounds in the note."""
+    axes: dict[str, list[Row]] = {}
+    for row in facts["balance"]:
+        axes.setdefault(row["axis"], []).append(row)
+    found: list[Section] = []
+    for axis, rows in axes.items():
+        bounds = [
+            f"{row['bin']} {name} {number(row[key])}"
+            for row in rows
+            for key, name in (("floor", "at least"), ("cap", "at most"))
+            if row[key] is not None and (key == "cap" or row[key] > 0)
+        ]
+        series = [{"name": side, "values": [row[side] for row in rows]} for side in ("before", "after")]
+        found.append(
+            {
+                "type": "bars",
+                "title": f"Balance: {axis.replace('_', ' ')}",
+                "labels": [row["bin"] for row in rows],
+                "series": series,
+                "note": f"Bounds: {', '.join(bounds)}." if bounds else "",
+            }
+        )
+    return found
+
+
+def counts(facts: Facts) -> list[Section]:
+    """Rejects, kinds of duplicate pairs, licences, origins, seconds: one bar chart each, where there is something."""
+    charts = (
+        ("Sources rejected, by reason", "sources", facts["rejects"], ""),
+        ("Pairs found alike, by kind", "pairs", facts["duplicates"]["pairs"], ""),
+        ("Licences of the dataset", "images", facts["licences"], "As the sources state them."),
+        ("Where the dataset comes from", "images", facts["origins"], "Hosts, archives or folders."),
+        ("Time per step", "seconds", {k: round(v, 2) for k, v in facts["seconds"].items()}, "Seconds."),
+    )
+    return [bars(title, name, values, note) for title, name, values, note in charts if values]
+
+
+def bars(title: str, name: str, values: Mapping[str, float], note: str) -> Section:
+    """A bar per key, the rest beyond LISTED summed up in one."""
+    pairs = list(values.items())
+    shown, rest = pairs[:LISTED], pairs[LISTED:]
+    if rest:
+        shown.append((f"{len(rest)} others", sum(value for _, value in rest)))
+    series = [{"name": name, "values": [value for _, value in shown]}]
+    return {"type": "bars", "title": title, "labels": [key for key, _ in shown], "series": series, "note": note}
