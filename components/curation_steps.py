@@ -40,12 +40,11 @@ THUMBNAIL_PX = 320
 @dataclass
 class _IngestWork:
     config: Any
-    partitions: dict[str, Any]
 
-    def __call__(self, pid: str) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+    def __call__(self, pid: str, payload: Any) -> tuple[dict[str, pa.Table], dict[str, Any]]:
         from curation.stages.ingest import IngestPartition
 
-        tables = IngestPartition(self.config)(self.partitions[pid])
+        tables = IngestPartition(self.config)(payload)
         return tables, {"rows_in": tables["sources"].num_rows}
 
 
@@ -54,8 +53,8 @@ def ingest(context: StepContext) -> Publication:
     from curation.stages import ingest as stage
 
     partitions = {partition.pid: partition for partition in context.source.partitions}
-    worker = Worker(context.attempt, partial(_IngestWork, context.config, partitions), stage="staging")
-    staged = map_partitions(worker, list(partitions), context.progress, workers=_workers(context))
+    worker = Worker(context.attempt, partial(_IngestWork, context.config), stage="staging")
+    staged = map_partitions(worker, partitions, context.progress, workers=_workers(context))
     reader = _Staged(context, staged)
     settlements = stage.settle([(pid, reader.table(pid, "images", NARROW)) for pid in staged])
     done = context.attempt.done()
@@ -111,7 +110,7 @@ class _ImageWork:
         self.store, self.stage, self.cache = Store(self.root), self.build(), ScoreCache(self.root)
         self.artifacts = {kind: self.store.get(kind, version) for kind, version in self.inputs.items()}
 
-    def __call__(self, pid: str) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+    def __call__(self, pid: str, payload: Any) -> tuple[dict[str, pa.Table], dict[str, Any]]:
         images = self.artifacts["images"].read_partition("images", pid)
         others = [self.artifacts[kind].read_partition("data", pid) for kind in self.side]
         result = self.stage(images, *others, cache=self.cache)
@@ -139,7 +138,8 @@ def _per_image(context: StepContext, build: Callable[[], Any], side: tuple[str, 
     versions = {role: artifact.version for role, artifact in context.inputs.items()}
     factory: Callable[[], PartitionWork] = partial(_ImageWork, context.store.root, build, versions, side)
     worker = Worker(context.attempt, factory)
-    records = map_partitions(worker, list(images.partitions("images")), context.progress, workers=_workers(context))
+    pids = dict.fromkeys(images.partitions("images"))
+    records = map_partitions(worker, pids, context.progress, workers=_workers(context))
     whole = _Staged(context, records).all("data")
     metrics = sum_metrics(records)
     stage = importlib.import_module(f"curation.stages.{context.step.name}")
@@ -195,7 +195,6 @@ def balance(context: StepContext) -> Publication:
 class _ExportWork:
     root: str
     inputs: dict[str, str]
-    plans: dict[str, Any]
 
     def __post_init__(self) -> None:
         store = Store(self.root)
@@ -205,13 +204,12 @@ class _ExportWork:
         self.attributes = self.artifacts["selection"].read("attributes")
         self.deduped = self.artifacts["deduped"].read()
 
-    def __call__(self, pid: str) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+    def __call__(self, pid: str, payload: Any) -> tuple[dict[str, pa.Table], dict[str, Any]]:
         from curation.stages import export as stage
 
-        plan = self.plans[pid]
-        images = self.lookup.rows(plan.image_ids)
-        table = stage.build_shard(plan, images, self.detections, self.attributes, self.deduped)
-        return {plan.split: table}, {"rows_in": table.num_rows}
+        images = self.lookup.rows(payload.image_ids)
+        table = stage.build_shard(payload, images, self.detections, self.attributes, self.deduped)
+        return {payload.split: table}, {"rows_in": table.num_rows}
 
 
 def export(context: StepContext) -> Publication:
@@ -222,8 +220,8 @@ def export(context: StepContext) -> Publication:
     plans = {plan.pid: plan for plan in stage.plan(selection, _data(context, "deduped"), context.config)}
     versions = {role: artifact.version for role, artifact in context.inputs.items()}
     context.attempt.row_group_rows = context.config.rows_per_group
-    worker = Worker(context.attempt, partial(_ExportWork, context.store.root, versions, plans))
-    records = map_partitions(worker, list(plans), context.progress, workers=_workers(context))
+    worker = Worker(context.attempt, partial(_ExportWork, context.store.root, versions))
+    records = map_partitions(worker, plans, context.progress, workers=_workers(context))
     rows = {split: sum(len(p.image_ids) for p in plans.values() if p.split == split) for split in ("train", "val")}
     metrics = {"rows_in": sum(rows.values()), "kept": sum(rows.values()), "dropped": {}, "splits": rows}
     return Publication(records, metrics, fragment=stage.fragment(plans.values(), context.config))

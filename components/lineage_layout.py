@@ -22,10 +22,10 @@ Point = tuple[float, float]
 class Box:
     """The size of a node and the room around it, in pixels."""
 
-    width: float = 172.0
-    height: float = 58.0
-    gap: float = 22.0
-    rise: float = 46.0  # between layers
+    width: float = 190.0
+    height: float = 44.0
+    gap: float = 18.0
+    rise: float = 34.0  # between layers
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ partition and marker there. So a killed run has only the partitions in flight to
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,8 +19,8 @@ from components.ray_session import quiet_ray_data, ray_session
 class PartitionWork(Protocol):
     """What a worker does to one partition: built once per worker process from a picklable factory."""
 
-    def __call__(self, pid: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The tables to write, and the metrics of the partition."""
+    def __call__(self, pid: str, payload: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The tables to write, and the metrics of the partition. `payload` is what map_partitions was given for it."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Worker:
         work = self.factory()
 
         def process(batch: dict[str, Any]) -> dict[str, Any]:
-            for pid in batch["pid"]:
-                tables, metrics = work(str(pid))
+            for pid, payload in zip(batch["pid"], batch["payload"], strict=True):
+                tables, metrics = work(str(pid), pickle.loads(payload))
                 self.attempt.write_partition(str(pid), tables, metrics, self.stage)
             return {"pid": batch["pid"]}
 
@@ -54,18 +55,22 @@ class _Actor:
         return self.process(batch)
 
 
-def map_partitions(worker: Worker, pids: list[str], progress: Progress, *, workers: int) -> dict[str, PartitionRecord]:
+def map_partitions(
+    worker: Worker, payloads: Mapping[str, Any], progress: Progress, *, workers: int
+) -> dict[str, PartitionRecord]:
     """Do every partition that is not done yet; returns the records of all, by id.
 
-    `workers` = 0 works in this process, without Ray (small inputs, tests).
+    `payloads` has what a worker needs to know of each partition beyond its id, or None. `workers` = 0 works in this
+    process, without Ray (small inputs, tests).
     """
-    done = {pid: r for pid, r in worker.attempt.done(worker.stage).items() if pid in set(pids)}
-    pending = [pid for pid in pids if pid not in done]
+    pids = list(payloads)
+    done = {pid: r for pid, r in worker.attempt.done(worker.stage).items() if pid in payloads}
+    pending = [{"pid": pid, "payload": pickle.dumps(payloads[pid])} for pid in pids if pid not in done]
     progress.update(len(done), len(pids), "partitions", "(resumed)" if done and pending else "")
     if pending and workers == 0:
         process = worker.build()
-        for count, pid in enumerate(pending, len(done) + 1):
-            process({"pid": [pid]})
+        for count, row in enumerate(pending, len(done) + 1):
+            process({name: [value] for name, value in row.items()})
             progress.update(count, len(pids), "partitions")
     elif pending:
         _on_ray(worker, pending, len(done), progress, min(workers, len(pending)))
@@ -73,12 +78,12 @@ def map_partitions(worker: Worker, pids: list[str], progress: Progress, *, worke
     return {pid: records[pid] for pid in sorted(pids)}
 
 
-def _on_ray(worker: Worker, pending: list[str], already: int, progress: Progress, workers: int) -> None:
+def _on_ray(worker: Worker, pending: list[dict[str, Any]], already: int, progress: Progress, workers: int) -> None:
     with ray_session():
         import ray
 
         quiet_ray_data()
-        dataset = ray.data.from_items([{"pid": pid} for pid in pending], override_num_blocks=len(pending))
+        dataset = ray.data.from_items(pending, override_num_blocks=len(pending))
         mapped = dataset.map_batches(
             _Actor,
             fn_constructor_args=(worker,),

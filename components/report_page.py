@@ -178,15 +178,13 @@ def tiles(report: ReportInput) -> list[tuple[str, str, str]]:
 
 
 def funnel(steps: Sequence[StepSummary]) -> Markup:
-    """The curation steps that let rows go, and the first; empty when the run has no curation."""
+    """The curation steps that counted their rows; empty when the run has none."""
     levels = [
         {"name": s.name, "rows_in": s.metrics["rows_in"], "kept": s.metrics["kept"], "dropped": s.metrics["dropped"]}
         for s in steps
         if s.stage == "Curation" and s.name != "card" and {"rows_in", "kept", "dropped"} <= set(s.metrics)
     ]
-    shown = [level for i, level in enumerate(levels) if i == 0 or level["rows_in"] != level["kept"]]
-    note = "Each bar is drawn against the sources listed. Steps that let nothing go are left out."
-    return render_section({"type": "funnel", "title": "", "steps": shown, "note": note}) if shown else Markup("")
+    return render_section({"type": "funnel", "title": "", "steps": levels}) if levels else Markup("")
 
 
 def measures_table(measures: Sequence[Measure]) -> Markup:
