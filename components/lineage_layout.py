@@ -9,10 +9,13 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 SWEEPS = 24
 TRUNK_WIDTH = 14.0
-TRUNK_PULL = 4.0  # how much more a trunk wants to be straight than a node wants to be centred
+TRUNK_PULL = 4.0  # how much more a trunk that carries the graph wants to be straight than a node to be centred
+IMPLIED_PULL = 0.05  # of an edge that a longer way implies, against 1 of an edge that carries the graph
+VIEW = (1060.0, 850.0)  # px that a drawing is made to fit, as near as it can
 
 Parents = Mapping[str, Sequence[str]]
 Point = tuple[float, float]
@@ -24,29 +27,34 @@ class Box:
 
     width: float = 190.0
     height: float = 44.0
-    gap: float = 18.0
-    rise: float = 34.0  # between layers
+    gap: float = 18.0  # between the nodes of a layer
+    rise: float = 34.0  # between layers that lie one above another
+    reach: float = 64.0  # between layers that stand side by side
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Centres of the nodes, a way for each (parent, child), and the edges that a longer way already implies."""
+    """Centres of the nodes, a way for each (parent, child), and the edges that a longer way already implies.
+
+    Layers run downwards, or to the right when `sideways`.
+    """
 
     centres: dict[str, Point]
     routes: dict[tuple[str, str], list[Point]]
     implied: frozenset[tuple[str, str]]
     width: float
     height: float
+    sideways: bool
 
 
 @dataclass
 class Slot:
-    """A place in a layer: a node, or the trunk of `node` passing through."""
+    """A place in a layer: a node, or the trunk of `node` passing through. Neighbours come with their pull."""
 
     node: str
     trunk: bool
-    up: list[Slot]
-    down: list[Slot]
+    up: list[tuple[Slot, float]]
+    down: list[tuple[Slot, float]]
     x: float = 0.0
     order: float = 0.0
 
@@ -54,22 +62,27 @@ class Slot:
 def draw(parents: Parents, box: Box | None = None) -> Drawing:
     """Places every key of `parents` (node -> the nodes it was made from; all of them keys).
 
-    Raises ValueError when the graph has a cycle.
+    Layers run downwards or sideways, whichever fits VIEW at the larger scale. Raises ValueError when the graph has a
+    cycle.
     """
     box = box or Box()
     order = topological(parents)
     depth = layers_of(parents, order)
-    layers, slots = slots_of(parents, order, depth)
+    implied = implied_edges(parents, order)
+    layers, slots = slots_of(parents, order, depth, implied)
     order_layers(layers)
-    place(layers, box)
-    left = min((s.x - half(s, box) for layer in layers for s in layer), default=0.0)
-    right = max((s.x + half(s, box) for layer in layers for s in layer), default=0.0)
-    pitch, margin = box.height + box.rise, 12.0
-    centre = {
-        id(s): (s.x - left + margin, margin + box.height / 2 + level * pitch)
-        for level, layer in enumerate(layers)
-        for s in layer
-    }
+    sideways = fits_sideways(layers, box)
+    size, pitch = (box.height, box.width + box.reach) if sideways else (box.width, box.height + box.rise)
+    room = {False: size + box.gap, True: TRUNK_WIDTH}
+    place(layers, room)
+    across = [(s.x - room[s.trunk] / 2, s.x + room[s.trunk] / 2) for layer in layers for s in layer]
+    start, end = min((a for a, _ in across), default=0.0), max((b for _, b in across), default=0.0)
+    centre: dict[int, Point] = {}
+    for level, layer in enumerate(layers):
+        for slot in layer:
+            at = (slot.x - start, pitch * (level + 0.5))
+            centre[id(slot)] = (at[1], at[0]) if sideways else at
+    extent = (pitch * len(layers), end - start)
     return Drawing(
         centres={node: centre[id(slots[node, depth[node]])] for node in order},
         routes={
@@ -78,15 +91,19 @@ def draw(parents: Parents, box: Box | None = None) -> Drawing:
             for child in order
             for parent in parents[child]
         },
-        implied=implied_edges(parents, order),
-        width=right - left + 2 * margin,
-        height=max(len(layers) * pitch - box.rise, 0) + 2 * margin,
+        implied=implied,
+        width=extent[0] if sideways else extent[1],
+        height=extent[1] if sideways else extent[0],
+        sideways=sideways,
     )
 
 
-def half(slot: Slot, box: Box) -> float:
-    """Half the room that a slot takes in its layer."""
-    return (TRUNK_WIDTH if slot.trunk else box.width + box.gap) / 2
+def fits_sideways(layers: Sequence[Sequence[Slot]], box: Box) -> bool:
+    """Whether layers side by side fit VIEW at a larger scale than layers one above another."""
+    most = max((sum(not s.trunk for s in layer) for layer in layers), default=1)
+    down = min(VIEW[0] / (most * (box.width + box.gap)), VIEW[1] / (len(layers) * (box.height + box.rise) or 1))
+    right = min(VIEW[0] / (len(layers) * (box.width + box.reach) or 1), VIEW[1] / (most * (box.height + box.gap)))
+    return right > down
 
 
 def topological(parents: Parents) -> list[str]:
@@ -128,32 +145,35 @@ def layers_of(parents: Parents, order: Sequence[str]) -> dict[str, int]:
 
 
 def slots_of(
-    parents: Parents, order: Sequence[str], depth: Mapping[str, int]
+    parents: Parents, order: Sequence[str], depth: Mapping[str, int], implied: frozenset[tuple[str, str]]
 ) -> tuple[list[list[Slot]], dict[tuple[str, int], Slot]]:
     """One slot per node, and one per layer that a node's trunk crosses; linked to their neighbours."""
     layers: list[list[Slot]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
     slots: dict[tuple[str, int], Slot] = {}
-    last_reader = {node: depth[node] for node in order}
+    last = {node: depth[node] for node in order}  # the deepest reader
+    last_carried = dict(last)  # the deepest reader by an edge that is not implied
+    for child in order:
+        for parent in parents[child]:
+            last[parent] = max(last[parent], depth[child])
+            if (parent, child) not in implied:
+                last_carried[parent] = max(last_carried[parent], depth[child])
     for node in order:
-        for parent in parents[node]:
-            last_reader[parent] = max(last_reader[parent], depth[node])
-    for node in order:
-        for level in range(depth[node], max(last_reader[node], depth[node] + 1)):
-            slot = Slot(node, level > depth[node], [], [])
-            slots[node, level] = slot
-            layers[level].append(slot)
-            if slot.trunk:
-                link(slots[node, level - 1], slot)
+        for level in range(depth[node], max(last[node], depth[node] + 1)):
+            slots[node, level] = Slot(node, level > depth[node], [], [])
+            layers[level].append(slots[node, level])
+            if level > depth[node]:
+                link(slots[node, level - 1], slots[node, level], 1.0 if last_carried[node] > level else IMPLIED_PULL)
     for node in order:
         for parent in dict.fromkeys(parents[node]):
-            link(slots[parent, depth[node] - 1], slots[node, depth[node]])
+            pull = IMPLIED_PULL if (parent, node) in implied else 1.0
+            link(slots[parent, depth[node] - 1], slots[node, depth[node]], pull)
     return layers, slots
 
 
-def link(above: Slot, below: Slot) -> None:
+def link(above: Slot, below: Slot, pull: float) -> None:
     """Makes two slots neighbours."""
-    above.down.append(below)
-    below.up.append(above)
+    above.down.append((below, pull))
+    below.up.append((above, pull))
 
 
 def order_layers(layers: list[list[Slot]]) -> None:
@@ -163,7 +183,7 @@ def order_layers(layers: list[list[Slot]]) -> None:
     for sweep in range(SWEEPS):
         downward = sweep % 2 == 0
         for layer in layers if downward else reversed(layers):
-            key = {id(s): mean([n.order for n in (s.up if downward else s.down)], s.order) for s in layer}
+            key = {id(s): mean([(n.order, p) for n, p in (s.up if downward else s.down)], s.order) for s in layer}
             layer.sort(key=lambda s: (key[id(s)], s.order))
             renumber([layer])
         count = crossings(layers)
@@ -181,9 +201,10 @@ def renumber(layers: Sequence[Sequence[Slot]]) -> None:
             slot.order = (index + 0.5) / len(layer)
 
 
-def mean(values: Sequence[float], empty: float) -> float:
-    """The arithmetic mean, or `empty` for no values."""
-    return sum(values) / len(values) if values else empty
+def mean(pulled: Sequence[tuple[float, float]], empty: float) -> float:
+    """The mean of (value, weight) pairs, or `empty` for none."""
+    weight = sum(w for _, w in pulled)
+    return sum(v * w for v, w in pulled) / weight if weight else empty
 
 
 def crossings(layers: Sequence[Sequence[Slot]]) -> int:
@@ -191,26 +212,31 @@ def crossings(layers: Sequence[Sequence[Slot]]) -> int:
     total = 0
     for layer in layers:
         seen: list[float] = []
-        for end in [n.order for s in layer for n in sorted(s.down, key=lambda n: n.order)]:
+        for end in [order for s in layer for order in sorted(n.order for n, _ in s.down)]:
             total += len(seen) - bisect_right(seen, end)
             insort(seen, end)
     return total
 
 
-def place(layers: Sequence[Sequence[Slot]], box: Box) -> None:
-    """Gives each slot an x: as near the mean of its neighbours as the order and the widths allow."""
-    for layer in layers:
-        at = 0.0
-        for slot in layer:
-            slot.x = at + half(slot, box)
-            at += 2 * half(slot, box)
-        for slot in layer:
-            slot.x -= at / 2
+def place(layers: Sequence[Sequence[Slot]], room: Mapping[bool, float]) -> None:
+    """Gives each slot its x: as near the mean of its neighbours as the order and the room (by trunk or not) allow.
+
+    Sweeps down look up and sweeps up look down, which straightens a chain in one pass; the last look both ways.
+    """
+    halves = [[room[s.trunk] / 2 for s in layer] for layer in layers]
+    for layer, half in zip(layers, halves, strict=True):
+        at = -sum(half)
+        for slot, h in zip(layer, half, strict=True):
+            slot.x = at + h
+            at += 2 * h
+    steps = list(zip(layers, halves, strict=True))
     for sweep in range(SWEEPS):
-        for layer in layers if sweep % 2 == 0 else reversed(layers):
-            wanted = [mean([n.x for n in (s.up + s.down)], s.x) for s in layer]
-            pulls = [TRUNK_PULL if s.trunk else 1.0 for s in layer]
-            for slot, x in zip(layer, spread(wanted, pulls, [half(s, box) for s in layer]), strict=True):
+        downward, last = sweep % 2 == 0, sweep >= SWEEPS - 4
+        for layer, half in steps if downward else reversed(steps):
+            seen = [s.up + s.down if last else s.up if downward else s.down for s in layer]
+            wanted = [mean([(n.x, p) for n, p in near], s.x) for s, near in zip(layer, seen, strict=True)]
+            pulls = [TRUNK_PULL * s.up[0][1] if s.trunk else 1.0 for s in layer]
+            for slot, x in zip(layer, spread(wanted, pulls, half), strict=True):
                 slot.x = x
 
 
@@ -220,7 +246,7 @@ def spread(wanted: Sequence[float], pulls: Sequence[float], halves: Sequence[flo
     Pool adjacent violators on the wanted places less the room already taken.
     """
     offsets = [0.0]
-    for left, right in zip(halves, halves[1:]):
+    for left, right in pairwise(halves):
         offsets.append(offsets[-1] + left + right)
     pools: list[list[float]] = []  # value, weight, members
     for want, pull, offset in zip(wanted, pulls, offsets):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from components.lineage_layout import Box, Drawing, Point, draw
-from curation.audit.axes import number
+from curation.audit.axes import byte_size, number
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -60,7 +60,7 @@ def lineage_svg(manifests: Sequence[Manifest], focus: str | None = None) -> Mark
         {
             "from": parent,
             "to": child,
-            "path": path(route),
+            "path": path(route, drawing.sideways),
             "css": " ".join(
                 ["edge"] + ["implied"] * ((parent, child) in drawing.implied) + ["dim"] * (not {parent, child} <= near)
             ),
@@ -155,19 +155,22 @@ def related(parents: Mapping[str, Sequence[str]], key: str) -> set[str]:
     return seen
 
 
-def path(route: Sequence[Point]) -> str:
-    """An SVG path from the lower edge of the first box, straight through the layers between, to the last box."""
-    half = BOX.height / 2
-    (x, y), parts = route[0], []
-    y += half
-    parts.append(f"M{x:.1f} {y:.1f}")
-    for index, (to_x, centre_y) in enumerate(route[1:], start=1):
-        to_y = centre_y - half
-        bend = (to_y - y) / 2
-        parts.append(f"C{x:.1f} {y + bend:.1f} {to_x:.1f} {to_y - bend:.1f} {to_x:.1f} {to_y:.1f}")
-        x, y = to_x, centre_y + half
-        if index < len(route) - 1:
-            parts.append(f"V{y:.1f}")
+def path(route: Sequence[Point], sideways: bool) -> str:
+    """An SVG path from the far edge of the first box, straight through the layers between, to the last box."""
+    turned = [(y, x) if sideways else (x, y) for x, y in route]  # (across, along)
+    half = (BOX.width if sideways else BOX.height) / 2
+
+    def at(across: float, along: float) -> str:
+        return f"{along:.1f} {across:.1f}" if sideways else f"{across:.1f} {along:.1f}"
+
+    x, y = turned[0][0], turned[0][1] + half
+    parts = [f"M{at(x, y)}"]
+    for index, (to_x, centre) in enumerate(turned[1:], start=1):
+        bend = (centre - half - y) / 2
+        parts.append(f"C{at(x, y + bend)} {at(to_x, centre - half - bend)} {at(to_x, centre - half)}")
+        x, y = to_x, centre + half
+        if index < len(turned) - 1:
+            parts.append(f"L{at(x, y)}")
     return "".join(parts)
 
 
@@ -183,7 +186,7 @@ def node_box(
         "key": key,
         "kind": kind if len(kind) <= 20 else kind[:19] + "…",
         "version": version[:8],
-        "rows": rows_text(manifest),
+        "held": held(manifest),
         "when": when(manifest),
         "x": x - BOX.width / 2,
         "y": y - BOX.height / 2,
@@ -192,20 +195,17 @@ def node_box(
     }
 
 
-def rows_of(manifest: Manifest | None) -> int | None:
-    """How many rows an artifact holds: what its step kept, else the rows of its files; None when it has no rows."""
+def held(manifest: Manifest | None) -> str:
+    """How much an artifact holds: rows of a table, bytes of anything else; empty when it does not say."""
     if manifest is None:
-        return None
-    kept = manifest.get("metrics", {}).get("kept")
-    if isinstance(kept, int):
-        return kept
-    rows = [f["rows"] for f in manifest.get("files", []) if f.get("rows") is not None]
-    return sum(rows) if rows else None
-
-
-def rows_text(manifest: Manifest | None) -> str:
-    """The rows in words, empty when there are none."""
-    rows = rows_of(manifest)
+        return ""
+    files = manifest.get("files", [])
+    if manifest["kind"] not in DATA:
+        return byte_size(sum(f["bytes"] for f in files)) if files else ""
+    rows = manifest.get("metrics", {}).get("kept")
+    if not isinstance(rows, int):
+        counted = [f["rows"] for f in files if f.get("rows") is not None]
+        rows = sum(counted) if counted else None
     return "" if rows is None else f"{number(rows)} row{'' if rows == 1 else 's'}"
 
 
@@ -215,8 +215,8 @@ def when(manifest: Manifest | None) -> str:
 
 
 def facts(manifest: Manifest | None) -> str:
-    """Rows and date on one line."""
-    return ", ".join(part for part in (rows_text(manifest), when(manifest)) if part)
+    """Size and date on one line."""
+    return ", ".join(part for part in (held(manifest), when(manifest)) if part)
 
 
 def shortened(manifest: Manifest) -> dict[str, Any]:

@@ -8,26 +8,35 @@
   for (const e of edges) { above.get(e.dataset.to).push(e.dataset.from); below.get(e.dataset.from).push(e.dataset.to); }
 
   // ---- looking: the view box moves, the drawing stays
-  const whole = svg.viewBox.baseVal, full = { w: whole.width, h: whole.height };
+  const [boxWidth, boxHeight, gap, rise] = svg.dataset.box.split(" ").map(Number);
+  const sideways = svg.dataset.sideways === "1";
+  const where = new Map([...boxes].map(([key, g]) => { const m = g.transform.baseVal.getItem(0).matrix; return [key, { x: m.e, y: m.f }]; }));
+  const home = new Map(where), homePaths = edges.map((e) => e.getAttribute("d"));
   let view = { x: 0, y: 0, k: 1 };  // k: screen pixels per drawing unit
-  const apply = () => svg.setAttribute("viewBox", `${view.x} ${view.y} ${canvas.clientWidth / view.k} ${canvas.clientHeight / view.k}`);
-  const frame = (x, y, w, h, largest) => {
-    view.k = Math.min(canvas.clientWidth / (w + 40), canvas.clientHeight / (h + 40), largest);
+  const apply = () => {
+    svg.setAttribute("viewBox", `${view.x} ${view.y} ${canvas.clientWidth / view.k} ${canvas.clientHeight / view.k}`);
+    svg.classList.toggle("far", view.k < 0.42);
+  };
+  const frame = (keys) => {
+    const at = keys.map((key) => where.get(key));
+    const x = Math.min(...at.map((p) => p.x)), y = Math.min(...at.map((p) => p.y));
+    const w = Math.max(...at.map((p) => p.x)) + boxWidth - x, h = Math.max(...at.map((p) => p.y)) + boxHeight - y;
+    view.k = Math.min(canvas.clientWidth / (w + 48), canvas.clientHeight / (h + 48), 1.15);
     view.x = x + w / 2 - canvas.clientWidth / view.k / 2;
     view.y = y + h / 2 - canvas.clientHeight / view.k / 2;
     apply();
   };
-  const fit = () => frame(0, 0, full.w, full.h, 1.15);
+  const fit = () => frame([...boxes.keys()].filter((key) => !boxes.get(key).classList.contains("away")));
   const zoom = (factor, px = canvas.clientWidth / 2, py = canvas.clientHeight / 2) => {
     const k = Math.min(Math.max(view.k * factor, 0.05), 4);
     view.x += px / view.k - px / k; view.y += py / view.k - py / k; view.k = k;
     apply();
   };
-  const place = (key) => { const m = boxes.get(key).transform.baseVal.getItem(0).matrix; return { x: m.e, y: m.f }; };
   const centre = (key) => {
-    if (view.k < 0.45) view.k = 0.8;
-    const at = place(key);
-    view.x = at.x + 86 - canvas.clientWidth / view.k / 2; view.y = at.y + 29 - canvas.clientHeight / view.k / 2;
+    if (view.k < 0.42) view.k = 0.8;
+    const at = where.get(key);
+    view.x = at.x + boxWidth / 2 - canvas.clientWidth / view.k / 2;
+    view.y = at.y + boxHeight / 2 - canvas.clientHeight / view.k / 2;
     apply();
   };
   const pointers = new Map();
@@ -69,20 +78,51 @@
   };
   let first = null, second = null;
   const light = () => {
-    const near = first ? new Set([first, ...reach(first, above), ...reach(first, below)]) : null;
+    const kin = first ? near(first) : null;
     for (const [key, g] of boxes) {
-      g.classList.toggle("dim", !!near && !near.has(key) && key !== second);
+      g.classList.toggle("dim", !!kin && !kin.has(key) && key !== second);
       g.classList.toggle("chosen", key === first);
       g.classList.toggle("second", key === second);
     }
     for (const e of edges) {
-      const lit = !!near && near.has(e.dataset.from) && near.has(e.dataset.to);
+      const lit = !!kin && kin.has(e.dataset.from) && kin.has(e.dataset.to);
       e.classList.toggle("lit", lit);
-      e.classList.toggle("dim", !!near && !lit);
+      e.classList.toggle("dim", !!kin && !lit);
     }
   };
+  const near = (key) => new Set([key, ...reach(key, above), ...reach(key, below)]);
+
+  // ---- only what is related to the choice, drawn anew: same layers, downwards, packed; implied edges left out
+  const only = document.getElementById("only");
+  const put = (key, at) => { where.set(key, at); boxes.get(key).setAttribute("transform", `translate(${at.x} ${at.y})`); };
+  const narrow = (key) => {
+    only.setAttribute("aria-pressed", key ? "true" : "false");
+    const kept = key ? near(key) : new Set(boxes.keys());
+    for (const [other, g] of boxes) { g.classList.toggle("away", !kept.has(other)); put(other, home.get(other)); }
+    const layers = new Map();
+    for (const other of key ? kept : []) {
+      const at = home.get(other), along = sideways ? at.x : at.y;
+      layers.set(along, [...(layers.get(along) || []), other]);
+    }
+    [...layers].sort((a, b) => a[0] - b[0]).forEach(([, row], level) => {
+      row.sort((a, b) => sideways ? home.get(a).y - home.get(b).y : home.get(a).x - home.get(b).x);
+      row.forEach((other, i) => put(other, { x: (i - row.length / 2) * (boxWidth + gap), y: level * (boxHeight + rise) }));
+    });
+    edges.forEach((e, i) => {
+      const shown = !key || (kept.has(e.dataset.from) && kept.has(e.dataset.to) && !e.classList.contains("implied"));
+      e.classList.toggle("away", !shown);
+      if (!key) return e.setAttribute("d", homePaths[i]);
+      const a = where.get(e.dataset.from), b = where.get(e.dataset.to), x = a.x + boxWidth / 2, y = a.y + boxHeight, to = b.x + boxWidth / 2, bend = (b.y - y) / 2;
+      e.setAttribute("d", `M${x} ${y}C${x} ${y + bend} ${to} ${b.y - bend} ${to} ${b.y}`);
+    });
+    fit();
+  };
+  only.onclick = () => { narrow(only.getAttribute("aria-pressed") === "true" ? null : first); };
+
   const choose = (key, look) => {
+    if (only.getAttribute("aria-pressed") === "true" && (!key || boxes.get(key).classList.contains("away"))) narrow(null);
     first = key; second = null;
+    only.disabled = !key;
     light();
     if (!key) return;
     describe(key);
@@ -107,6 +147,7 @@
     }
     return [make("h3", heading), list];
   };
+  const clock = (iso) => iso && `${iso.slice(0, 19).replace("T", " ")} UTC`;
   const count = (n) => typeof n === "number" ? n.toLocaleString("en") : n;
   const describe = (key) => {
     const m = nodes[key], [kind] = key.split("=");
@@ -117,7 +158,7 @@
     const facts = [["step", m.step], ["rows in", metrics.rows_in], ["kept", metrics.kept],
       ...dropped.map(([why, n]) => [`dropped: ${why}`, n]),
       ["seconds", typeof metrics.seconds === "number" ? metrics.seconds.toFixed(2) : metrics.seconds],
-      ["started", m.start], ["ended", m.end], ["seed", m.seed], ["digest", m.digest && m.digest.slice(0, 16) + "…"],
+      ["started", clock(m.start)], ["ended", clock(m.end)], ["seed", m.seed], ["digest", m.digest && m.digest.slice(0, 16) + "…"],
       ["package", (m.code || {}).package_version], ["commit", (m.code || {}).git_commit && m.code.git_commit.slice(0, 12) + (m.code.dirty ? " with changes" : "")]];
     const list = make("dl");
     for (const [name, value] of facts) if (value !== undefined && value !== null && value !== "") list.append(make("dt", name), make("dd", count(value)));
@@ -177,6 +218,12 @@
   });
   document.addEventListener("keydown", (e) => { if (e.key === "Escape") choose(null); });
 
+  // A graph too large to read at once opens on what belongs to the focus, or to the newest artifact.
   fit();
-  if (focus) choose(focus, view.k < 0.45);
+  const newest = Object.keys(nodes).filter((key) => nodes[key]).pop();
+  const opening = focus || (view.k < 0.42 ? newest : null);
+  if (opening) {
+    choose(opening);
+    if (view.k < 0.42) narrow(opening);
+  }
 })();

@@ -49,7 +49,7 @@ class Pictures:
 
     def kept(self, ids: Sequence[str], total: int) -> list[Section]:
         """A sample of the dataset."""
-        note = f"{number(len(ids))} of {number(total)}, sampled evenly."
+        note = share(len(ids), total)
         return self.sheet("Kept", [self.item(i, self.size(i)) for i in ids], note)
 
     def dropped(
@@ -59,7 +59,7 @@ class Pictures:
         found: list[Section] = []
         for (step, reason), ids in chosen.items():
             items = [self.item(i, against(decisions[step, i])) for i in ids]
-            note = f"{number(len(ids))} of {number(facts['dropped'][step][reason])}, sampled evenly."
+            note = share(len(ids), facts["dropped"][step][reason])
             found += self.sheet(f"Dropped by {step}: {reason.replace('_', ' ')}", items, note)
         return found
 
@@ -86,12 +86,20 @@ class Pictures:
         return [contact_sheet.sheet(title, there, more)] if there else []
 
 
+def share(shown: int, total: int) -> str:
+    """How many of how many a sheet shows."""
+    return f"All {number(total)}." if shown == total else f"{number(shown)} of {number(total)}, drawn at random."
+
+
 def against(row: Row) -> str:
     """What was measured and what it was held against."""
     value, threshold = row.get("value"), row.get("threshold")
     if value is None:
         return ""
-    return number(value, 3) if threshold is None else f"{number(value, 3)}, threshold {number(threshold, 3)}"
+    if threshold is None:
+        return number(value, 3)
+    sign = "<" if value < threshold else ">" if value > threshold else "="
+    return f"{number(value, 3)} {sign} {number(threshold, 3)}"
 
 
 def opening(facts: Facts) -> Section:

@@ -91,7 +91,7 @@ def histogram(edges: Sequence[float], counts: Sequence[int], threshold: float | 
         )
     reach = [*edges, *finite([threshold])]
     height, left, base = 190, 44, 150
-    x = Scale(min(reach), max(reach), left, WIDTH - 12)
+    x = Scale(min(reach), max(reach), left, WIDTH - 20)
     y = Scale(0.0, max([*counts, 1]) * 1.04, base, 22)
     parts = [*y_axis(y, left), *x_axis(x, base, unit)]
     for index, count in enumerate(counts):
@@ -131,7 +131,7 @@ def lines(series: Sequence[Series], x_label: str, y_label: str) -> Markup:
             raise ValueError(f"lines: series {one.name!r} has {len(one.x)} x values and {len(one.y)} y values")
     ys, xs = finite(v for one in series for v in one.y), finite(v for one in series for v in one.x)
     height, left, base = 230, 52, 188
-    x = Scale(min(xs, default=0.0), max(xs, default=1.0), left, WIDTH - 14)
+    x = Scale(min(xs, default=0.0), max(xs, default=1.0), left, WIDTH - 20)
     y = y_scale(ys, base)
     y_name = f"{y_label} (log)" if y.log else y_label
     parts = [
@@ -215,7 +215,7 @@ def y_axis(y: Scale, left: float) -> list[Markup]:
         '<line class="grid" x1="{0}" x2="{1}" y1="{2:.1f}" y2="{2:.1f}"/>'
         '<text class="tick" text-anchor="end" x="{3}" y="{4:.1f}">{5}</text>'
     )
-    return [form.format(left, WIDTH - 12, y(t), left - 7, y(t) + 4, short_number(t)) for t in y.ticks(5)]
+    return [form.format(left, WIDTH - 20, y(t), left - 7, y(t) + 4, short_number(t)) for t in y.ticks(5)]
 
 
 def x_axis(x: Scale, base: float, name: str) -> list[Markup]:

@@ -163,9 +163,13 @@ def histogram(values: Iterable[float], bins: int, threshold: float | None) -> tu
     """Edges, counts and how many values lie above the last edge.
 
     The axis ends at the 99.5th percentile where a long tail would flatten the rest, but never short of the threshold.
+    Few whole numbers get a bin each.
     """
     data = np.asarray([v for v in values if np.isfinite(v)], dtype=np.float64)
     low, high = float(data.min()), float(data.max())
+    if high - low < bins and np.array_equal(data, np.rint(data)):
+        edges = np.arange(low - 0.5, high + 1.0)
+        return edges.tolist(), np.histogram(data, edges)[0].tolist(), 0
     tail = max(float(np.quantile(data, 0.995)), threshold if threshold is not None else low)
     if high - low > 2 * (tail - low) > 0:
         high = tail

@@ -26,7 +26,7 @@ Section = Mapping[str, Any]
 
 TABLE_ROWS = 500  # more rows than this belong in a file, not on a page
 BAR_LABELS = 40
-ROW_LOW, ROW_HIGH = 132, 200  # px: a contact sheet's rows; high when all its pictures fit one row of ROW_WIDTH
+ROW_LOW, ROW_HIGH = 118, 190  # px: a contact sheet's rows; high when all its pictures fit one row of ROW_WIDTH
 ROW_WIDTH = 940
 
 
@@ -167,25 +167,37 @@ def sheet_item(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def funnel_body(section: Section) -> tuple[Markup, str]:
-    """Steps as bars against the first step's rows: what is kept, what goes, and why."""
-    steps = list(section["steps"])
-    first = max([int(step["rows_in"]) for step in steps], default=0) or 1
-    rows = []
-    for step in steps:
-        rows_in, kept = int(step["rows_in"]), int(step["kept"])
-        reasons = sorted(step.get("dropped", {}).items(), key=lambda pair: (-pair[1], pair[0]))
-        rows.append(
-            {
-                "name": step["name"],
-                "rows_in": rows_in,
-                "kept": kept,
-                "dropped": rows_in - kept,
-                "kept_share": 100 * kept / first,
-                "dropped_share": 100 * max(rows_in - kept, 0) / first,
-                "reasons": [(reason.replace("_", " "), count) for reason, count in reasons if count],
-            }
-        )
-    return Markup(environment().get_template("funnel.html.j2").render(rows=rows)), ""
+    """Steps as bars against the most rows of any: what is kept, what goes, and why.
+
+    Steps after the first that let nothing go are named in the note only.
+    """
+    steps = [
+        {**step, "rows_in": int(step["rows_in"]), "gone": int(step["rows_in"]) - int(step["kept"])}
+        for step in section["steps"]
+    ]
+    most = max([step["rows_in"] for step in steps], default=0) or 1
+    quiet = [str(step["name"]) for step in steps[1:] if not step["gone"]]
+    rows = [
+        {
+            "name": step["name"],
+            "rows_in": step["rows_in"],
+            "kept": int(step["kept"]),
+            "dropped": step["gone"],
+            "kept_share": 100 * int(step["kept"]) / most,
+            "dropped_share": 100 * max(step["gone"], 0) / most,
+            "reasons": reasons(step.get("dropped", {})),
+        }
+        for i, step in enumerate(steps)
+        if i == 0 or step["gone"]
+    ]
+    note = f"Nothing was dropped by {', '.join(quiet)}." if quiet else ""
+    return Markup(environment().get_template("funnel.html.j2").render(rows=rows)), note
+
+
+def reasons(dropped: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Reasons as words with their counts, most first."""
+    pairs = sorted(dropped.items(), key=lambda pair: (-pair[1], pair[0]))
+    return [(reason.replace("_", " "), count) for reason, count in pairs if count]
 
 
 BODIES: dict[str, Callable[[Section], tuple[Markup, str]]] = {
