@@ -21,7 +21,7 @@ def feature_pairs(
     """
     import faiss
 
-    unit = _unit_rows(x, centre)
+    unit = unit_rows(x, centre)
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be a cosine in (0, 1], got {threshold}")
     none = np.zeros(0, np.int64)
@@ -53,7 +53,7 @@ def nearest_pairs(
     """
     import faiss
 
-    unit = _unit_rows(x, centre)
+    unit = unit_rows(x, centre)
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     none = np.zeros(0, np.int64)
@@ -82,7 +82,8 @@ def pair_cosines(unit: NDArray[np.float32], i: NDArray[np.int64], j: NDArray[np.
     return np.round(out, 6)
 
 
-def _unit_rows(x: NDArray[np.float32], centre: bool) -> NDArray[np.float32]:
+def unit_rows(x: NDArray[np.float32], centre: bool = False) -> NDArray[np.float32]:
+    """The rows scaled to unit length, rows of zeros left as they are; checked as feature_pairs says."""
     if x.ndim != 2:
         raise ValueError(f"descriptors must have the shape [N, D], got {list(x.shape)}")
     if not np.isfinite(x).all():

@@ -8,6 +8,7 @@ differ where the person is, so the textured blocks decide, not the whole.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,9 +91,9 @@ def _align(a: Sketch, b: Sketch, *, mirrored: bool) -> Alignment:
     transform, inlier = cv2.estimateAffinePartial2D(
         source, target, method=cv2.RANSAC, ransacReprojThreshold=_RANSAC_PX, maxIters=2000
     )
-    if transform is None or not _plausible(transform):
+    if transform is None or not _plausible(np.asarray(transform, dtype=np.float64)):
         return Alignment()
-    return _compare(a, b, transform, int(inlier.sum()), mirrored)
+    return _compare(a, b, np.asarray(transform, dtype=np.float64), int(inlier.sum()), mirrored)
 
 
 def _matches(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -175,8 +176,8 @@ def _agreement(a: Picture, b: Picture, shared: Mask) -> float:
     ys = np.linspace(rows[0], rows[-1] + 1, _BLOCKS + 1).astype(int)
     xs = np.linspace(columns[0], columns[-1] + 1, _BLOCKS + 1).astype(int)
     agreeing, total = 0.0, 0.0
-    for top, bottom in zip(ys[:-1], ys[1:], strict=True):
-        for left, right in zip(xs[:-1], xs[1:], strict=True):
+    for top, bottom in itertools.pairwise(ys):
+        for left, right in itertools.pairwise(xs):
             part = shared[top:bottom, left:right]
             if part.sum() < _MIN_BLOCK_PX:
                 continue

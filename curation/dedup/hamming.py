@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb
 
 import numpy as np
@@ -106,7 +106,7 @@ class _Table:
 
 def _tables(blocks: int, radius: int) -> Iterator[_Table]:
     bounds = [round(k * _BITS / blocks) for k in range(blocks + 1)]
-    spans = list(zip(bounds[:-1], bounds[1:], strict=True))
+    spans = list(pairwise(bounds))
     for chosen in combinations(range(blocks), blocks - radius):
         rest = [k for k in range(blocks) if k not in chosen]
         order, top = [], _BITS
@@ -137,8 +137,8 @@ def _restore(permuted: Codes, table: _Table) -> Codes:
 def _neighbours(table: _Table, codes: Codes, radius: int) -> Iterator[tuple[Codes, Codes]]:
     """Pairs of codes within the radius that agree on the table's blocks, and on no earlier choice of blocks.
 
-    Sorted by the chosen blocks, rows with equal keys are runs. The pair at offset k of a run exists only where the one at
-    offset k - 1 did, so the active rows shrink with k and the work is the number of candidates.
+    Sorted by the chosen blocks, rows with equal keys are runs. The pair at offset k of a run exists only where the one
+    at offset k - 1 did, so the active rows shrink with k and the work is the number of candidates.
     """
     ordered = np.sort(_permute(codes, table))
     key_shift = np.uint64(table.key_shift)

@@ -51,7 +51,7 @@ def chance_degree(n_codes: int, radius: int, *, constant_weight: bool) -> float:
 def examine(
     codes: NDArray[np.uint64],
     pairs: NDArray[np.int64],
-    distance: NDArray[np.uint8],
+    distance: NDArray[np.int64],
     *,
     radius: int,
     max_chain_hops: int,

@@ -70,12 +70,12 @@ class MobilenetCopyDescriptor:
             raise ValueError(f"{self.session.path} has no output `embedding`; it has {self.session.output_names}")
         index = self.session.output_names.index("embedding")
         x = np.stack([_square(picture) for picture in pixels])
-        vectors: NDArray[np.float32] = self.session.run_fixed(x, self._BATCH)[index].reshape(len(pixels), -1)
+        vectors: NDArray[Any] = self.session.run_fixed(x, self._BATCH)[index].reshape(len(pixels), -1)
         if vectors.shape[1] != self.dim:
             raise ValueError(f"{self.session.path} gives {vectors.shape[1]} numbers a picture, expected {self.dim}")
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        vectors /= np.maximum(lengths, 1e-12)
-        return vectors
+        unit: NDArray[np.float32] = (vectors / np.maximum(lengths, 1e-12)).astype("float32")
+        return unit
 
 
 def _square(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -83,4 +83,4 @@ def _square(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     import cv2
 
     method = cv2.INTER_AREA if min(picture.shape[:2]) >= 224 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(picture, (224, 224), interpolation=method), dtype=np.float32) / 255
+    return np.asarray(cv2.resize(picture, (224, 224), interpolation=method), dtype=np.float32) / np.float32(255)

@@ -1,0 +1,186 @@
+"""Edges between pictures, from all the evidence there is: hashes, mirror hashes, copy descriptors, the pictures.
+
+Strong evidence merges by itself (a hash within 4 bits, a descriptor over its threshold); weaker evidence only proposes,
+and needs a second witness: the descriptor for a hash, the aligned pictures for either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curation.dedup.features import nearest_pairs, pair_cosines, unit_rows
+from curation.dedup.geometry import Alignment, Picture, Sketch, align, sketch
+from curation.dedup.hamming import MAX_RADIUS, cross_pairs, hamming_pairs
+
+Thumbnails = Callable[[list[str]], Mapping[str, Picture]]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+KINDS = ("phash", "mirror", "feature", "geometry")  # best evidence first
+_BLOCK_PAIRS = 1024  # pictures of so many pairs are held at a time, about 0.5 MB each: bounds memory
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Thresholds of the evidence; the fields of DedupConfig of the same names."""
+
+    hash_radius: int
+    hash_candidate_radius: int
+    min_hash_quality: float
+    min_cosine: float
+    hash_confirm_cosine: float
+    candidate_cosine: float
+    candidates_per_row: int
+    min_agreement: float
+    min_correlation: float
+    max_chain_hops: int
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is known of N pictures. `vectors` float32 [N, D], rows of zeros where there is no descriptor."""
+
+    image_ids: list[str]
+    phash: NDArray[np.uint64]
+    mirror: NDArray[np.uint64]
+    hash_quality: Floats
+    vectors: NDArray[np.float32]
+
+    def take(self, rows: Ints) -> Pictures:
+        """The pictures of these rows."""
+        ids = [self.image_ids[row] for row in rows.tolist()]
+        return Pictures(ids, self.phash[rows], self.mirror[rows], self.hash_quality[rows], self.vectors[rows])
+
+
+@dataclass(frozen=True)
+class Edges:
+    """`pairs` int64 [E, 2], i < j, each pair once; `kind` index into KINDS; `distance` as in curation.tables.EDGES."""
+
+    pairs: Ints
+    kind: Ints
+    distance: Floats
+    candidates: int  # pairs whose pictures were compared
+    confirmed: int
+
+
+@dataclass(frozen=True)
+class HashPairs:
+    """Pairs of trusted hashes within 8 bits; `trusted` are the rows they were looked for among."""
+
+    trusted: Ints
+    near: Ints
+    near_distance: Ints
+    mirrored: Ints  # one's hash is near the other's mirror hash
+    mirrored_distance: Ints
+
+
+@dataclass(frozen=True)
+class _Part:
+    pairs: Ints
+    kind: int
+    distance: Floats
+
+
+def leaders(pictures: Pictures, quality: Floats, min_hash_quality: float) -> Ints:
+    """For each row the best row with the same trusted hash and mirror hash: int64 [N], leaders name themselves.
+
+    Such rows are one point of the graph. A picture with ten thousand copies then costs ten thousand comparisons, not
+    fifty million, and does not look like percolation.
+    """
+    leader = np.arange(len(quality))
+    trusted = np.flatnonzero(pictures.hash_quality >= min_hash_quality)
+    by_worth = trusted[np.lexsort((trusted, -quality[trusted]))]
+    codes = np.stack([pictures.phash[by_worth], pictures.mirror[by_worth]], axis=1)
+    _, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)
+    leader[by_worth] = by_worth[first][inverse.ravel()]
+    return leader
+
+
+def hash_pairs(pictures: Pictures, min_hash_quality: float) -> HashPairs:
+    """All pairs of trusted hashes up to distance 8, direct and mirrored."""
+    trusted = np.flatnonzero(pictures.hash_quality >= min_hash_quality)
+    i, j, distance = hamming_pairs(pictures.phash[trusted], MAX_RADIUS)
+    near = trusted[np.stack([i, j], axis=1)]
+    x, y, across = cross_pairs(pictures.phash[trusted], pictures.mirror[trusted], MAX_RADIUS)
+    proper = x != y  # a symmetric picture is near its own mirror image
+    mirrored = trusted[np.stack([np.minimum(x, y), np.maximum(x, y)], axis=1)[proper]]
+    part = _once([_Part(mirrored, 1, across[proper].astype(np.float64))])
+    return HashPairs(trusted, near, distance.astype(np.int64), part.pairs, part.distance.astype(np.int64))
+
+
+def find_edges(pictures: Pictures, hashes: HashPairs, bounds: Bounds, thumbnails: Thumbnails | None) -> Edges:
+    """Every edge that the evidence carries; without `thumbnails` nothing is confirmed by the pictures themselves."""
+    unit = unit_rows(pictures.vectors)
+    certain, suspected = _by_hash(unit, hashes, bounds)
+    loose = bounds.min_cosine if thumbnails is None else bounds.candidate_cosine
+    i, j, cosine = nearest_pairs(unit, bounds.candidates_per_row, loose)
+    near, close = np.stack([i, j], axis=1), cosine >= bounds.min_cosine
+    certain.append(_Part(near[close], 2, 1 - cosine[close]))
+    suspected.append(near[~close])
+    if thumbnails is None:
+        return _once(certain)
+    asked = _undecided(suspected, certain, len(unit))
+    agreed = _confirm(pictures.image_ids, asked, bounds, thumbnails)
+    return _once([*certain, agreed], candidates=len(asked), confirmed=len(agreed.pairs))
+
+
+def _by_hash(unit: NDArray[np.float32], hashes: HashPairs, bounds: Bounds) -> tuple[list[_Part], list[Ints]]:
+    """(edges, suspected pairs): close hashes merge, less close ones when the descriptor agrees."""
+    certain, suspected = [], []
+    found = ((0, hashes.near, hashes.near_distance), (1, hashes.mirrored, hashes.mirrored_distance))
+    for kind, pairs, distance in found:
+        cosine = pair_cosines(unit, pairs[:, 0], pairs[:, 1])
+        within = distance <= bounds.hash_candidate_radius
+        merged = (distance <= bounds.hash_radius) | (within & (cosine >= bounds.hash_confirm_cosine))
+        certain.append(_Part(pairs[merged], kind, distance[merged].astype(np.float64)))
+        suspected.append(pairs[within & ~merged])
+    return certain, suspected
+
+
+def _once(parts: list[_Part], candidates: int = 0, confirmed: int = 0) -> Edges:
+    """One edge per pair, of the best kind and then the smallest distance."""
+    pairs = np.concatenate([np.zeros((0, 2), np.int64), *(part.pairs for part in parts)])
+    kind = np.concatenate([np.zeros(0, np.int64), *(np.full(len(part.pairs), part.kind) for part in parts)])
+    distance = np.concatenate([np.zeros(0), *(part.distance for part in parts)])
+    order = np.lexsort((distance, kind, pairs[:, 1], pairs[:, 0]))
+    pairs, kind, distance = pairs[order], kind[order], distance[order]
+    first = np.ones(len(pairs), bool)
+    first[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
+    return Edges(pairs[first], kind[first], distance[first], candidates, confirmed)
+
+
+def _undecided(suspected: list[Ints], certain: list[_Part], n: int) -> Ints:
+    """Suspected pairs, each once, without those that are edges already."""
+    decided = np.concatenate([part.pairs @ np.array([n, 1]) for part in certain])
+    asked = np.concatenate([pairs @ np.array([n, 1]) for pairs in suspected])
+    left = np.setdiff1d(asked, decided)
+    return np.stack(np.divmod(left, max(n, 1)), axis=1).astype(np.int64)
+
+
+def _confirm(image_ids: list[str], asked: Ints, bounds: Bounds, thumbnails: Thumbnails) -> _Part:
+    """The pairs whose pictures agree, at distance 1 - agreement. Pictures that cannot be had confirm nothing."""
+    sketches: dict[int, Sketch] = {}
+    agreed: list[tuple[int, int]] = []
+    distance: list[float] = []
+    for start in range(0, len(asked), _BLOCK_PAIRS):
+        block = asked[start : start + _BLOCK_PAIRS]
+        rows = set(block.ravel().tolist())
+        sketches = {row: drawn for row, drawn in sketches.items() if row in rows}
+        wanted = sorted(rows - sketches.keys())
+        small = thumbnails([image_ids[row] for row in wanted])
+        sketches |= {row: sketch(small[image_ids[row]]) for row in wanted if image_ids[row] in small}
+        for a, b in block.tolist():
+            if a in sketches and b in sketches:
+                found = align(sketches[a], sketches[b])
+                if agrees(found, bounds):
+                    agreed.append((a, b))
+                    distance.append(1 - found.agreement)
+    return _Part(np.array(agreed, dtype=np.int64).reshape(-1, 2), 3, np.array(distance, dtype=np.float64))
+
+
+def agrees(found: Alignment, bounds: Bounds) -> bool:
+    """Whether an alignment shows one exposure."""
+    return found.agreement >= bounds.min_agreement and found.correlation >= bounds.min_correlation

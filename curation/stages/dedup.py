@@ -1,0 +1,191 @@
+"""dedup: which pictures are copies of each other, and which of them stays.
+
+Hashes, mirror hashes and copy descriptors give edges; pairs that they only suspect are compared as pictures. A greedy
+best-first cover of the edges keeps the best picture and one kept neighbour for each that it drops.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from curation.config import Config, recipe
+from curation.dedup.cover import Cover, cover_copies
+from curation.dedup.evidence import (
+    KINDS,
+    Bounds,
+    Edges,
+    Pictures,
+    Thumbnails,
+)
+from curation.dedup.representatives import groups
+from curation.stages.dedup_report import fragment
+from curation.stages.measures import floats, largest_person_px, rows_for, sorted_by_id
+from curation.stages.result import StageResult, decision_metrics
+from curation.tables import DEDUPED, EDGES, require_columns
+
+__all__ = ["DedupConfig", "Thumbnails", "profile_config", "run"]
+
+
+class DedupConfig(Config):
+    """When two pictures are one."""
+
+    hash_radius: int = recipe(4, "perceptual hashes this close merge by themselves, in bits", ge=0, le=8)
+    hash_candidate_radius: int = recipe(8, "hashes this close merge with a second witness, in bits", ge=0, le=8)
+    min_hash_quality: float = recipe(0.5, "hashes of lower quality are not compared, 0..1", ge=0, le=1)
+    min_cosine: float = recipe(0.70, "copy descriptors this close merge by themselves, as a cosine", gt=0, le=1)
+    hash_confirm_cosine: float = recipe(0.55, "a descriptor this close confirms a hash, as a cosine", gt=0, le=1)
+    candidate_cosine: float = recipe(0.36, "descriptors this close are compared as pictures, as a cosine", gt=0, le=1)
+    candidates_per_row: int = recipe(16, "nearest descriptors of a picture that are looked at, as a count", ge=1)
+    min_agreement: float = recipe(0.82, "share of the texture that agrees once aligned, 0..1", ge=0, le=1)
+    min_correlation: float = recipe(0.95, "correlation of the aligned pictures, 0..1", ge=0, le=1)
+    min_person_score: float = recipe(0.3, "box score that counts when persons rank copies, 0..1", ge=0, le=1)
+    overlay_ratio: float = recipe(0.02, "text share from which a picture ranks as overlaid, 0..1", ge=0, le=1)
+    max_chain_hops: int = recipe(32, "longest accepted chain of hashes, in steps", ge=1)
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        if self.hash_radius > self.hash_candidate_radius:
+            raise ValueError(
+                f"hash_radius={self.hash_radius} is above hash_candidate_radius={self.hash_candidate_radius}; raise "
+                f"the latter"
+            )
+        if not self.candidate_cosine <= self.min_cosine:
+            raise ValueError(
+                f"candidate_cosine={self.candidate_cosine} is above min_cosine={self.min_cosine}; lower the former"
+            )
+        return self
+
+    def bounds(self) -> Bounds:
+        """The part that decides edges."""
+        return Bounds(**{name: getattr(self, name) for name in Bounds.__dataclass_fields__})
+
+
+def profile_config(profile: str) -> DedupConfig:
+    """The thresholds of a profile: `full` describes pictures by SSCD, whose published bounds are its own."""
+    if profile == "full":
+        return DedupConfig(min_cosine=0.75, hash_confirm_cosine=0.60, candidate_cosine=0.60)
+    return DedupConfig()
+
+
+def run(
+    images: pa.Table,
+    scores: pa.Table,
+    filtered: pa.Table,
+    config: DedupConfig,
+    *,
+    detections: pa.Table | None = None,
+    thumbnails: Thumbnails | None = None,
+) -> StageResult:
+    """One decision per picture that filter kept, with its group, and the edges; both sorted by image_id.
+
+    detections: ranks copies by the size of the largest person; without it by what filter measured. thumbnails:
+    image_ids to uint8 pictures, [h, w] or RGB; without it no pair is confirmed by its pictures. Raises ValueError for
+    missing columns or rows, and when hashes merge by chance (see curation.dedup.percolation).
+    """
+    require_columns(images, ["image_id", "phash", "phash_mirror", "phash_quality", "width", "height"], "dedup: images")
+    require_columns(scores, ["image_id", "sharpness", "text_ratio", "copy_embedding"], "dedup: scores")
+    rows = sorted_by_id(filtered.filter(filtered["keep"]))
+    image_ids = rows["image_id"].to_pylist()
+    kept_images = rows_for(images, image_ids, "dedup: images")
+    kept_scores = rows_for(scores, image_ids, "dedup: scores")
+    pictures = _pictures(image_ids, kept_images, kept_scores)
+    found = None if detections is None else rows_for(detections, image_ids, "dedup: detections")
+    person_px = floats(rows["value"]) if found is None else largest_person_px(found, config.min_person_score)
+    quality = rank_quality(kept_images, kept_scores, person_px, config)
+    cover = cover_copies(pictures, quality, config.bounds(), thumbnails)
+    table = _decisions(image_ids, cover, config)
+    metrics = decision_metrics(table) | _metrics(table, cover, pictures, config)
+    tables = {"data": table, "edges": _edge_table(image_ids, cover.edges)}
+    return StageResult(tables, metrics, fragment(table, tables["edges"], metrics, config))
+
+
+def _pictures(image_ids: list[str], images: pa.Table, scores: pa.Table) -> Pictures:
+    column = scores["copy_embedding"]
+    dim = column.type.list_size if pa.types.is_fixed_size_list(column.type) else 1
+    vectors = np.zeros((len(image_ids), dim), np.float32)
+    for row, value in enumerate(column.to_pylist()):
+        if value is not None:
+            vectors[row] = value
+    quality = np.nan_to_num(floats(images["phash_quality"]), nan=0.0)  # no quality known: not trusted
+    codes = [np.array([v or 0 for v in images[n].to_pylist()], np.uint64) for n in ("phash", "phash_mirror")]
+    return Pictures(image_ids, codes[0], codes[1], quality, vectors)
+
+
+def rank_quality(
+    images: pa.Table, scores: pa.Table, person_px: NDArray[np.float64], config: DedupConfig
+) -> NDArray[np.float64]:
+    """N - rank of each picture: the largest person first, then no overlay, sharpest, most pixels, most bytes.
+
+    Person size counts in steps of a quarter octave and sharpness in steps of 0.05: copies of one size differ by a
+    pixel of detector noise, which must not outrank a caption drawn over the picture.
+    """
+    size = np.round(4 * np.log2(np.maximum(np.where(np.isnan(person_px), 0.0, person_px), 1.0)))
+    overlaid = floats(scores["text_ratio"]) > config.overlay_ratio
+    sharpness = floats(scores["sharpness"])
+    sharpness = np.round(np.where(np.isnan(sharpness), 0.0, sharpness) / 0.05)
+    pixels = floats(images["width"]) * floats(images["height"])
+    n_bytes = floats(images["n_bytes"]) if "n_bytes" in images.column_names else np.zeros(len(size))
+    # lexsort sorts by its last key first; image_ids are sorted, so ties fall to the smallest.
+    order = np.lexsort((np.arange(len(size)), -n_bytes, -pixels, -sharpness, overlaid, -size))
+    rank = np.empty(len(size))
+    rank[order] = np.arange(len(size))
+    return len(size) - rank
+
+
+def _decisions(image_ids: list[str], cover: Cover, config: DedupConfig) -> pa.Table:
+    group = groups(cover.edges.pairs, len(image_ids))
+    thresholds = _thresholds(config)
+    rows: dict[str, list[Any]] = {name: [] for name in DEDUPED.names}
+    for row, image_id in enumerate(image_ids):
+        edge = int(cover.edge[row])
+        kind = KINDS[int(cover.edges.kind[edge])] if edge >= 0 else None
+        rows["image_id"].append(image_id)
+        rows["keep"].append(kind is None)
+        rows["reason"].append(f"duplicate_{kind}" if kind else None)
+        rows["value"].append(float(cover.edges.distance[edge]) if kind else None)
+        rows["threshold"].append(thresholds[kind] if kind else None)
+        rows["representative_id"].append(image_ids[int(cover.representative[row])])
+        rows["group_id"].append(image_ids[int(group[row])])
+    return pa.table(rows, schema=DEDUPED)
+
+
+def _thresholds(config: DedupConfig) -> dict[str, float]:
+    """The distance up to which each kind of evidence is an edge."""
+    return {
+        "phash": float(config.hash_candidate_radius),
+        "mirror": float(config.hash_candidate_radius),
+        "feature": round(1 - config.min_cosine, 6),
+        "geometry": round(1 - config.min_agreement, 6),
+    }
+
+
+def _edge_table(image_ids: list[str], edges: Edges) -> pa.Table:
+    columns = {
+        "a": [image_ids[int(a)] for a in edges.pairs[:, 0]],
+        "b": [image_ids[int(b)] for b in edges.pairs[:, 1]],
+        "kind": [KINDS[int(kind)] for kind in edges.kind],
+        "distance": edges.distance.astype(np.float32),
+    }
+    return pa.table(columns, schema=EDGES)
+
+
+def _metrics(table: pa.Table, cover: Cover, pictures: Pictures, config: DedupConfig) -> dict[str, Any]:
+    sizes = np.unique(np.array(table["group_id"].to_pylist(), dtype=str), return_counts=True)[1]
+    edges, guard = cover.edges, cover.guard
+    return {
+        "edges": {kind: int((edges.kind == index).sum()) for index, kind in enumerate(KINDS)},
+        "groups": int((sizes > 1).sum()),
+        "largest_group": int(sizes.max(initial=0)),
+        "pictures_compared": edges.candidates,
+        "pictures_agreeing": edges.confirmed,
+        "untrusted_hashes": int((pictures.hash_quality < config.min_hash_quality).sum()),
+        "without_descriptor": int((~pictures.vectors.any(axis=1)).sum()),
+        "hash_degree": {str(r): round(v, 6) for r, v in guard.mean_degree.items()},
+        "chance_degree": {str(r): float(f"{v:.3g}") for r, v in guard.chance_degree.items()},
+        "longest_hash_chain": guard.chain_hops,
+    }
