@@ -1,8 +1,8 @@
 """A small pool like those of the web, made on the spot from real photographs that installed packages bring along.
 
 People reframed in other light, places and things without people, copies and near-copies, captions, drawings, and the
-files that break naive pipelines: truncated, misnamed, rotated by EXIF, bombs, animations, text named .jpg. The same seed
-and library versions give the same bytes.
+files that break naive pipelines: truncated, misnamed, rotated by EXIF, bombs, animations, text named .jpg. The same
+seed and library versions give the same bytes.
 """
 
 from __future__ import annotations

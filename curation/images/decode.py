@@ -59,13 +59,13 @@ def decode_pixels(data: bytes, header: Header, *, min_side: int | None = None) -
     pixels = _pixels(data, header, factor, "RGB")
     if isinstance(pixels, Reject):
         return pixels
-    return Image(upright(pixels, header.orientation), header.width, header.height, 1 / factor)
+    return Image(upright(pixels, _still_to_turn(header)), header.width, header.height, 1 / factor)
 
 
 def decode_grey(data: bytes, header: Header, *, min_side: int | None = None) -> NDArray[np.uint8] | Reject:
     """Upright luminance [H,W] (ITU-R 601), reduced like `decode`; a JPEG's chroma is never transformed."""
     pixels = _pixels(data, header, reduction(header, min_side), "L")
-    return pixels if isinstance(pixels, Reject) else upright(pixels, header.orientation)
+    return pixels if isinstance(pixels, Reject) else upright(pixels, _still_to_turn(header))
 
 
 def reduction(header: Header, min_side: int | None) -> int:
@@ -73,6 +73,10 @@ def reduction(header: Header, min_side: int | None) -> int:
     short = min(header.width, header.height)
     fits = (f for f in _REDUCTIONS if min_side is not None and -(-short // f) >= min_side)
     return next(fits, 1)
+
+
+def _still_to_turn(header: Header) -> int:
+    return 1 if header.format == "tiff" else header.orientation  # Pillow turns TIFF, and only TIFF, while loading
 
 
 def _pixels(data: bytes, header: Header, factor: int, mode: str) -> NDArray[np.uint8] | Reject:
@@ -116,7 +120,7 @@ def _pillow(data: bytes, header: Header, factor: int, mode: str) -> NDArray[np.u
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # broken EXIF and the like; what matters is raised
             with pillow.open(io.BytesIO(data), formats=_PILLOW_NAMES.get(header.format, ("BMP",))) as picture:
-                if picture.size != (header.layout.width, header.layout.height):
+                if sorted(picture.size) != sorted((header.layout.width, header.layout.height)):
                     return _other_size(picture, header)
                 return _plain(picture, factor, mode, header)
     except MemoryError:

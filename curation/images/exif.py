@@ -70,7 +70,7 @@ def _value(tiff: bytes, order: str, at: int, kind: int, n: int) -> Any:
         return None
     if size > 4:
         at = struct.unpack_from(order + "I", tiff, at)[0]
-    if kind in (2, 7):
+    if kind in (2, 7) or (kind == 1 and n > 4):
         text = tiff[at : at + min(size, _MAX_TEXT)]
         return (text.split(b"\0")[0] if kind == 2 else text.strip(b"\0")).decode("utf-8", "replace")
     if at + _SIZES[kind] > len(tiff):

@@ -161,16 +161,16 @@ def _skip_sub_blocks(data: bytes, at: int) -> int:
 
 def webp(data: bytes) -> Layout:
     """Walks the RIFF chunks; a frame count over one is an animation."""
-    if struct.unpack_from("<I", data, 4)[0] + 8 > len(data):
-        raise Damaged(Reason.TRUNCATED, "shorter than its RIFF header says")
     layout = Layout(0, 0, frames=0)
+    if struct.unpack_from("<I", data, 4)[0] + 8 > len(data):
+        layout.damage = Reject(Reason.TRUNCATED, "webp: shorter than its RIFF header says")
     at = 12
     while at + 8 <= len(data):
         kind, size = struct.unpack_from("<4sI", data, at)
         _webp_chunk(layout, kind, data[at + 8 : at + 8 + size])
         at += 8 + size + (size & 1)
     if layout.width == 0 or layout.frames == 0:
-        raise Damaged(Reason.CORRUPT, "has no picture chunk")
+        raise Damaged(Reason.TRUNCATED if layout.damage else Reason.CORRUPT, "has no picture chunk")
     layout.orientation = exif.orientation(exif.read_directory(layout.exif))
     return layout
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from curation.images.places import PoolFile
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Span:
     """A byte range of a file: a member of an uncompressed archive."""
 

@@ -64,7 +64,7 @@ class _Reader:
         if self._stream is None or self._location != item.location:
             self._stream, self._location = self._stack.enter_context(open_location(item.location)), item.location
         fields: dict[str, Any] = {}
-        for extension, span in item.sidecars:
+        for extension, span in sorted(item.sidecars):  # json first, so that a caption file has the last word
             text = self._bytes(Span(span.offset, min(span.size, _MAX_SIDECAR_BYTES))).decode("utf-8", "replace")
             fields.update(_sidecar(extension, text))
         caption, licence, extra = describe(fields)
