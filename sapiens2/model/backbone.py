@@ -60,7 +60,8 @@ class Backbone(nn.Module):
             Block(arch.dim, arch.heads, arch.kv_heads(i), arch.hidden, qk_norm=arch.qk_norm) for i in range(arch.layers)
         )
         self.ln1 = nn.RMSNorm(arch.dim, eps=NORM_EPS)
-        self.init_weights()
+        if not self.cls_token.is_meta:
+            self.init_weights()
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:

@@ -42,6 +42,7 @@ class PretrainConfig(Config):
     prototypes: int = recipe(65536, "Outputs of the projection head.", ge=2)
     head_hidden: int = recipe(2048, "Hidden channels of the projection head.", ge=1)
     head_bottleneck: int = recipe(256, "Channels that are normalised before the prototypes.", ge=1)
+    unit_prototypes: bool = recipe(False, "Prototypes of length 1 (DINOv2), whose answers are sharp from the start.")
     student_cls_source: Literal["masked", "full", "mixed"] = recipe(
         "masked", "Which pass over a global view gives the student's class token; mixed: both, by mixed_share."
     )

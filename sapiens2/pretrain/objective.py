@@ -44,7 +44,8 @@ class PretrainObjective(nn.Module):
         self.teacher = build_backbone(config.size, window_tokenizer=config.window_tokenizer)
         dim = self.backbone.architecture.dim
         shape = (dim, config.head_hidden, config.head_bottleneck, config.prototypes)
-        self.head, self.teacher_head = ProjectionHead(*shape), ProjectionHead(*shape)
+        self.head = ProjectionHead(*shape, unit_prototypes=config.unit_prototypes)
+        self.teacher_head = ProjectionHead(*shape, unit_prototypes=config.unit_prototypes)
         pixels = 3 * config.target_patch**2
         self.decoder = MaskedDecoder(dim, config.decoder_dim, config.decoder_layers, config.decoder_heads, pixels)
         self.centre: Tensor
