@@ -14,7 +14,7 @@ from itertools import pairwise
 SWEEPS = 24
 TRUNK_WIDTH = 14.0
 TRUNK_PULL = 4.0  # how much more a trunk that carries the graph wants to be straight than a node to be centred
-IMPLIED_PULL = 0.05  # of an edge that a longer way implies, against 1 of an edge that carries the graph
+IMPLIED_PULL = 1e-3  # of an edge that a longer way implies, against 1 of an edge that carries the graph
 VIEW = (1060.0, 850.0)  # px that a drawing is made to fit, as near as it can
 
 Parents = Mapping[str, Sequence[str]]
