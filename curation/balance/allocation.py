@@ -1,0 +1,169 @@
+"""From clusters, caps and floors to a selection of exactly the target size, with a reason for every row left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curation.balance.hierarchy import Tree
+from curation.balance.order import filling_order, rank_within
+from curation.balance.quotas import Limit, solve
+
+Ints = NDArray[np.int64]
+Bins = NDArray[np.str_]
+Limits = Mapping[str, Mapping[str, int]]  # axis -> bin -> rows
+CLUSTER_SHARE = "cluster_share"
+UNKNOWN = "unknown"  # the bin of rows where an axis was not measured: neither capped nor floored by shares
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """`keep` bool [N]; `reason` the rule that bound each dropped row, None for kept ones: `cap_AXIS`, `floor_AXIS`
+    (its place went to a floor) or `cluster_share` (its cluster's places went to better rows)."""
+
+    keep: NDArray[np.bool_]
+    reason: list[str | None]
+    target: int
+    value: NDArray[np.float64]  # dropped rows: rows kept of the bin that is full, or the row's rank in its cluster
+    threshold: NDArray[np.float64]  # the cap, or how many its cluster kept
+    notes: list[str] = field(default_factory=list)  # what could not be met, in words
+
+
+def allocate(
+    tree: Tree,
+    target: int,
+    *,
+    attributes: Mapping[str, Bins],
+    caps: Limits,
+    floors: Limits,
+    quality: NDArray[np.float64],
+    seed: int,
+) -> Allocation:
+    """Select `target` rows: even down the tree, best quality first, within caps, meeting floors where supply allows.
+
+    attributes: axis -> bin of each row [N]. caps, floors: axis -> bin -> rows. A target above the supply takes all
+    rows; caps that leave less than the target give less, never a broken cap; both are said in `notes`. Raises
+    ValueError for a negative target, arrays of other lengths, unknown axes, or a floor above its cap.
+    """
+    _check(tree, target, attributes, caps, floors, quality)
+    n = len(tree.leaf)
+    order = filling_order(tree, quality, seed)
+    places = min(target, n)
+    notes = (
+        [] if target <= n else [f"the target of {target} is above the supply of {n}: all that the caps allow is taken"]
+    )
+    cell, keys = _cells(attributes, caps, floors, n)
+    limits = _limits(keys, caps, "cap") + _limits(keys, floors, "floor")
+    supply = np.bincount(cell, minlength=len(keys))
+    wanted = np.bincount(cell[order[:places]], minlength=len(keys))
+    quota = wanted if _holds(wanted, limits) else solve(supply, wanted, limits, places)
+    keep = np.zeros(n, bool)
+    keep[rank_within(cell, order) < quota[cell]] = True
+    notes += _shortfalls(quota, limits, places)
+    return _explain(tree, keep, order, cell, quota, limits, target, notes)
+
+
+def _check(
+    tree: Tree,
+    target: int,
+    attributes: Mapping[str, Bins],
+    caps: Limits,
+    floors: Limits,
+    quality: NDArray[np.float64],
+) -> None:
+    if target < 0:
+        raise ValueError(f"the target must not be negative, got {target}; give the number of pictures to select")
+    for name, length in [("quality", len(quality)), *((axis, len(bins)) for axis, bins in attributes.items())]:
+        if length != len(tree.leaf):
+            raise ValueError(f"{name} has {length} rows, the tree {len(tree.leaf)}")
+    unknown = sorted((set(caps) | set(floors)) - set(attributes))
+    if unknown:
+        raise ValueError(f"caps or floors name the axes {unknown}; there are {sorted(attributes)}")
+    for axis in set(caps) & set(floors):
+        for name in set(caps[axis]) & set(floors[axis]):
+            if floors[axis][name] > caps[axis][name]:
+                low, high = floors[axis][name], caps[axis][name]
+                raise ValueError(f"{axis}={name}: the floor {low} is above the cap {high}; lower the floor")
+
+
+def _cells(attributes: Mapping[str, Bins], caps: Limits, floors: Limits, n: int) -> tuple[Ints, list[dict[str, str]]]:
+    """(cell of each row, the bins of each cell) over the axes that have limits."""
+    axes = sorted(axis for axis in set(caps) | set(floors))
+    if not axes or n == 0:
+        return np.zeros(n, np.int64), [{}]
+    columns = np.stack([np.asarray(attributes[axis], dtype=str) for axis in axes], axis=1)
+    distinct, cell = np.unique(columns, axis=0, return_inverse=True)
+    return cell.ravel().astype(np.int64), [dict(zip(axes, row.tolist(), strict=True)) for row in distinct]
+
+
+def _limits(keys: list[dict[str, str]], bounds: Limits, kind: str) -> list[Limit]:
+    return [
+        Limit(f"{axis}={name}", kind, np.array([key.get(axis) == name for key in keys]), int(rows))
+        for axis in sorted(bounds)
+        for name, rows in sorted(bounds[axis].items())
+    ]
+
+
+def _holds(quota: Ints, limits: list[Limit]) -> bool:
+    return all(
+        quota[limit.cells].sum() <= limit.bound if limit.kind == "cap" else quota[limit.cells].sum() >= limit.bound
+        for limit in limits
+    )
+
+
+def _shortfalls(quota: Ints, limits: list[Limit], places: int) -> list[str]:
+    notes = []
+    if quota.sum() < places:
+        full = [limit.name for limit in limits if limit.kind == "cap" and quota[limit.cells].sum() >= limit.bound]
+        notes.append(f"caps allow only {int(quota.sum())} of {places}; full: {', '.join(full)}")
+    for limit in limits:
+        got = int(quota[limit.cells].sum())
+        if limit.kind == "floor" and got < limit.bound:
+            notes.append(f"the floor of {limit.bound} for {limit.name} cannot be met: {got} selected")
+    return notes
+
+
+def _explain(
+    tree: Tree,
+    keep: NDArray[np.bool_],
+    order: Ints,
+    cell: Ints,
+    quota: Ints,
+    limits: list[Limit],
+    target: int,
+    notes: list[str],
+) -> Allocation:
+    """The rule that bound each dropped row.
+
+    A row that the even allocation passes over for good (it comes after the last kept row) is bound by its cluster's
+    share. One that it reached was refused by a full cap of one of its bins; failing that, its place went to a floor.
+    """
+    n = len(keep)
+    position = np.empty(n, np.int64)
+    position[order] = np.arange(n)
+    last = position[keep].max(initial=-1)
+    kept_of_leaf = np.bincount(tree.leaf[keep], minlength=int(tree.leaf.max(initial=-1)) + 1)
+    reason: list[str | None] = [None if kept else CLUSTER_SHARE for kept in keep]
+    value = np.where(keep, np.nan, rank_within(tree.leaf, order).astype(np.float64) + 1)
+    threshold = np.where(keep, np.nan, kept_of_leaf[tree.leaf].astype(np.float64)) if n else np.zeros(0)
+    binding = [_binding(c, quota, limits) for c in range(len(quota))]
+    for row in np.flatnonzero(~keep & (position < last)).tolist():
+        limit = binding[int(cell[row])]
+        if limit is not None:
+            reason[row] = f"{limit.kind}_{limit.name.partition('=')[0]}"
+            value[row], threshold[row] = float(quota[limit.cells].sum()), float(limit.bound)
+    return Allocation(keep, reason, target, value, threshold, notes)
+
+
+def _binding(cell: int, quota: Ints, limits: list[Limit]) -> Limit | None:
+    """The first full cap of a cell, else the first floor elsewhere that is only just met."""
+    for limit in limits:
+        if limit.kind == "cap" and limit.cells[cell] and quota[limit.cells].sum() >= limit.bound:
+            return limit
+    for limit in limits:
+        if limit.kind == "floor" and not limit.cells[cell] and quota[limit.cells].sum() <= limit.bound:
+            return limit
+    return None

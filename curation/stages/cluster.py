@@ -1,0 +1,110 @@
+"""cluster: hierarchical k-means over the embeddings of the pictures that dedup kept."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from curation.balance.divergence import gini
+from curation.balance.hierarchy import Tree, hierarchical_kmeans, level_sizes
+from curation.config import Config, recipe
+from curation.stages.filter_report import histogram
+from curation.stages.measures import rows_for, sorted_by_id
+from curation.stages.result import StageResult
+from curation.tables import CENTROIDS, CLUSTERS, require_columns
+
+__all__ = ["ClusterConfig", "profile_config", "run"]
+
+
+class ClusterConfig(Config):
+    """The shape of the tree."""
+
+    sizes: tuple[int, ...] = recipe((), "clusters per level from the leaves up, as counts; none: from the pictures")
+    branching: int = recipe(4, "members of a cluster on average, at every level, as a count", ge=2)
+    levels: int = recipe(3, "most levels of the tree, as a count", ge=1, le=8)
+    top: int = recipe(4, "a level of so few clusters is the last, as a count", ge=1)
+    seed: int = recipe(0, "of the first centroids, no unit", ge=0)
+
+    @model_validator(mode="after")
+    def _sizes_fall(self) -> Self:
+        if self.sizes and (min(self.sizes) < 1 or list(self.sizes) != sorted(self.sizes, reverse=True)):
+            raise ValueError(f"sizes must be positive and fall from the leaves up, got {list(self.sizes)}")
+        return self
+
+
+def profile_config(profile: str) -> ClusterConfig:
+    """The same tree in every profile: it follows the number of pictures."""
+    return ClusterConfig()
+
+
+def run(scores: pa.Table, deduped: pa.Table, config: ClusterConfig) -> StageResult:
+    """The cluster of each kept picture at every level, sorted by image_id, and the centroids.
+
+    Pictures without an embedding share one cluster of their own at distance 1. Raises ValueError for missing columns
+    or rows.
+    """
+    require_columns(scores, ["image_id", "embedding"], "cluster: scores")
+    rows = sorted_by_id(deduped.filter(deduped["keep"]))
+    image_ids = rows["image_id"].to_pylist()
+    x = embeddings(rows_for(scores, image_ids, "cluster: scores")["embedding"])
+    sizes = list(config.sizes) or level_sizes(len(image_ids), config.branching, config.top, config.levels)
+    tree = hierarchical_kmeans(x, sizes or [1], seed=config.seed)
+    paths = tree.paths() if tree.sizes else np.zeros((0, 1), np.int64)
+    columns = {"image_id": image_ids, "path": paths.tolist(), "distance": tree.distance}
+    table = pa.table(columns, schema=CLUSTERS)
+    metrics = _metrics(tree, x)
+    return StageResult({"data": table, "centroids": _centroids(tree)}, metrics, _fragment(tree, metrics))
+
+
+def embeddings(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """float32 [N, D] of a list column; rows of zeros for nulls."""
+    dim = column.type.list_size if pa.types.is_fixed_size_list(column.type) else 1
+    x = np.zeros((len(column), dim), np.float32)
+    for row, value in enumerate(column.to_pylist()):
+        if value is not None:
+            x[row] = value
+    return x
+
+
+def _centroids(tree: Tree) -> pa.Table:
+    rows: dict[str, list[Any]] = {name: [] for name in CENTROIDS.names}
+    for level, vectors in enumerate(tree.centroids):
+        for cluster, vector in enumerate(vectors):
+            rows["level"].append(level)
+            rows["cluster"].append(cluster)
+            rows["parent"].append(int(tree.parents[level][cluster]) if level < len(tree.parents) else None)
+            rows["vector"].append(vector.tolist())
+    return pa.table(rows, schema=CENTROIDS)
+
+
+def _metrics(tree: Tree, x: NDArray[np.float32]) -> dict[str, Any]:
+    n = len(tree.leaf)
+    paths = tree.paths() if n else np.zeros((0, 0), np.int64)
+    return {
+        "rows_in": n,
+        "kept": n,
+        "dropped": {},
+        "clusters": tree.sizes,
+        "gini": [round(gini(np.bincount(paths[:, level])), 4) for level in range(paths.shape[1])],
+        "mean_distance": round(float(tree.distance.mean()), 6) if n else 0.0,
+        "without_embedding": int((~x.any(axis=1)).sum()),
+    }
+
+
+def _fragment(tree: Tree, metrics: dict[str, Any]) -> dict[str, Any]:
+    n = max(metrics["rows_in"], 1)
+    table = {
+        "type": "table",
+        "title": "Levels",
+        "columns": ["level", "clusters", "pictures per cluster", "Gini of the sizes"],
+        "rows": [
+            [level, size, round(n / size, 2), metrics["gini"][level]] for level, size in enumerate(metrics["clusters"])
+        ],
+        "note": f"{metrics['without_embedding']} pictures have no embedding.",
+    }
+    distance = histogram("Distance to the leaf centroid", tree.distance.astype(np.float64), None, "1 - cosine")
+    return {"title": "Clusters", "sections": [table, distance]}

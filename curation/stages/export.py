@@ -1,0 +1,148 @@
+"""export: the selection as training-ready Parquet, in a keyed order, train and val disjoint by duplicate group."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from curation.config import Config, recipe
+from curation.stages.measures import rows_for
+from curation.tables import SHARDS, require_columns
+
+__all__ = ["ExportConfig", "ShardPlan", "build_shard", "fragment", "locate", "plan", "profile_config"]
+
+SPLITS = ("train", "val")
+
+
+class ExportConfig(Config):
+    """How the selection is split and cut into files."""
+
+    val_share: float = recipe(0.05, "duplicate groups held out for validation, as a share", ge=0, lt=1)
+    rows_per_shard: int = recipe(512, "pictures in one file, as a count", ge=1)
+    rows_per_group: int = recipe(64, "pictures in one Parquet row group, as a count", ge=1)
+    seed: int = recipe(0, "of the split and of the order, no unit", ge=0)
+
+
+def profile_config(profile: str) -> ExportConfig:
+    """The same files in every profile."""
+    return ExportConfig()
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One file: these pictures in this order. `first_position` is that of its first row in its split."""
+
+    pid: str
+    split: str
+    image_ids: tuple[str, ...]
+    first_position: int
+
+
+def plan(selection: pa.Table, deduped: pa.Table, config: ExportConfig) -> list[ShardPlan]:
+    """The files of both splits, train first. A pure function of ids, groups and seed: input order does not matter.
+
+    Raises ValueError for missing columns, or selected pictures that dedup does not know.
+    """
+    require_columns(selection, ["image_id", "keep"], "export: selection")
+    require_columns(deduped, ["image_id", "group_id"], "export: deduped")
+    image_ids = sorted(selection.filter(selection["keep"])["image_id"].to_pylist())
+    group_ids = rows_for(deduped, image_ids, "export: deduped")["group_id"].to_pylist()
+    held_out = validation_groups(group_ids, config.val_share, config.seed)
+    by_split: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for image_id, group_id in zip(image_ids, group_ids, strict=True):
+        by_split["val" if group_id in held_out else "train"].append(image_id)
+    plans = []
+    for split in SPLITS:
+        ordered = sorted(by_split[split], key=lambda image_id: _draw(config.seed, "order", image_id))
+        for index, start in enumerate(range(0, len(ordered), config.rows_per_shard)):
+            rows = tuple(ordered[start : start + config.rows_per_shard])
+            plans.append(ShardPlan(f"{split}-{index:05d}", split, rows, start))
+    return plans
+
+
+def _draw(seed: int, purpose: str, key: str) -> bytes:
+    """A keyed pseudo-random number of a string: the same wherever and whenever it is drawn."""
+    return hashlib.sha256(f"{seed}/{purpose}/{key}".encode()).digest()
+
+
+def validation_groups(group_ids: Iterable[str], share: float, seed: int) -> set[str]:
+    """The groups whose draw falls below `share`, so that a group never changes sides when others come or go.
+
+    Where there are two groups or more and a share to hold out, each side has at least one: the lowest draw is held
+    out, the highest is not.
+    """
+    groups = sorted(set(group_ids), key=lambda group: _draw(seed, "split", group))
+    if share == 0 or len(groups) < 2:
+        return set()
+    limit = int(share * 2**256)
+    drawn = [group for group in groups if int.from_bytes(_draw(seed, "split", group), "big") < limit]
+    return set(drawn[: len(groups) - 1] or groups[:1])
+
+
+def locate(plans: Sequence[ShardPlan], split: str, position: int) -> tuple[ShardPlan, int]:
+    """The file that holds a position of a split, and its row there. Raises IndexError outside the split."""
+    own = sorted((p for p in plans if p.split == split), key=lambda p: p.first_position)
+    index = bisect_right([p.first_position for p in own], position) - 1
+    if position < 0 or index < 0 or position - own[index].first_position >= len(own[index].image_ids):
+        rows = sum(len(p.image_ids) for p in own)
+        raise IndexError(f"{split} has the positions 0..{rows - 1}, not {position}")
+    return own[index], position - own[index].first_position
+
+
+def build_shard(
+    plan: ShardPlan, images: pa.Table, detections: pa.Table, attributes: pa.Table, deduped: pa.Table
+) -> pa.Table:
+    """The rows of one file, in plan order. `images` holds bytes; tables may have more rows than the plan.
+
+    Raises ValueError for missing columns or rows.
+    """
+    ids = list(plan.image_ids)
+    require_columns(images, ["image_id", "width", "height", "caption", "licence", "source", "bytes"], "export: images")
+    pictures = rows_for(images, ids, "export: images")
+    bins: dict[str, dict[str, str]] = {image_id: {} for image_id in ids}
+    for image_id, axis, name in zip(*(attributes[c].to_pylist() for c in ("image_id", "axis", "bin")), strict=True):
+        if image_id in bins:
+            bins[image_id][axis] = name
+    columns: dict[str, Any] = {
+        "image_id": ids,
+        "split": [plan.split] * len(ids),
+        "position": list(range(plan.first_position, plan.first_position + len(ids))),
+        "group_id": rows_for(deduped, ids, "export: deduped")["group_id"],
+        "boxes": rows_for(detections, ids, "export: detections")["boxes"],
+        "attributes": [json.dumps(bins[image_id], sort_keys=True) for image_id in ids],
+        **{name: pictures[name] for name in ("width", "height", "caption", "licence", "source", "bytes")},
+    }
+    return pa.table({name: columns[name] for name in SHARDS.names}, schema=SHARDS)
+
+
+def fragment(plans: Iterable[ShardPlan], config: ExportConfig) -> dict[str, Any]:
+    """What the report shows: pictures and files per split."""
+    plans = list(plans)
+    rows = []
+    for split in SPLITS:
+        own = [p for p in plans if p.split == split]
+        rows.append([split, sum(len(p.image_ids) for p in own), len(own), config.rows_per_shard])
+    return {
+        "title": "Shards",
+        "sections": [
+            {
+                "type": "table",
+                "title": "Splits, disjoint by duplicate group",
+                "columns": ["split", "pictures", "files", "pictures per file at most"],
+                "rows": rows,
+                "note": f"Order and split are keyed by the seed {config.seed}.",
+            },
+            {
+                "type": "bars",
+                "title": "Pictures per file",
+                "labels": [p.pid for p in plans[:64]],
+                "series": [{"name": "pictures", "values": [len(p.image_ids) for p in plans[:64]]}],
+            },
+        ],
+    }
