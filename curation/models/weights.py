@@ -46,9 +46,10 @@ def model_key(path: str | Path, preprocessing: str) -> str:
     return f"{file_sha256(path)[:16]}/{preprocessing}"
 
 
-def find(spec: ModelSpec) -> Path:
+def find(spec: ModelSpec, *, download: bool = True) -> Path:
     """The local file of a model, checked against its digest, downloaded to the cache when that is allowed.
 
+    download: whether a missing file may be fetched at all; a listing must not.
     Raises FileNotFoundError that names the file and where to put it, ValueError for a file with another digest.
     """
     if spec.path is not None:
@@ -63,7 +64,7 @@ def find(spec: ModelSpec) -> Path:
             f"{mismatched[0]} is not the {spec.name} weights: its sha256 is {file_sha256(mismatched[0])}, expected "
             f"{spec.sha256}; replace the file, or name it in the configuration if you mean to use it"
         )
-    if spec.address is not None and spec.sha256 is not None and not _offline():
+    if download and spec.address is not None and spec.sha256 is not None and not _offline():
         return _download(spec, cache_directory() / spec.filename)
     raise FileNotFoundError(_missing(spec))
 
