@@ -102,45 +102,56 @@ def _maybe(draw: st.DrawFn, strategy: st.SearchStrategy[Any]) -> Any:
     return draw(st.one_of(st.none(), strategy))
 
 
+def _measured(draw: st.DrawFn) -> dict[str, Any]:
+    """Scores and boxes of one picture: anything at all, or (more often) what the rules let through."""
+    share = st.floats(0, 1, width=32)
+    names = [name for name, kind in SCORE_COLUMNS if kind == pa.float32()]
+    if draw(st.integers(0, 3)):
+        scores = {name: None for name in names if draw(st.booleans())}
+        return {"scores": scores, "sizes": [draw(st.sampled_from([384, 420, 900]))], "box_scores": [1.0], "wide": False}
+    sizes = draw(st.lists(st.sampled_from([0, 50, 383, 384, 900]), max_size=3))
+    return {
+        "scores": {name: _maybe(draw, share) for name in names} | {"scored": draw(st.booleans())},
+        "sizes": sizes,
+        "box_scores": [draw(share) for _ in sizes],
+        "wide": draw(st.booleans()),
+    }
+
+
 @st.composite
 def pools(draw: st.DrawFn, max_rows: int = 24) -> tuple[pa.Table, pa.Table, pa.Table]:
     """(images, detections, scores) of the same pictures: measurements missing, hashes and descriptors repeated."""
     n = draw(st.integers(0, max_rows))
-    codes = draw(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=4))
-    vectors = [unit(np.random.default_rng(k), COPY_DIM) for k in range(3)]
-    share = st.floats(0, 1, width=32)
+    # A few codes, and codes one or a few bits away: copies, chains, and hashes that only suspect each other.
+    codes = [phash_like(np.random.default_rng(k)) for k in range(draw(st.integers(1, 6)))]
+    vectors = [unit(np.random.default_rng(k), COPY_DIM) for k in range(12)]
+    embeddings = [None, *(unit(np.random.default_rng(k), EMBEDDING_DIM) for k in range(5))]
     images, detections, scores = [], [], []
     for index in range(n):
-        code = draw(st.sampled_from(codes)) ^ (1 << draw(st.integers(0, 63)) if draw(st.booleans()) else 0)
+        measured = _measured(draw)
+        code = draw(st.sampled_from(codes))
+        for bit in draw(st.sets(st.integers(0, 63), max_size=6)):
+            code ^= 1 << bit
         images.append(
             image_row(
                 index,
-                width=draw(st.integers(1, 4000)),
-                height=draw(st.integers(1, 4000)),
+                width=3000 if measured["wide"] else draw(st.integers(500, 1000)),
+                height=3 if measured["wide"] else draw(st.integers(500, 1000)),
                 phash=code,
                 phash_mirror=draw(st.sampled_from(codes)),
-                phash_quality=_maybe(draw, share),
+                phash_quality=draw(st.sampled_from([1.0, 1.0, 0.1, None])),
                 licence=_maybe(draw, st.sampled_from(["CC-BY", "unknown", " "])),
             )
         )
-        size = draw(st.sampled_from([0, 50, 383, 384, 900]))
-        boxes = [[0, 0, size, size * 2]] * draw(st.integers(0, 3))
-        detections.append(
-            detection_row(
-                index,
-                boxes=boxes,
-                box_scores=[draw(share) for _ in boxes],
-                refined=[False] * len(boxes),
-            )
-        )
-        measured = {name: _maybe(draw, share) for name, kind in SCORE_COLUMNS if kind == pa.float32()}
+        boxes = [[0, 0, size, size * 2] for size in measured["sizes"]]
+        changes = {"boxes": boxes, "box_scores": measured["box_scores"], "refined": [False] * len(boxes)}
+        detections.append(detection_row(index, **changes))
         scores.append(
             score_row(
                 index,
-                **measured | {"face_count": _maybe(draw, st.integers(0, 3))},
-                scored=draw(st.booleans()) or draw(st.booleans()),
-                embedding=_maybe(draw, st.sampled_from([unit(np.random.default_rng(9), EMBEDDING_DIM)] * 2))
-                or (None if draw(st.booleans()) else unit(np.random.default_rng(index), EMBEDDING_DIM)),
+                **measured["scores"],
+                face_count=_maybe(draw, st.integers(0, 3)),
+                embedding=draw(st.sampled_from(embeddings)),
                 copy_embedding=_maybe(draw, st.sampled_from(vectors)),
             )
         )

@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from curation.stages import balance, cluster, dedup, export, filter
-from curation.stages.balance import BalanceConfig
-from curation.stages.cluster import ClusterConfig
-from curation.stages.dedup import DedupConfig
-from curation.stages.export import ExportConfig
-from curation.stages.filter import FilterConfig
-from curation.stages.result import StageResult
-
-sys.path.insert(0, str(Path(__file__).parent))
-from decision_tables import (  # noqa: E402
+from decision_tables import (
     detection_row,
     detections_table,
     image_row,
@@ -30,6 +15,16 @@ from decision_tables import (  # noqa: E402
     scores_table,
     shuffled,
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from curation.stages import balance, cluster, dedup, export, filter
+from curation.stages.balance import BalanceConfig
+from curation.stages.cluster import ClusterConfig
+from curation.stages.dedup import DedupConfig
+from curation.stages.export import ExportConfig
+from curation.stages.filter import FilterConfig
+from curation.stages.result import StageResult
 
 Pool = tuple[pa.Table, pa.Table, pa.Table]
 LOOSE = FilterConfig(
@@ -99,7 +94,7 @@ def assert_exported_once(found: dict[str, StageResult]) -> None:
     assert not sides["train"] & sides["val"], "a duplicate group must not be on both sides"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=35, deadline=None, suppress_health_check=list(HealthCheck))
 @given(pools(), st.one_of(st.integers(1, 30), st.floats(0.1, 1.0)), st.integers(0, 3))
 def test_every_row_ends_once_with_one_reason(pool: Pool, target: float | int, seed: int) -> None:
     found = chain(pool, target)
