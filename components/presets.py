@@ -12,7 +12,9 @@ from components.steps import Step, load
 
 
 def _stage(step: Step, profile: str, preset: str) -> Any:
-    config = load(f"curation.stages.{step.name}:profile_config")(profile)
+    config = (
+        load(step.config)() if step.name == "card" else load(f"curation.stages.{step.name}:profile_config")(profile)
+    )
     return config.model_copy(update=MICRO.get(step.name, {})) if preset == "micro" else config
 
 
