@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from curation.audit import contact_sheet, dataset_facts
@@ -15,17 +16,38 @@ Facts = Mapping[str, Any]
 LISTED = 15  # origins or licences that get a bar of their own
 
 
+@dataclass(frozen=True)
+class Described:
+    """What is written under a picture: its name, and its size with that of its largest person."""
+
+    name: str
+    size: str
+
+
+def describe(tables: Tables, ids: Sequence[str], min_person_score: float) -> dict[str, Described]:
+    """Names and sizes of the given images, as far as the tables have them."""
+    person: dict[str, float] = {}
+    for row in dataset_facts.rows_of(tables, "detections", ("image_id", "boxes", "box_scores"), ids):
+        pairs = zip(row["boxes"] or [], row["box_scores"] or [], strict=True)
+        sides = [min(b[2] - b[0], b[3] - b[1]) for b, score in pairs if score >= min_person_score]
+        if sides:
+            person[row["image_id"]] = max(sides)
+    found = {}
+    for row in dataset_facts.rows_of(tables, "images", ("image_id", "source", "width", "height"), ids):
+        i = row["image_id"]
+        size = f"{row['width']}×{row['height']}" + (f", person {person[i]:.0f} px" if i in person else "")
+        found[i] = Described(dataset_facts.short_name(row["source"] or i), size)
+    return found
+
+
 class Pictures:
     """Contact sheets from thumbnails; blurs what nobody should have to look at, and counts what it drew."""
 
-    def __init__(self, tables: Tables, thumbnails: Mapping[str, bytes], ids: Sequence[str], blurred: set[str]) -> None:
+    def __init__(self, images: Mapping[str, Described], thumbnails: Mapping[str, bytes], blurred: set[str]) -> None:
+        self.images = images
         self.thumbnails = thumbnails
         self.blurred = blurred
         self.drawn = 0
-        keys = ("image_id", "source", "width", "height")
-        self.images = {row["image_id"]: row for row in dataset_facts.rows_of(tables, "images", keys, ids)}
-        detections = dataset_facts.rows_of(tables, "detections", ("image_id", "boxes"), ids)
-        self.persons = {row["image_id"]: row["boxes"] or [] for row in detections}
 
     def item(self, image_id: str, sub: str, *, group: str = "", mark: bool = False) -> Section | None:
         """One picture with its name; None without a thumbnail."""
@@ -33,19 +55,14 @@ class Pictures:
         if jpeg is None:
             return None
         self.drawn += 1
-        image = self.images.get(image_id)
-        name = dataset_facts.short_name(image["source"]) if image and image["source"] else image_id[:12]
+        name = self.images[image_id].name if image_id in self.images else image_id[:12]
         if image_id in self.blurred:
             jpeg, sub = contact_sheet.blurred(jpeg), f"blurred · {sub}" if sub else "blurred"
         return contact_sheet.sheet_item(jpeg, name, sub, group=group, mark=mark)
 
     def size(self, image_id: str) -> str:
-        """The upright size and the largest person's short side."""
-        image = self.images.get(image_id)
-        boxes = self.persons.get(image_id, [])
-        person = max((min(b[2] - b[0], b[3] - b[1]) for b in boxes), default=None)
-        parts = [f"{image['width']}×{image['height']}"] if image else []
-        return ", ".join(parts + ([f"person {person:.0f} px"] if person is not None else []))
+        """The upright size and the largest person's short side, where known."""
+        return self.images[image_id].size if image_id in self.images else ""
 
     def kept(self, ids: Sequence[str], total: int) -> list[Section]:
         """A sample of the dataset."""
@@ -116,14 +133,14 @@ def opening(facts: Facts) -> Section:
 
 def histograms(facts: Facts) -> list[Section]:
     """What was measured; those with a threshold first."""
-    ordered = sorted(facts["histograms"], key=lambda h: h["threshold"] is None)
+    ordered = sorted(facts["histograms"], key=lambda h: not h["thresholds"])
     return [
         {
             "type": "histogram",
             "title": h["title"],
             "edges": h["edges"],
             "counts": h["counts"],
-            "threshold": h["threshold"],
+            "threshold": h["thresholds"],
             "unit": h["unit"],
             "note": f"{number(h['beyond'])} more beyond the right end." if h["beyond"] else "",
         }
@@ -159,21 +176,29 @@ def balance(facts: Facts) -> list[Section]:
 
 def counts(facts: Facts) -> list[Section]:
     """Rejects, kinds of duplicate pairs, licences, origins, seconds: one bar chart each, where there is something."""
-    charts = (
-        ("Sources rejected, by reason", "sources", facts["rejects"], ""),
-        ("Pairs found alike, by kind", "pairs", facts["duplicates"]["pairs"], ""),
-        ("Licences of the dataset", "images", facts["licences"], "As the sources state them."),
-        ("Where the dataset comes from", "images", facts["origins"], "Hosts, archives or folders."),
-        ("Time per step", "seconds", {k: round(v, 2) for k, v in facts["seconds"].items()}, "Seconds."),
-    )
-    return [bars(title, name, values, note) for title, name, values, note in charts if values]
+    seconds = {step: round(value, 2) for step, value in facts["seconds"].items()}
+    return [
+        *bars("Sources rejected, by reason", "sources", facts["rejects"]),
+        *bars("Pairs found alike, by kind", "pairs", facts["duplicates"]["pairs"]),
+        *origins(facts),
+        *bars("Time per step", "seconds", seconds, "Seconds."),
+    ]
 
 
-def bars(title: str, name: str, values: Mapping[str, float], note: str) -> Section:
-    """A bar per key, the rest beyond LISTED summed up in one."""
+def origins(facts: Facts) -> list[Section]:
+    """Licences and sources of the dataset."""
+    return [
+        *bars("Licences of the dataset", "images", facts["licences"], "As the sources state them."),
+        *bars("Where the dataset comes from", "images", facts["origins"], "Hosts, archives or folders."),
+    ]
+
+
+def bars(title: str, name: str, values: Mapping[str, float], note: str = "") -> list[Section]:
+    """A bar per key, the rest beyond LISTED summed up in one; nothing for no values."""
     pairs = list(values.items())
     shown, rest = pairs[:LISTED], pairs[LISTED:]
     if rest:
         shown.append((f"{len(rest)} others", sum(value for _, value in rest)))
     series = [{"name": name, "values": [value for _, value in shown]}]
-    return {"type": "bars", "title": title, "labels": [key for key, _ in shown], "series": series, "note": note}
+    section = {"type": "bars", "title": title, "labels": [key for key, _ in shown], "series": series, "note": note}
+    return [section] if shown else []

@@ -80,8 +80,8 @@ def label_text(label: str, x: float, y: float, width: float) -> Markup:
     )
 
 
-def histogram(edges: Sequence[float], counts: Sequence[int], threshold: float | None, unit: str) -> Markup:
-    """Counts per bin over a value axis, with the threshold as a line when there is one.
+def histogram(edges: Sequence[float], counts: Sequence[int], thresholds: Sequence[float], unit: str) -> Markup:
+    """Counts per bin over a value axis, with each threshold as a line.
 
     Raises ValueError unless there is one edge more than counts, and edges ascend.
     """
@@ -89,7 +89,7 @@ def histogram(edges: Sequence[float], counts: Sequence[int], threshold: float | 
         raise ValueError(
             f"histogram: {len(counts)} counts need {len(counts) + 1} ascending finite edges, got {list(edges)}"
         )
-    reach = [*edges, *finite([threshold])]
+    reach = [*edges, *thresholds]
     height, left, base = 190, 44, 150
     x = Scale(min(reach), max(reach), left, WIDTH - 20)
     y = Scale(0.0, max([*counts, 1]) * 1.04, base, 22)
@@ -107,8 +107,7 @@ def histogram(edges: Sequence[float], counts: Sequence[int], threshold: float | 
                 f"{number(edges[index])} to {number(edges[index + 1])} {unit}: {number(count)}",
             )
         )
-    if threshold is not None:
-        parts.append(threshold_line(x(threshold), f"threshold {number(threshold)}", base))
+    parts += [threshold_line(x(value), f"threshold {number(value)}", base) for value in finite(thresholds)]
     return svg(WIDTH, height, parts)
 
 

@@ -15,20 +15,23 @@ from urllib.parse import urlsplit
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
+
+from curation.stages.measures import floats, largest_person_px
 
 Tables = Mapping[str, pa.Table]
+Metrics = Mapping[str, Mapping[str, Any]]  # by step
 Row = dict[str, Any]
 
 DECIDING = (("filter", "filtered"), ("dedup", "deduped"), ("balance", "selection"))  # step, its table of decisions
 STEPS = ("ingest", "detect", "score", "filter", "dedup", "cluster", "balance", "export")
-MATCHED = 32  # dropped rows looked at to find the column that their reason was decided on
 
-# Column of `measurements`: heading, unit.
+# Column of `measurements`, named as the rules of filter name theirs: heading, unit.
 MEASURES: dict[str, tuple[str, str]] = {
-    "image_side_px": ("Short side of the image", "px"),
-    "person_side_px": ("Short side of the largest person", "px"),
+    "person_px": ("Short side of the largest person", "px"),
+    "person_score": ("Best person score", ""),
     "persons": ("Persons per image", "persons"),
+    "image_px": ("Short side of the image", "px"),
+    "aspect": ("Aspect", "long side / short side"),
     "sharpness": ("Sharpness", ""),
     "exposure": ("Exposure", "mean luminance, 0 to 1"),
     "contrast": ("Contrast", ""),
@@ -70,7 +73,7 @@ def final_ids(tables: Tables) -> list[str]:
     return column(tables, "images", "image_id")
 
 
-def funnel(metrics: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+def funnel(metrics: Metrics) -> list[Row]:
     """Rows in, kept and dropped by reason of each step that counted them."""
     return [
         {"name": step, "rows_in": m["rows_in"], "kept": m["kept"], "dropped": dict(m["dropped"])}
@@ -109,60 +112,42 @@ def duplicate_groups(tables: Tables) -> list[list[Row]]:
     return sorted(many, key=lambda rows: (-len(rows), rows[0]["group_id"] or ""))
 
 
-def measurements(tables: Tables) -> dict[str, dict[str, float]]:
-    """Values by measure and image; an image that was not measured is absent."""
-    found: dict[str, dict[str, float]] = {}
+def measurements(tables: Tables, min_person_score: float) -> dict[str, list[float]]:
+    """Values by measure, of the images in which it was measured. Persons are boxes of at least the given score."""
+    found: dict[str, list[float]] = {}
     if "images" in tables:
-        images = tables["images"]
-        short = np.minimum(images["width"].to_numpy(), images["height"].to_numpy())
-        found["image_side_px"] = dict(zip(images["image_id"].to_pylist(), short.tolist(), strict=True))
+        sides = np.stack([floats(tables["images"][name]) for name in ("width", "height")])
+        found["image_px"] = sides.min(axis=0).tolist()
+        found["aspect"] = (sides.max(axis=0) / np.maximum(sides.min(axis=0), 1)).tolist()
     if "detections" in tables:
-        ids, sides, counts = person_sides(tables["detections"])
-        found["persons"] = dict(zip(ids, counts, strict=True))
-        found["person_side_px"] = {i: s for i, s, n in zip(ids, sides, counts, strict=True) if n}
+        sizes = largest_person_px(tables["detections"], min_person_score)
+        found["person_px"] = sizes[sizes > 0].tolist()
+        scores = [row or [] for row in tables["detections"]["box_scores"].to_pylist()]
+        found["persons"] = [float(sum(s >= min_person_score for s in row)) for row in scores]
+        found["person_score"] = [max(row) for row in scores if row]
     if "scores" in tables:
-        ids = tables["scores"]["image_id"].to_pylist()
-        for name in MEASURES:
-            if name in tables["scores"].column_names:
-                values = zip(ids, tables["scores"][name].to_pylist(), strict=True)
-                found[name] = {i: float(v) for i, v in values if v is not None}
+        for name in set(MEASURES) & set(tables["scores"].column_names):
+            found[name] = [float(v) for v in tables["scores"][name].to_pylist() if v is not None]
     return {name: found[name] for name in MEASURES if found.get(name)}
 
 
-def person_sides(detections: pa.Table) -> tuple[list[str], list[float], list[int]]:
-    """Per image: its id, the short side of its largest person box in px (0 without one), its number of boxes."""
-    lists = detections["boxes"].combine_chunks()
-    boxes: NDArray[np.float32] = lists.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, 4)
-    owner = pc.list_parent_indices(lists).to_numpy()
-    sides = np.zeros(len(detections), np.float32)
-    np.maximum.at(sides, owner, np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]))
-    counts = np.bincount(owner, minlength=len(detections))
-    return detections["image_id"].to_pylist(), sides.tolist(), counts.tolist()
-
-
-def thresholds(tables: Tables, measured: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The threshold that filter held each measure against, as far as it dropped anything by it.
-
-    A decision records value and threshold but no column: the column is the one whose measurements are those values.
-    """
-    by_reason: dict[str, list[Row]] = {}
-    for row in rows_of(tables, "filtered", ("image_id", "keep", "reason", "value", "threshold")):
-        if not row["keep"] and row["value"] is not None and row["threshold"] is not None:
-            by_reason.setdefault(row["reason"], []).append(row)
-    found: dict[str, float] = {}
-    for rows in by_reason.values():
-        some = rows[:MATCHED]
-        for name, values in measured.items():
-            if all(np.isclose(values.get(r["image_id"], np.nan), r["value"], rtol=1e-4, atol=1e-6) for r in some):
-                found.setdefault(name, float(some[0]["threshold"]))
-                break
+def thresholds(metrics: Metrics) -> dict[str, list[float]]:
+    """The bounds that filter held each column against, as its metrics state them."""
+    found: dict[str, list[float]] = {}
+    for rule in metrics.get("filter", {}).get("rules", []):
+        found.setdefault(rule["column"], []).append(float(rule["bound"]))
     return found
 
 
-def histogram(values: Iterable[float], bins: int, threshold: float | None) -> tuple[list[float], list[int], int]:
+def min_person_score(metrics: Metrics) -> float:
+    """The score from which filter counted a box as a person; 0 when it does not say."""
+    return min(thresholds(metrics).get("person_score", [0.0]))
+
+
+def histogram(values: Iterable[float], bins: int, bounds: Sequence[float]) -> tuple[list[float], list[int], int]:
     """Edges, counts and how many values lie above the last edge.
 
-    The axis ends at the 99.5th percentile where a long tail would flatten the rest, but never short of the threshold.
+    The axis ends at the 99.5th percentile where a long tail would flatten the rest, but never short of a bound.
     Few whole numbers get a bin each.
     """
     data = np.asarray([v for v in values if np.isfinite(v)], dtype=np.float64)
@@ -170,7 +155,7 @@ def histogram(values: Iterable[float], bins: int, threshold: float | None) -> tu
     if high - low < bins and np.array_equal(data, np.rint(data)):
         edges = np.arange(low - 0.5, high + 1.0)
         return edges.tolist(), np.histogram(data, edges)[0].tolist(), 0
-    tail = max(float(np.quantile(data, 0.995)), threshold if threshold is not None else low)
+    tail = max(float(np.quantile(data, 0.995)), *bounds, low)
     if high - low > 2 * (tail - low) > 0:
         high = tail
     if high <= low:

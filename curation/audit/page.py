@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from curation.audit import charts
-from curation.audit.axes import byte_size, duration, number, short_number
+from curation.audit.axes import byte_size, duration, finite, number, short_number
 from curation.audit.charts import Series
 
 if TYPE_CHECKING:
@@ -106,9 +106,11 @@ def bars_body(section: Section) -> tuple[Markup, str]:
 
 
 def histogram_body(section: Section) -> tuple[Markup, str]:
-    """A histogram; what lies on which side of the threshold is the section's note to say."""
+    """A histogram; `threshold` is a number, a list of them or null, and its meaning the note's to say."""
+    given = section.get("threshold")
+    thresholds = given if isinstance(given, list | tuple) else [given]
     unit = str(section.get("unit") or "")
-    return charts.histogram(section["edges"], section["counts"], section.get("threshold"), unit), ""
+    return charts.histogram(section["edges"], section["counts"], finite(thresholds), unit), ""
 
 
 def lines_body(section: Section) -> tuple[Markup, str]:

@@ -12,12 +12,10 @@ from markupsafe import Markup
 
 from curation.audit import card_sections, dataset_facts
 from curation.audit.axes import number
-from curation.audit.dataset_facts import Row, Tables
+from curation.audit.dataset_facts import Metrics, Row, Tables
 from curation.audit.page import render_fragment, render_page
 from curation.config import Config, recipe
 from curation.stages.result import StageResult
-
-Metrics = Mapping[str, Mapping[str, Any]]
 
 
 class CardConfig(Config):
@@ -31,7 +29,7 @@ class CardConfig(Config):
     group_pictures: int = recipe(7, "pictures per group of duplicates, as a count", ge=2, le=50)
     bins: int = recipe(32, "bins of a histogram, as a count", ge=4, le=200)
     blur_reasons: tuple[str, ...] = recipe(
-        ("nsfw", "denylisted"), "beginnings of the reasons whose pictures are blurred, as text"
+        ("unsafe", "nsfw", "denylisted"), "beginnings of the reasons whose pictures are blurred, as text"
     )
     blur_nsfw: float = recipe(0.5, "NSFW score above which a picture is blurred wherever it stands, 0..1", ge=0, le=1)
     seed: int = recipe(0, "seed of the samples, as an integer")
@@ -75,32 +73,36 @@ def wanted_thumbnails(tables: Tables, config: CardConfig) -> list[str]:
 
 
 def run(tables: Tables, metrics: Metrics, thumbnails: Mapping[str, bytes], config: CardConfig) -> StageResult:
-    """The card of a dataset: files card.html and card.json, and the same as a fragment.
+    """The card of a dataset: files card.html and card.json, and a fragment for the report.
+
+    The fragment leaves out funnel, histograms, balance and times: a report shows those from the steps that made them.
 
     `tables` by name as in curation.tables, `images` without bytes; `metrics` by step; `thumbnails` JPEG by image_id. A
     picture without a thumbnail is left out of its sheet and counted in the sheet's note.
     """
     shown = samples(tables, config)
     facts = collect(tables, metrics, config)
-    pictures = card_sections.Pictures(tables, thumbnails, shown.ids(), to_blur(tables, config))
-    sections = [
-        card_sections.opening(facts),
-        {"type": "funnel", "title": "From the pool to the dataset", "steps": facts["funnel"]},
+    chosen = card_sections.describe(tables, shown.ids(), dataset_facts.min_person_score(metrics))
+    pictures = card_sections.Pictures(chosen, thumbnails, to_blur(tables, config))
+    own = [  # what no other step's fragment shows
         *pictures.kept(shown.kept, facts["images"]),
-        *card_sections.histograms(facts),
         *pictures.dropped(shown.dropped, decisions_of(tables, shown.ids()), facts),
         *pictures.groups(shown.groups, shown.group_sizes),
-        *card_sections.balance(facts),
-        *card_sections.counts(facts),
     ]
-    fragment = {"title": config.title, "sections": sections}
-    body = Markup(render_fragment(fragment, title=False))
+    funnel = {"type": "funnel", "title": "From the pool to the dataset", "steps": facts["funnel"]}
+    measured = [*card_sections.histograms(facts), *card_sections.balance(facts)]
+    opening = card_sections.opening(facts)
+    page = [opening, funnel, *own, *measured, *card_sections.counts(facts)]
+    body = Markup(render_fragment({"sections": page}))
     subtitle = f"{number(facts['images'])} images from {number(facts['sources'])} sources"
     record = {**facts, "samples": {"kept": shown.kept, "dropped": nested(shown.dropped)}}
     return StageResult(
         tables={},
         metrics={"rows_in": facts["images"], "kept": facts["images"], "dropped": {}, "pictures": pictures.drawn},
-        fragment=fragment,
+        fragment={
+            "title": config.title,
+            "sections": [opening, *own, *card_sections.origins(facts)],
+        },
         files={
             "card.html": render_page(config.title, body, subtitle=subtitle).encode(),
             "card.json": (json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode(),
@@ -111,8 +113,8 @@ def run(tables: Tables, metrics: Metrics, thumbnails: Mapping[str, bytes], confi
 def collect(tables: Tables, metrics: Metrics, config: CardConfig) -> dict[str, Any]:
     """Everything the card says, as JSON-able facts."""
     final = dataset_facts.final_ids(tables)
-    measured = dataset_facts.measurements(tables)
-    limits = dataset_facts.thresholds(tables, measured)
+    limits = dataset_facts.thresholds(metrics)
+    measured = dataset_facts.measurements(tables, dataset_facts.min_person_score(metrics))
     groups = dataset_facts.duplicate_groups(tables)
     return {
         "title": config.title,
@@ -121,7 +123,7 @@ def collect(tables: Tables, metrics: Metrics, config: CardConfig) -> dict[str, A
         "funnel": dataset_facts.funnel(metrics),
         "rejects": tally(dataset_facts.column(tables, "rejects", "reason")),
         "dropped": nested({key: len(ids) for key, ids in dataset_facts.drops(tables).items()}),
-        "histograms": [histogram_fact(name, values, limits.get(name), config) for name, values in measured.items()],
+        "histograms": [histogram_fact(name, values, limits.get(name, []), config) for name, values in measured.items()],
         "duplicates": {
             "groups": len(groups),
             "largest": len(groups[0]) if groups else 0,
@@ -134,11 +136,11 @@ def collect(tables: Tables, metrics: Metrics, config: CardConfig) -> dict[str, A
     }
 
 
-def histogram_fact(name: str, values: Mapping[str, float], limit: float | None, config: CardConfig) -> dict[str, Any]:
-    """One measured column: edges, counts, threshold."""
+def histogram_fact(name: str, values: list[float], bounds: list[float], config: CardConfig) -> dict[str, Any]:
+    """One measured column: edges, counts, thresholds."""
     title, unit = dataset_facts.MEASURES[name]
-    edges, counts, beyond = dataset_facts.histogram(values.values(), config.bins, limit)
-    found = {"column": name, "title": title, "unit": unit, "edges": edges, "counts": counts, "threshold": limit}
+    edges, counts, beyond = dataset_facts.histogram(values, config.bins, bounds)
+    found = {"column": name, "title": title, "unit": unit, "edges": edges, "counts": counts, "thresholds": bounds}
     return {**found, "measured": len(values), "beyond": beyond}
 
 

@@ -77,7 +77,7 @@ def test_what_was_before_is_drawn_muted() -> None:
 
 
 def test_the_threshold_stands_at_its_value_among_the_bins() -> None:
-    svg = str(charts.histogram([0, 10, 20, 30], [1, 4, 2], 25.0, "px"))
+    svg = str(charts.histogram([0, 10, 20, 30], [1, 4, 2], [25.0], "px"))
     bins = rects(svg)
     line = re.search(r'<line class="threshold" x1="([\d.]+)"', svg)
     assert line is not None
@@ -89,7 +89,7 @@ def test_the_threshold_stands_at_its_value_among_the_bins() -> None:
 
 
 def test_a_threshold_outside_the_bins_is_still_on_the_page() -> None:
-    svg = str(charts.histogram([0, 1], [3], 4.0, ""))
+    svg = str(charts.histogram([0, 1], [3], [4.0], ""))
     line = re.search(r'<line class="threshold" x1="([\d.]+)"', svg)
     assert line is not None and float(line[1]) <= charts.WIDTH
 
