@@ -27,7 +27,7 @@ class StepSummary:
 
     name: str  # as in the table of steps; a task's steps may add it: "finetune pose"
     manifest: Manifest
-    reused: bool  # True when an artifact of an earlier run was taken as it is
+    reused: bool | None  # True when an artifact of an earlier run was taken as it is; None when that is not known
     fragment: Fragment | None = None
 
     @property
@@ -75,7 +75,7 @@ class Measure:
 class ReportInput:
     """All that the page says. `manifests` are those drawn as lineage; the steps' own when it is empty."""
 
-    preset: str
+    preset: str  # empty when it is not known; so are profile and pool
     profile: str
     date: str  # ISO 8601
     steps: Sequence[StepSummary]
@@ -171,9 +171,11 @@ def tiles(report: ReportInput) -> list[tuple[str, str, str]]:
     if kept:
         found.append(("pictures kept", number(kept[0].metrics.get("kept")), f"after {kept[0].name}"))
     ran = [step for step in report.steps if not step.reused]
-    found.append(("steps", number(len(report.steps)), f"{len(ran)} ran, {len(report.steps) - len(ran)} reused"))
+    known = all(step.reused is not None for step in report.steps)
+    told = f"{len(ran)} ran, {len(report.steps) - len(ran)} reused" if known else "led to this page"
+    found.append(("steps", number(len(report.steps)), told))
     seconds = sum(step.seconds for step in ran) if report.seconds is None else report.seconds
-    found.append(("run time", duration(seconds), "this run"))
+    found.append(("time", duration(seconds), "this run" if known else "of all steps together"))
     return found
 
 

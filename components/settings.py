@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -71,9 +71,9 @@ class Settings:
         except ValidationError as error:
             raise SettingsError(_explain(step, error)) from error
 
-    def check(self) -> None:
-        """Raises SettingsError when any step's configuration is wrong, before any work is done."""
-        for step in STEPS.values():
+    def check(self, steps: Iterable[Step]) -> None:
+        """Raises SettingsError when the configuration of any of the steps is wrong, before any work is done."""
+        for step in steps:
             self.config(step)
 
 

@@ -24,7 +24,7 @@ console = Console(highlight=False)
 def run_pipeline(pool: str | None, root: str, settings: Settings, *, only: str | None, dry_run: bool) -> None:
     """Run a pipeline here and print where the report is. Raises ValueError for what the user can mend."""
     store = _checked_store(root)
-    settings.check()
+    settings.check(pipeline_steps(only))
     listing = None if only == "training" else _listing(pool or _sample_pool(settings.preset), settings)
     planned = plan(pipeline_steps(only), settings, store, source=listing.digest if listing else None)
     if dry_run:

@@ -77,7 +77,7 @@ def png_bomb(width: int = 50_000, height: int = 50_000) -> bytes:
 
 def animation(frames: list[Image.Image]) -> bytes:
     """An animated GIF."""
-    small = [frame.resize((320, 320)).convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames]
+    small = [frame.resize((320, 320)).quantize(128, method=Image.Quantize.FASTOCTREE) for frame in frames]
     buffer = io.BytesIO()
     small[0].save(buffer, "GIF", save_all=True, append_images=small[1:], duration=120, loop=0)
     return buffer.getvalue()

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import random
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 import PIL
 from PIL import Image, ImageEnhance, ImageOps
@@ -22,7 +22,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from pipelines import sample_drawing as drawing
 from pipelines.sample_sources import FRAMINGS, WITHOUT_PEOPLE, Framing, find_pictures
 
-Size = Literal["demo", "micro"]
+SIZES = ("demo", "micro")
 File = tuple[str, bytes]  # path inside the pool, content
 
 _RECIPE = 1  # raised when the pool's content changes
@@ -36,12 +36,14 @@ _WORDS = (
 _MICRO_FRAMINGS = (0, 7, 9, 14, 18, 23, 30, 4)
 
 
-def build_sample_pool(directory: Path, *, seed: int = 0, size: Size = "demo") -> Path:
+def build_sample_pool(directory: Path, *, seed: int = 0, size: str = "demo") -> Path:
     """Fills `directory` with the sample pool and returns it; does nothing when it holds this very pool already.
 
-    `demo` is about 120 files, `micro` a dozen. Raises ValueError when the folder holds anything else, or when no
-    package with photographs is installed.
+    `demo` is about 120 files, `micro` a dozen. Raises ValueError when the folder holds anything else, when no
+    package with photographs is installed, or for an unknown size.
     """
+    if size not in SIZES:
+        raise ValueError(f"unknown size of sample pool {size!r}; give one of {', '.join(SIZES)}")
     pictures = find_pictures()
     if not {framing.picture for framing in FRAMINGS} & pictures.keys():
         raise ValueError(
@@ -63,7 +65,7 @@ def build_sample_pool(directory: Path, *, seed: int = 0, size: Size = "demo") ->
     return directory
 
 
-def _key(pictures: dict[str, Path], seed: int, size: Size) -> str:
+def _key(pictures: dict[str, Path], seed: int, size: str) -> str:
     parts = [_RECIPE, PIL.__version__, seed, size, *((name, path.stat().st_size) for name, path in pictures.items())]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -92,7 +94,7 @@ def _clear(directory: Path, marker: Path) -> None:
         (directory / name).unlink()
 
 
-def _files(pictures: dict[str, Path], seed: int, size: Size) -> Iterator[File]:
+def _files(pictures: dict[str, Path], seed: int, size: str) -> Iterator[File]:
     framings = [framing for framing in FRAMINGS if framing.picture in pictures]
     if size == "micro":
         chosen = [FRAMINGS[i] for i in _MICRO_FRAMINGS if FRAMINGS[i].picture in pictures]
@@ -132,9 +134,7 @@ def _people(pictures: dict[str, Path], framings: list[Framing], seed: int) -> It
 def _person(pictures: dict[str, Path], framing: Framing, index: int, seed: int, take: int) -> File:
     rng = random.Random(f"{seed}/{index}/{take}")
     picture = _source(pictures[framing.picture])
-    if take:
-        picture, framing = _tilted(picture, framing, rng)
-    crop = picture.crop(framing.crop)
+    crop = _tilted(picture, framing.crop, rng) if take else picture.crop(framing.crop)
     crop = ImageOps.scale(crop, _TARGET_SIDE_PX / min(crop.size), Image.Resampling.LANCZOS)
     crop = ImageOps.mirror(crop) if take else crop
     look = _LOOKS[(index * 3 + take * 5) % len(_LOOKS)] if take or index % 3 == 2 else _as_it_is
@@ -142,16 +142,17 @@ def _person(pictures: dict[str, Path], framing: Framing, index: int, seed: int, 
     return name, _jpeg(look(crop, rng), rng.choice([82, 88, 92]))
 
 
-def _tilted(picture: Image.Image, framing: Framing, rng: random.Random) -> tuple[Image.Image, Framing]:
-    """The picture turned a few degrees around the crop, and the crop shifted and tightened a little."""
-    x0, y0, x1, y1 = framing.crop
-    angle_deg = rng.uniform(3, 8) * rng.choice((-1, 1))
-    turned = picture.rotate(angle_deg, Image.Resampling.BICUBIC, center=((x0 + x1) / 2, y1))
+def _tilted(picture: Image.Image, crop: tuple[int, int, int, int], rng: random.Random) -> Image.Image:
+    """The crop shifted and tightened a little, and the picture turned a few degrees around its lower edge."""
+    x0, y0, x1, y1 = crop
+    angle = math.radians(rng.uniform(3, 8) * rng.choice((-1, 1)))
     inset = rng.uniform(0.06, 0.14)
     dx, dy = (x1 - x0) * inset, (y1 - y0) * inset
-    left, top = rng.uniform(0.3, 1.2) * dx, rng.uniform(0.2, 0.9) * dy
-    box = (round(x0 + left), round(y0 + top), round(x1 - 2 * dx + left), round(y1 - 2 * dy + top))
-    return turned, Framing(framing.picture, framing.person, box)
+    left, top = x0 + rng.uniform(0.3, 1.2) * dx, y0 + rng.uniform(0.2, 0.9) * dy
+    size = (round(x1 - x0 - 2 * dx), round(y1 - y0 - 2 * dy))
+    cx, cy, cos, sin = (x0 + x1) / 2, y1, math.cos(angle), math.sin(angle)
+    where = (cos, -sin, cx + cos * (left - cx) - sin * (top - cy), sin, cos, cy + sin * (left - cx) + cos * (top - cy))
+    return picture.transform(size, Image.Transform.AFFINE, where, Image.Resampling.BICUBIC)
 
 
 def _as_it_is(photo: Image.Image, rng: random.Random) -> Image.Image:
@@ -207,18 +208,18 @@ def _things(pictures: dict[str, Path]) -> Iterator[File]:
 
 def _copies(people: list[File], pictures: dict[str, Path]) -> Iterator[File]:
     """What circulates: exact copies, re-encodings, resizes, borders, crops, flips, brightness."""
-    photos = people[: len(people) // 2]
-    for i, (_, content) in enumerate(photos[::6]):
+    photos = [content for _, content in people[: len(people) // 2]]
+    for i, content in enumerate(photos[::6]):
         yield f"reposts/exact_{i}.jpg", content
-    photo = [_open(content) for _, content in photos]
-    yield "reposts/low_quality.jpg", _jpeg(photo[0], 35)
-    yield "reposts/half.png", _png(ImageOps.scale(photo[1], 0.5))
-    yield "reposts/reencoded.webp", _webp(photo[7 % len(photo)], 60)
-    yield "reposts/border.jpg", _jpeg(ImageOps.expand(photo[7 % len(photo)], 40, "white"), 88)
-    yield "reposts/cropped.jpg", _jpeg(ImageOps.crop(photo[0], 24), 88)
-    yield "reposts/flipped.jpg", _jpeg(ImageOps.mirror(photo[1]), 88)
-    yield "reposts/brighter.jpg", _jpeg(ImageEnhance.Brightness(photo[2 % len(photo)]).enhance(1.2), 88)
-    scene = _source(pictures["china"]) if "china" in pictures else photo[-1]
+    first, second, third, eighth = (_open(photos[i % len(photos)]) for i in (0, 1, 2, 7))
+    yield "reposts/low_quality.jpg", _jpeg(first, 35)
+    yield "reposts/half.png", _png(ImageOps.scale(second, 0.5))
+    yield "reposts/reencoded.webp", _webp(eighth, 60)
+    yield "reposts/border.jpg", _jpeg(ImageOps.expand(eighth, 40, "white"), 88)
+    yield "reposts/cropped.jpg", _jpeg(ImageOps.crop(first, 24), 88)
+    yield "reposts/flipped.jpg", _jpeg(ImageOps.mirror(second), 88)
+    yield "reposts/brighter.jpg", _jpeg(ImageEnhance.Brightness(third).enhance(1.2), 88)
+    scene = _source(pictures["china"]) if "china" in pictures else _open(photos[-1])
     yield "reposts/scene_small.jpg", _jpeg(ImageOps.scale(scene, 0.6), 70)
 
 
@@ -238,18 +239,21 @@ def _drawn(people: list[File], seed: int) -> Iterator[File]:
 def _formats(people: list[File]) -> Iterator[File]:
     """Whole pictures in forms that trip decoders: EXIF rotations, CMYK, palettes, 16 bits, wrong extensions."""
     takes = [content for _, content in people[len(people) // 2 :]]
-    photo = [ImageOps.crop(_open(content), 30) for content in takes]
+
+    def photo(index: int) -> Image.Image:
+        return ImageOps.crop(_open(takes[index % len(takes)]), 30)
+
     turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
     for i, (orientation, turn) in enumerate(turns.items()):
         exif = Image.Exif()
         exif[274] = orientation
-        yield f"formats/exif_{orientation}.jpg", _jpeg(photo[i * 5 % len(photo)].transpose(turn), 88, exif=exif)
-    yield "formats/cmyk.jpg", _jpeg(photo[-1].convert("CMYK"), 88)
-    yield "formats/palette.png", _png(photo[-2].quantize(256))
-    yield "formats/sixteen_bit.png", _png(_sixteen_bit(photo[-3]))
-    yield "formats/progressive.jpg", _jpeg(photo[-4], 85, progressive=True)
-    yield "formats/png_named.jpg", _png(photo[-5])
-    yield "formats/webp_named.png", _webp(photo[-6], 85)
+        yield f"formats/exif_{orientation}.jpg", _jpeg(photo(i * 5).transpose(turn), 88, exif=exif)
+    yield "formats/cmyk.jpg", _jpeg(photo(-1).convert("CMYK"), 88)
+    yield "formats/palette.png", _png(photo(-2).quantize(256, method=Image.Quantize.FASTOCTREE))
+    yield "formats/sixteen_bit.png", _png(_sixteen_bit(photo(-3)))
+    yield "formats/progressive.jpg", _jpeg(photo(-4), 85, progressive=True)
+    yield "formats/png_named.jpg", _png(photo(-5))
+    yield "formats/webp_named.png", _webp(photo(-6), 85)
 
 
 def _broken(people: list[File], seed: int) -> Iterator[File]:
