@@ -23,6 +23,7 @@ _FORBIDDEN = tuple(
         "fec0::/10",  # site-local, retired
         "100.64.0.0/10",  # shared address space; Alibaba's metadata service
         "168.63.129.16/32",  # Azure's platform service
+        "192.0.0.0/24",  # protocol assignments; Oracle's metadata service
         "192.88.99.0/24",  # 6to4 relays
     )
 )

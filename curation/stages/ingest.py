@@ -72,9 +72,7 @@ class IngestConfig(Config):
                 f"min_side_px={self.min_side_px} leaves no image within max_pixels={self.max_pixels}; lower min_side_px"
             )
         if self.hash_path != phash.CANONICAL_PATH:
-            raise ValueError(
-                f"hash_path={self.hash_path!r} is not what this version computes: {phash.CANONICAL_PATH!r}"
-            )
+            raise ValueError(f"hash_path={self.hash_path!r}: this version makes {phash.CANONICAL_PATH!r}; leave it out")
         return self
 
     def policy(self) -> FetchPolicy:
