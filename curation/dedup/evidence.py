@@ -128,13 +128,18 @@ def find_edges(pictures: Pictures, hashes: HashPairs, bounds: Bounds, thumbnails
 
 
 def _by_hash(unit: NDArray[np.float32], hashes: HashPairs, bounds: Bounds) -> tuple[list[_Part], list[Ints]]:
-    """(edges, suspected pairs): close hashes merge, less close ones when the descriptor agrees."""
+    """(edges, suspected pairs): close hashes merge, less close ones and mirrored ones when the descriptor agrees.
+
+    Flips are rare among copies, so of close mirror hashes a larger part is chance: two forks on two tables.
+    """
     certain, suspected = [], []
     found = ((0, hashes.near, hashes.near_distance), (1, hashes.mirrored, hashes.mirrored_distance))
     for kind, pairs, distance in found:
         cosine = pair_cosines(unit, pairs[:, 0], pairs[:, 1])
         within = distance <= bounds.hash_candidate_radius
-        merged = (distance <= bounds.hash_radius) | (within & (cosine >= bounds.hash_confirm_cosine))
+        merged = within & (cosine >= bounds.hash_confirm_cosine)
+        if kind == 0:
+            merged |= distance <= bounds.hash_radius
         certain.append(_Part(pairs[merged], kind, distance[merged].astype(np.float64)))
         suspected.append(pairs[within & ~merged])
     return certain, suspected
