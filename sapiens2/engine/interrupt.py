@@ -19,16 +19,13 @@ class Interrupted(Exception):
         )
         self.step = step
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Carried from a worker process to its caller by pickle, with the message kept.
-        return (_revive, (str(self), self.step))
-
-
-def _revive(message: str, step: int) -> Interrupted:
-    error = Interrupted.__new__(Interrupted)
-    Exception.__init__(error, message)
-    error.step = step
-    return error
+    @classmethod
+    def told(cls, message: str, step: int) -> Interrupted:
+        """The same interruption, reported by another process."""
+        error = cls.__new__(cls)
+        Exception.__init__(error, message)
+        error.step = step
+        return error
 
 
 class StopRequest:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from torch import nn
 
 from sapiens2.engine import checkpoint, storage
 from sapiens2.engine.config import EngineConfig, recipe_of
+from sapiens2.engine.control import PLAIN, Control
 from sapiens2.engine.feeder import Feeder
 from sapiens2.engine.history import History, Row, Window
 from sapiens2.engine.interrupt import Interrupted, StopRequest
@@ -67,21 +68,21 @@ def train(
     title: str = "train",
     images_per_step: int = 0,
     recipe: dict[str, Any] | None = None,
-    stop: Callable[[], bool] | None = None,
+    control: Control = PLAIN,
 ) -> TrainSummary:
     """Train `objective` on `source`, continuing from the newest verified state under `state` if there is one.
 
     Writes `<state>/step_<n>/` while it runs and `<out>/{history.jsonl, model.safetensors}`; both are local paths or
-    s3:// URIs. `recipe` is what a saved state must have been written with (default: the engine's own recipe); `stop` is
-    asked between steps. Raises Interrupted (state saved) when asked to stop or signalled, Diverged when gradients stay
-    non-finite, ValueError if the saved state belongs to another recipe or model.
+    s3:// URIs. `recipe` is what a saved state must have been written with (default: the engine's own recipe). Raises
+    Interrupted (state saved) when asked to stop or signalled, Diverged when gradients stay non-finite, ValueError if
+    the saved state belongs to another recipe or model.
     """
     world = join_world(config)
-    with cpu_threads(config), _quiet_gc(), _own_randomness(world), StopRequest(stop) as asked:
+    with cpu_threads(config), _quiet_gc(), _own_randomness(world), StopRequest(control.stop) as asked:
         wanted = recipe_of(config) if recipe is None else recipe
         run = _Run(parallelize(objective, world), config, world, out, state, title, images_per_step, wanted)
         run.resume()
-        run.advance(source, asked)
+        run.advance(source, asked, control)
         return run.finish()
 
 
@@ -137,7 +138,7 @@ class _Run:
                 "continue with the same recipe, or give another state folder"
             )
 
-    def advance(self, source: BatchSource, asked: StopRequest) -> None:
+    def advance(self, source: BatchSource, asked: StopRequest, control: Control) -> None:
         """Train from where the run stands to the last step."""
         config, steps = self.config, self.config.steps
         feeder = Feeder(
@@ -148,7 +149,8 @@ class _Run:
             first=self.done,
             last=steps,
         )
-        with feeder, Reporter(self.title, steps, self.done, shows=self.world.leads) as reporter:
+        shows = control.shows and self.world.leads
+        with feeder, Reporter(self.title, steps, self.done, shows=shows, listener=control.on_row) as reporter:
             self.objective.train()
             while self.done < steps:
                 torch.manual_seed(_step_seed(config.seed, self.done, self.world.rank))
@@ -181,7 +183,8 @@ class _Run:
         self.waited_s = feeder.waited_s
         self.window = Window(self.world.device)
         self.history.append(row)
-        reporter.row(row)
+        if self.world.leads:
+            reporter.row(row)
         gc.collect(1)
         self._check_finite()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
@@ -13,12 +14,21 @@ from sapiens2.engine.history import Row
 
 
 class Reporter:
-    """Shows steps and losses on rank 0; other ranks pass `shows=False`."""
+    """Shows steps and losses if `shows`, and passes each row on to `listener`."""
 
-    def __init__(self, title: str, steps: int, done: int, *, shows: bool, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        title: str,
+        steps: int,
+        done: int,
+        *,
+        shows: bool,
+        listener: Callable[[Row], None] | None = None,
+        stream: TextIO | None = None,
+    ) -> None:
         self._title, self._steps, self._stream = title, steps, stream or sys.stderr
         self._live: Progress | None = None
-        self._shows = shows
+        self._shows, self._listener = shows, listener
         if shows and self._stream.isatty():
             self._live = Progress(
                 TextColumn("{task.description}"),
@@ -48,6 +58,8 @@ class Reporter:
 
     def row(self, row: Row) -> None:
         """A row of history was read."""
+        if self._listener is not None:
+            self._listener(row)
         if self._live:
             self._live.update(self._task, losses=describe(row))
         elif self._shows:

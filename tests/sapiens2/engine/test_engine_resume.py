@@ -13,6 +13,7 @@ from toy_process import Toy
 from toy_run import ToyObjective, ToySource, toy_config
 
 from sapiens2.engine import checkpoint
+from sapiens2.engine.control import Control
 from sapiens2.engine.interrupt import Interrupted
 from sapiens2.engine.loop import TrainSummary, train
 
@@ -22,7 +23,7 @@ def run(folder: Path, stop_after: int | None = None, **changes: object) -> Train
     stop = None if stop_after is None else lambda: next(done) >= stop_after
     config = toy_config(**changes)
     out, state = str(folder / "out"), str(folder / "state")
-    return train(objective, ToySource(), config, out=out, state=state, stop=stop)
+    return train(objective, ToySource(), config, out=out, state=state, control=Control(stop=stop))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from safetensors.torch import load as load_tensors
 from toy_run import ToyObjective, ToySource, toy_config
 
 from sapiens2.engine import checkpoint, storage
+from sapiens2.engine.control import Control
 from sapiens2.engine.interrupt import Interrupted
 from sapiens2.engine.loop import train
 
@@ -73,7 +74,14 @@ def test_training_on_s3_stops_and_continues_as_on_disk(bucket: str, tmp_path: ob
     plain = train(ToyObjective(), ToySource(), config, out=f"{here}/out", state=f"{here}/state")
     asked = iter([False] * 4 + [True])
     with pytest.raises(Interrupted):
-        train(ToyObjective(), ToySource(), config, out=f"{there}/out", state=f"{there}/state", stop=lambda: next(asked))
+        train(
+            ToyObjective(),
+            ToySource(),
+            config,
+            out=f"{there}/out",
+            state=f"{there}/state",
+            control=Control(stop=lambda: next(asked)),
+        )
     assert [saved.step for saved in checkpoint.saved_states(f"{there}/state")] == [5, 3]
     resumed = train(ToyObjective(), ToySource(), config, out=f"{there}/out", state=f"{there}/state")
     assert resumed.resumed_from == 5

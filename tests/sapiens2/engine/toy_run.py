@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sapiens2.engine import checkpoint
 from sapiens2.engine.config import EngineConfig
+from sapiens2.engine.control import Control
 from sapiens2.engine.interrupt import Interrupted
 from sapiens2.engine.loop import TrainSummary, train
 
@@ -115,7 +116,9 @@ def main() -> None:
 
     def run(out: str, state: str, stop: Callable[[], bool] | None = None) -> TrainSummary:
         objective, source = ToyObjective(dropout=arguments.dropout), ToySource(slow_s=arguments.slow)
-        return train(objective, source, toy_config(keep_checkpoints=9), out=out, state=state, stop=stop)
+        return train(
+            objective, source, toy_config(keep_checkpoints=9), out=out, state=state, control=Control(stop=stop)
+        )
 
     undisturbed = None
     if arguments.resume_at:

@@ -1,0 +1,308 @@
+"""Training on Ray Train: the same run functions, on any number of workers, with their files as the only result.
+
+Ray holds the processes and restarts them when one dies; what was trained survives in the run's own state folder. With
+`workers=0` the function runs in this process and Ray is not imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import pickle
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from sapiens2.engine import storage as files
+from sapiens2.engine.control import PLAIN, Control
+from sapiens2.engine.interrupt import Interrupted, StopRequest
+
+TARGETS = {"pretrain": "sapiens2.pretrain.run:pretrain", "finetune": "sapiens2.tasks.run:finetune"}
+
+# Read by Ray when it is imported or starts a run: who may connect, and polling that suits runs of minutes.
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+}
+OBJECT_STORE_BYTES = 300_000_000
+_POLL_S = 0.2
+_STOP_POLL_S = 1.0
+
+
+class WorkerFailed(RuntimeError):
+    """A training worker ended with an error that has no better name here; the message is the worker's."""
+
+
+def launch(
+    target: str,
+    config: BaseModel,
+    *,
+    workers: int,
+    storage: str,
+    cpus_per_worker: float = 1.0,
+    max_failures: int = 2,
+    control: Control = PLAIN,
+    **paths: Any,
+) -> dict[str, Any]:
+    """Run `target` ("pretrain", "finetune" or "module:function") on `workers` processes and return its metrics.json.
+
+    `storage` is a folder or s3:// URI that all workers reach, for Ray's own notes; `paths` go to the target and must
+    have `out` and `state`. A worker that dies is replaced up to `max_failures` times, and the run continues from its
+    newest saved state. Errors of the target are raised here as they were (ValueError stays ValueError), and are not
+    retried. SIGTERM and Ctrl-C save the state and raise Interrupted.
+    """
+    where = TARGETS.get(target, target)
+    if ":" not in where:
+        raise ValueError(f"unknown training target {target!r}: use one of {', '.join(TARGETS)}, or module:function")
+    if workers < 0:
+        raise ValueError(f"workers={workers} is negative: use 0 to train in this process, or the number of workers")
+    paths = {name: _absolute(value) for name, value in paths.items()}
+    if workers == 0:
+        return _function(where)(config, control=control, **paths)
+    run = files.join(_absolute(storage), f"run-{uuid.uuid4().hex[:12]}")
+    job = {"where": where, "config": config, "paths": paths, "run": run}
+    with _ray_session():
+        trainer = _trainer(job, config, run, workers, cpus_per_worker, max_failures)
+        failure = _fit(trainer, run, _Follower(paths["out"], control), control)
+    _raise_recorded(run)
+    if failure is not None:
+        raise failure
+    metrics: dict[str, Any] = json.loads(files.read_bytes(files.join(paths["out"], "metrics.json")))
+    return metrics
+
+
+def _function(where: str) -> Callable[..., dict[str, Any]]:
+    module, _, name = where.partition(":")
+    function: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _absolute(value: Any) -> Any:
+    """Local paths as absolute ones, since a worker has another working directory; URIs and other values unchanged."""
+    if isinstance(value, list | tuple):
+        return [_absolute(item) for item in value]
+    if isinstance(value, str) and value and ":" not in value.partition("/")[0]:
+        return str(Path(value).absolute())
+    return value
+
+
+# ---- in the process that launches ----
+
+
+@contextmanager
+def _ray_session() -> Iterator[None]:
+    """The Ray that is connected already, the one at RAY_ADDRESS, or a local one that ends with the block."""
+    late = "ray" in sys.modules
+    for name, value in ENVIRONMENT.items():
+        # Ray reads how to authenticate when it is imported: set later, its processes would disagree.
+        if not (late and name == "RAY_AUTH_MODE"):
+            os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    quiet: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(address=os.environ["RAY_ADDRESS"], **quiet)
+    else:
+        ray.init(
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            object_store_memory=OBJECT_STORE_BYTES,
+            **quiet,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _trainer(
+    job: dict[str, Any], config: BaseModel, run: str, workers: int, cpus_per_worker: float, max_failures: int
+) -> Any:
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+
+    device = getattr(getattr(config, "engine", None), "device", "cpu")
+    available = ray.cluster_resources()
+    use_gpu = device == "cuda" or (device == "auto" and available.get("GPU", 0) >= workers)
+    needs = {"CPU": cpus_per_worker * workers, "GPU": float(workers if use_gpu else 0)}
+    for resource, amount in needs.items():
+        if amount > available.get(resource, 0):
+            raise ValueError(
+                f"{workers} workers need {amount:g} {resource}, Ray has {available.get(resource, 0):g}: "
+                "use fewer workers, set cpus_per_worker lower, or add nodes"
+            )
+    root, _, name = run.rpartition("/")
+    if not files.is_remote(root):
+        files.local_path(root).mkdir(parents=True, exist_ok=True)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    # The job travels as bytes: Ray's controller would import torch to look at a configuration that only workers need.
+    return _trainer_class(workers)(
+        _work,
+        train_loop_config={"job": pickle.dumps(job)},
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus_per_worker}
+        ),
+        run_config=RunConfig(name=name, storage_path=root, failure_config=FailureConfig(max_failures=max_failures)),
+    )
+
+
+def _trainer_class(workers: int) -> Any:
+    """TorchTrainer, or for one worker its base: without a process group neither driver nor controller needs torch."""
+    module = "ray.train.v2.api.data_parallel_trainer" if workers == 1 else "ray.train.torch"
+    base: Any = getattr(importlib.import_module(module), "DataParallelTrainer" if workers == 1 else "TorchTrainer")
+    if not hasattr(base, "_create_default_callbacks"):
+        return base
+
+    class LeanTrainer(base):
+        """Without two helper processes, which cost seconds: one serves data sets, but the targets read their own; the
+        other frees the workers' resources when the controller dies, which Ray's core does for these as well."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            spared = ("DatasetsCallback", "PlacementGroupCleanerCallback")
+            return [made for made in super()._create_default_callbacks() if type(made).__name__ not in spared]
+
+    return LeanTrainer
+
+
+def _fit(trainer: Any, run: str, follower: _Follower, control: Control) -> Exception | None:
+    """Run the trainer in a thread, so that this one hears signals and shows progress; returns what it failed with."""
+    failures: list[Exception] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread.start()
+    told = False
+    with StopRequest(control.stop) as asked:
+        while thread.is_alive():
+            thread.join(_POLL_S)
+            follower.look()
+            if asked and not told:
+                files.write_bytes(files.join(run, "stop"), b"")
+                told = True
+    follower.look()
+    return failures[0] if failures else None
+
+
+class _Follower:
+    """Reads new rows of a local history.jsonl and passes them on, for as long as the run goes."""
+
+    def __init__(self, out: str, control: Control) -> None:
+        self._path = None if files.is_remote(out) else files.local_path(out) / "history.jsonl"
+        self._control = control
+        self._seen = 0
+
+    def look(self) -> None:
+        """Pass on what is new; a file that shrank was begun anew by a restarted worker."""
+        if self._path is None or not self._path.exists():
+            return
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        complete = [line for line in lines if line.endswith("\n")]
+        for line in complete[self._seen :]:
+            self._tell(json.loads(line))
+        self._seen = len(complete)
+
+    def _tell(self, row: dict[str, Any]) -> None:
+        if self._control.on_row is not None:
+            self._control.on_row(row)
+        elif self._control.shows:
+            from sapiens2.engine.progress import describe
+
+            print(f"step {row['step']}  {describe(row)}", flush=True)
+
+
+# ---- errors, carried as a small file so that every rank and every restart sees them ----
+
+
+def _record(run: str, error: Exception) -> None:
+    names = [kind.__name__ for kind in type(error).__mro__]
+    note = {"kinds": names, "message": str(error), "step": getattr(error, "step", None)}
+    note["traceback"] = "".join(traceback.format_exception(error))
+    files.write_bytes(files.join(run, "error.json"), json.dumps(note).encode())
+
+
+def _raise_recorded(run: str) -> None:
+    from sapiens2.engine.loop import Diverged
+
+    uri = files.join(run, "error.json")
+    if not files.exists(uri):
+        return
+    note = json.loads(files.read_bytes(uri))
+    if "Interrupted" in note["kinds"]:
+        raise Interrupted.told(note["message"], note["step"])
+    known = (Diverged, FileNotFoundError, PermissionError, KeyError, TypeError, ValueError, MemoryError)
+    kind = next((k for name in note["kinds"] for k in known if k.__name__ == name), WorkerFailed)
+    raise kind(note["message"]) from WorkerFailed(note["traceback"])
+
+
+def _is_final(error: Exception, workers: int) -> bool:
+    """Whether trying again is useless. Among several ranks a RuntimeError is mostly the death of another one."""
+    if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | Interrupted):
+        return True
+    if isinstance(error, OSError | ConnectionError):
+        return False
+    return workers == 1 or type(error).__name__ == "Diverged" or not isinstance(error, RuntimeError)
+
+
+# ---- in a worker ----
+
+
+def _work(parcel: dict[str, bytes]) -> None:
+    """One rank: runs the target, unless an earlier attempt ended with an error that is final."""
+    import ray.train
+
+    job = pickle.loads(parcel["job"])
+    context = ray.train.get_context()
+    leads, workers = context.get_world_rank() == 0, context.get_world_size()
+    run = job["run"]
+    if files.exists(files.join(run, "error.json")):
+        return
+    control = Control(stop=_stop_watch(run) if leads else None, shows=False)
+    try:
+        _function(job["where"])(job["config"], control=control, **job["paths"])
+    except Exception as error:
+        if not _is_final(error, workers):
+            raise
+        if leads or not isinstance(error, Interrupted):
+            _record(run, error)
+        if workers > 1 and not isinstance(error, Interrupted):
+            raise  # the other ranks may wait for this one: only a restart of all ends that
+
+
+def _stop_watch(run: str) -> Callable[[], bool]:
+    """A question that costs nothing: a thread looks for the launcher's stop file."""
+    found = threading.Event()
+
+    def look() -> None:
+        uri = files.join(run, "stop")
+        while not files.exists(uri):
+            time.sleep(_STOP_POLL_S)
+        found.set()
+
+    threading.Thread(target=look, name="stop-watch", daemon=True).start()
+    return found.is_set

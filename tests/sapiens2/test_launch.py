@@ -1,0 +1,121 @@
+"""The launcher: the same run in this process, on a Ray worker that dies once, and on two that meet an error."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "engine"))  # the toy objective
+
+from toy_run import toy_config
+
+from sapiens2 import launch as launcher
+from sapiens2.engine.control import Control
+from sapiens2.engine.interrupt import Interrupted
+from sapiens2.engine.loop import Diverged
+from sapiens2.launch import launch
+
+
+def run(folder: Path, workers: int, **options: Any) -> dict[str, Any]:
+    places = {"storage": str(folder / "ray"), "out": str(folder / "out"), "state": str(folder / "state")}
+    settings = {"cpus_per_worker": 0.5} | options
+    return launch("toy_target:run", toy_config(), workers=workers, **places, **settings)
+
+
+def test_no_workers_means_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows: list[dict[str, Any]] = []
+    options = {"workers": 0, "storage": "ray", "out": "there/out", "state": "there/state"}
+    metrics = launch("toy_target:run", toy_config(), control=Control(on_row=rows.append, shows=False), **options)
+    assert metrics == json.loads((tmp_path / "there" / "out" / "metrics.json").read_text())
+    written = (tmp_path / "there" / "out" / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in written] == rows and rows[-1]["step"] == 20
+
+
+def test_wrong_calls_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown training target 'pretrian': use one of pretrain, finetune"):
+        launch("pretrian", toy_config(), workers=0, storage=str(tmp_path), out="o", state="s")
+    with pytest.raises(ValueError, match="workers=-1 is negative: use 0"):
+        run(tmp_path, -1)
+    with pytest.raises(ValueError, match="no people in the shards"):
+        run(tmp_path, 0, refuse="no people in the shards")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ValueError("a mend"), ValueError),
+        (FileNotFoundError(2, "gone", "weights"), FileNotFoundError),
+        (Diverged("nan"), Diverged),
+        (ZeroDivisionError("division"), launcher.WorkerFailed),
+    ],
+)
+def test_errors_keep_their_kind_across_processes(tmp_path: Path, error: Exception, kind: type[Exception]) -> None:
+    launcher._record(str(tmp_path), error)
+    with pytest.raises(kind) as caught:
+        launcher._raise_recorded(str(tmp_path))
+    assert type(caught.value) is kind and str(error) in str(caught.value)
+
+
+def test_an_interruption_keeps_its_step(tmp_path: Path) -> None:
+    launcher._record(str(tmp_path), Interrupted(7, 20, "s3://runs/state"))
+    with pytest.raises(
+        Interrupted, match=r"stopped after step 7 of 20; the state is saved in s3://runs/state"
+    ) as error:
+        launcher._raise_recorded(str(tmp_path))
+    assert error.value.step == 7
+
+
+def test_only_errors_that_may_pass_are_tried_again() -> None:
+    assert launcher._is_final(ValueError(), 2) and launcher._is_final(FileNotFoundError(), 1)
+    assert launcher._is_final(RuntimeError(), 1) and launcher._is_final(Diverged(), 2)
+    assert not launcher._is_final(RuntimeError("connection closed by peer"), 2)
+    assert not launcher._is_final(OSError("timed out"), 1)
+
+
+@pytest.fixture(scope="module")
+def ray_with_two_cpus() -> Iterator[None]:
+    here = Path(__file__).parent
+    before = dict(os.environ)
+    os.environ.update(launcher.ENVIRONMENT)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(here.parents[1]), str(here / "engine")])
+    os.environ.pop("RAY_ADDRESS", None)
+    import ray
+
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=300_000_000,
+        _node_ip_address="127.0.0.1",
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.timeout(180)
+def test_a_killed_worker_is_replaced_and_the_run_ends_as_if_it_had_not_been(
+    tmp_path: Path, ray_with_two_cpus: None
+) -> None:
+    rows: list[dict[str, Any]] = []
+    metrics = run(tmp_path / "ray", 1, kill_at=12, control=Control(on_row=rows.append))
+    assert (tmp_path / "ray" / "killed").exists() and metrics["resumed_from"] == 10
+    assert metrics["digest"] == run(tmp_path / "here", 0)["digest"]
+    assert rows[-1]["step"] == 20
+
+
+@pytest.mark.timeout(180)
+def test_an_error_of_one_of_two_workers_ends_the_run_as_it_was_raised(tmp_path: Path, ray_with_two_cpus: None) -> None:
+    with pytest.raises(ValueError, match=r"^picture 7 of rank 1 cannot be read$"):
+        run(tmp_path, 2, fail_at=6)
+    assert (tmp_path / "state" / "step_5").exists()
+    with pytest.raises(ValueError, match="8 workers need 8 CPU, Ray has 2: use fewer workers"):
+        run(tmp_path, 8, cpus_per_worker=1)
