@@ -170,7 +170,7 @@ def flops(head: nn.Module, dim: int, height: int, width: int) -> int:
     def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         nonlocal total
         pixels = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
-        total += 2 * module.weight.numel() * pixels.shape[-1] * pixels.shape[-2]  # type: ignore[operator, union-attr]
+        total += 2 * module.weight.numel() * pixels.shape[-1] * pixels.shape[-2]  # type: ignore[operator]
 
     handles = [m.register_forward_hook(count) for m in head.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     with torch.no_grad():
