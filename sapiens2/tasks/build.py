@@ -1,0 +1,127 @@
+"""A task model: the backbone and one head, by task and size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from sapiens2.model.backbone import Backbone, build_backbone
+from sapiens2.model.heads import DeconvHead, PointmapHead, ShuffleHead
+from sapiens2.model.sizes import architecture
+from sapiens2.tasks.vocabulary import keypoints, parts
+
+TaskName = Literal["pose", "segmentation", "normal", "pointmap", "albedo"]
+TASKS: tuple[TaskName, ...] = get_args(TaskName)
+OUTPUT = {
+    "pose": "heatmaps",
+    "segmentation": "logits",
+    "normal": "normals",
+    "pointmap": "points",
+    "albedo": "albedo",
+}
+"""The key of a task model's output."""
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """Widths of a head: one upsampling stage per entry of `ups`."""
+
+    ups: tuple[int, ...]
+    convs: tuple[int, ...]
+    scale_convs: tuple[int, ...] = ()
+    scale_hidden: tuple[int, ...] = ()
+
+
+_SCALE = {"scale_convs": (1536, 512, 128), "scale_hidden": (512, 128)}
+_POSE = HeadSpec((1024, 768), (512, 512, 256))
+_SEG = HeadSpec((512, 256, 128, 64), (64, 64))
+_SHUFFLE = HeadSpec((768, 512, 256, 128), (64, 32, 16))
+_POINTS = HeadSpec((1536, 768, 512, 256), (64, 32, 16), **_SCALE)
+# Released sizes as published; "0.1b" and "tiny" are ours: no such checkpoint exists. Tiny ends at a quarter of the
+# input's resolution: on a CPU the last two stages would cost more than the backbone.
+SPECS: dict[str, dict[str, HeadSpec]] = {
+    "pose": {
+        "tiny": HeadSpec((96, 64), (64,)),
+        "0.1b": HeadSpec((384, 256), (256, 256)),
+        **dict.fromkeys(("0.4b", "0.8b", "5b"), _POSE),
+        "1b": HeadSpec((1536, 1024), (768, 512, 256)),
+    },
+    "segmentation": {
+        "tiny": HeadSpec((96, 64), (48,)),
+        "0.1b": HeadSpec((256, 128, 64, 64), (64,)),
+        **dict.fromkeys(("0.4b", "0.8b", "1b", "5b"), _SEG),
+    },
+    "normal": {
+        "tiny": HeadSpec((64, 48), (32,)),
+        "0.1b": HeadSpec((256, 128, 64, 48), (32, 16)),
+        **dict.fromkeys(("0.4b", "0.8b", "1b"), _SHUFFLE),
+        "5b": HeadSpec((1536, 768, 512, 256), (128, 64, 32)),
+    },
+    "albedo": {
+        "tiny": HeadSpec((64, 48), (32,)),
+        "0.1b": HeadSpec((256, 128, 64, 48), (32, 16)),
+        **dict.fromkeys(("0.4b", "0.8b", "1b"), _SHUFFLE),
+        "5b": HeadSpec((1536, 768, 512, 256), (64, 32, 16)),
+    },
+    "pointmap": {
+        "tiny": HeadSpec((64, 48), (32,), (128,), (64,)),
+        "0.1b": HeadSpec((384, 192, 96, 48), (32, 16), (256, 128), (128,)),
+        **dict.fromkeys(("0.4b", "0.8b", "1b"), _POINTS),
+        "5b": HeadSpec((1536, 768, 768, 768), (128, 64, 32), **_SCALE),
+    },
+}
+OWN_SIZES = ("tiny", "0.1b")
+
+
+class TaskModel(nn.Module):
+    """Backbone and head. Parameters are `backbone.*` and `decode_head.*`, as in released task checkpoints."""
+
+    def __init__(self, task: TaskName, size: str, backbone: Backbone, head: nn.Module) -> None:
+        super().__init__()
+        self.task: TaskName = task
+        self.size = size
+        self.backbone = backbone
+        self.decode_head = head
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """images: [B, 3, H, W] normalised -> the head's raw output under the task's key, `OUTPUT[task]`.
+
+        heatmaps [B, 308, h, w]; logits [B, 29, h, w]; normals, points, albedo [B, 3, h, w]; pointmap adds `scale` [B].
+        h, w are a quarter of the input for pose and for tiny heads, the input's own size otherwise.
+        """
+        features = self.backbone(images).patches
+        out = {OUTPUT[self.task]: self.decode_head(features)}
+        if isinstance(self.decode_head, PointmapHead):
+            out["scale"] = self.decode_head.scale(features)
+        return out
+
+
+def build_head(task: TaskName, size: str) -> nn.Module:
+    """A head for backbones of a size; raises ValueError for an unknown task or size."""
+    if task not in SPECS:
+        raise ValueError(f"there is no task called {task!r}; use one of {', '.join(TASKS)}")
+    dim = architecture(size).dim
+    if size not in SPECS[task]:
+        raise ValueError(f"no {task} head is defined for size {size!r}; use one of {', '.join(SPECS[task])}")
+    spec = SPECS[task][size]
+    if task == "pose":
+        return DeconvHead(dim, spec.ups, spec.convs, len(keypoints()), "pose")
+    if task == "segmentation":
+        return DeconvHead(dim, spec.ups, spec.convs, len(parts()), "seg")
+    if task == "pointmap":
+        return PointmapHead(dim, spec.ups, spec.convs, spec.scale_convs, spec.scale_hidden, size in OWN_SIZES)
+    return ShuffleHead(dim, spec.ups, spec.convs, task)
+
+
+def build_task(task: TaskName, size: str, *, rope_dtype: str = "float32") -> TaskModel:
+    """A freshly initialised task model on the default device; build under `torch.device("meta")` to allocate nothing.
+
+    Initialisation draws from torch's global generator.
+    """
+    head = build_head(task, size)
+    model = TaskModel(task, size, build_backbone(size, rope_dtype=rope_dtype), head)
+    assert all(p.is_meta == (torch.get_default_device().type == "meta") for p in head.parameters())
+    return model

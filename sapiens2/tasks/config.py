@@ -1,0 +1,56 @@
+"""What a fine-tuning run is."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from sapiens2.config import Config, execution, recipe
+from sapiens2.engine.config import EngineConfig
+from sapiens2.model.sizes import SizeName, architecture
+from sapiens2.tasks.build import SPECS, TaskName
+
+
+class FinetuneConfig(Config):
+    """Settings of one fine-tuning run on synthetic people. Raises ValueError for what cannot be trained."""
+
+    task: TaskName = recipe("pose", "What to learn.")
+    size: SizeName = recipe("tiny", "Backbone size, a row of sapiens2.model.sizes.SIZES.")
+    engine: EngineConfig = recipe(
+        EngineConfig(lr=5e-4, min_lr=0.0, schedule="poly", betas=(0.9, 0.999), weight_decay=0.1, clip_norm=4.0),
+        "Optimiser, schedule, checkpoints, seed.",
+    )
+    image_size: tuple[int, int] = recipe((1024, 768), "Height and width of the input, pixels.")
+    batch: int = recipe(8, "Images of one optimiser step, over all ranks.", ge=1)
+    scenes: int = recipe(4096, "Synthetic training scenes.", ge=1)
+    scene_seed: int = recipe(0, "Seed of the first scene; the others follow.", ge=0)
+    flip: float = recipe(0.5, "Probability of a mirrored sample.", ge=0, le=1)
+    photometric: float = recipe(
+        0.8, "Probability that a sample's colours are changed; never done for albedo.", ge=0, le=1
+    )
+    losses: Literal["release", "paper"] = recipe("release", "Loss terms: the published configurations' or the paper's.")
+    layer_decay: float = recipe(0.9, "Learning rate ratio between a block and the one below it.", gt=0, le=1)
+    freeze_backbone: bool = recipe(False, "Train the head only.")
+
+    workers: int = execution(1, "Training processes that share a batch; 0 trains in the calling process.", ge=0)
+    cache_scenes: bool = execution(True, "Keep rendered scenes on disk for other runs and tasks.")
+
+    @model_validator(mode="after")
+    def _trainable(self) -> FinetuneConfig:
+        patch = architecture(self.size).patch
+        if any(side <= 0 or side % patch for side in self.image_size):
+            raise ValueError(
+                f"image_size={self.image_size} does not divide into patches: use multiples of {patch} pixels"
+            )
+        if self.size not in SPECS[self.task]:
+            raise ValueError(
+                f"no {self.task} head is defined for size {self.size!r}: use one of {', '.join(SPECS[self.task])}"
+            )
+        if self.task == "pointmap" and self.size not in ("tiny", "0.1b") and self.image_size != (1024, 768):
+            raise ValueError(f"image_size={self.image_size}: the {self.size} pointmap head takes 1024 x 768 only")
+        if self.batch > self.scenes:
+            raise ValueError(
+                f"batch={self.batch} is larger than scenes={self.scenes}: lower batch or render more scenes"
+            )
+        return self

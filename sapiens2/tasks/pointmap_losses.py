@@ -1,0 +1,122 @@
+"""Losses of the pointmap (specification 3.5).
+
+The network predicts canonical points P = s (X, Y, Z), s = W / f_x for an image W pixels wide, and s itself: metres are
+P / s. Canonical points are what a camera with a focal length of one image width would need to give the same picture.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sapiens2.tasks.losses import Preset, distance, gradient_loss, masked_mean
+
+DEPTH_FLOOR = 1e-4
+CLAMP = 4.0
+NORMAL_GAIN = 100.0
+
+
+def canonical_scale(intrinsics: Tensor, width: int) -> Tensor:
+    """s [B] of images `width` pixels wide; intrinsics: [B, 3, 3] in those pixels."""
+    return width / intrinsics[:, 0, 0]
+
+
+def mean_depth(points: Tensor, mask: Tensor) -> Tensor:
+    """Mean Z over each image's mask, [B, 1, 1, 1]; 1 where the mask is empty."""
+    count = mask.sum((1, 2, 3), keepdim=True)
+    total = torch.where(mask, points[:, 2:], torch.zeros_like(points[:, 2:])).sum((1, 2, 3), keepdim=True)
+    return torch.where(count > 0, total / count.clamp(min=1), torch.ones_like(total))
+
+
+def silog(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Scale-invariant log error of depth: sqrt(mean d^2 - mean^2 d / 2) per image, batch mean.
+
+    prediction, target: [B, 1, H, W] depths, floored at 1e-4. Images with an empty mask give 0.
+    """
+    d = target.clamp(min=DEPTH_FLOOR).log() - prediction.clamp(min=DEPTH_FLOOR).log()
+    d = torch.where(mask, d, torch.zeros_like(d))
+    count = mask.sum((1, 2, 3)).clamp(min=1)
+    inside = d.square().sum((1, 2, 3)) / count - 0.5 * (d.sum((1, 2, 3)) / count).square()
+    positive = inside > 1e-12
+    return torch.where(positive, torch.where(positive, inside, torch.ones_like(inside)).sqrt(), inside * 0).mean()
+
+
+def pixel_rays(intrinsics: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """X / Z and Y / Z of every pixel: [B, 1, 1, W] and [B, 1, H, 1]."""
+    u = torch.arange(width, device=intrinsics.device, dtype=intrinsics.dtype)
+    v = torch.arange(height, device=intrinsics.device, dtype=intrinsics.dtype)
+    x = (u - intrinsics[:, 0, 2, None]) / intrinsics[:, 0, 0, None]
+    y = (v - intrinsics[:, 1, 2, None]) / intrinsics[:, 1, 1, None]
+    return x[:, None, None, :], y[:, None, :, None]
+
+
+def intrinsics_loss(prediction: Tensor, mask: Tensor, intrinsics: Tensor) -> Tensor:
+    """How far predicted points leave the ray of their own pixel, |X - x Z| + |Y - y Z|."""
+    x, y = pixel_rays(intrinsics, *prediction.shape[-2:])
+    z = prediction[:, 2:]
+    return masked_mean((prediction[:, :1] - x * z).abs() + (prediction[:, 1:2] - y * z).abs(), mask)
+
+
+def shift_invariant_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """L1 of the two maps, each about its own centroid over the mask of its image."""
+    count = mask.sum((2, 3), keepdim=True).clamp(min=1)
+
+    def centred(points: Tensor) -> Tensor:
+        covered = torch.where(mask, points, torch.zeros_like(points))
+        return covered - covered.sum((2, 3), keepdim=True) / count
+
+    return masked_mean((centred(prediction) - centred(target)).abs(), mask)
+
+
+def difference_normals(points: Tensor) -> Tensor:
+    """Unit normals [B, 3, H - 1, W - 1] from forward differences of points, down x across: towards the camera."""
+    across = (points[:, :, :-1, 1:] - points[:, :, :-1, :-1]) * NORMAL_GAIN
+    down = (points[:, :, 1:, :-1] - points[:, :, :-1, :-1]) * NORMAL_GAIN
+    return F.normalize(torch.linalg.cross(down, across, dim=1), dim=1, eps=1e-6)
+
+
+def points_normal_loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """1 - cosine plus mean absolute difference of the normals of two metric maps.
+
+    A normal counts only where the pixel, its right and its lower neighbour are all covered, so that no silhouette is
+    mistaken for a surface, and where the target's normal is defined.
+    """
+    target = torch.where(mask, target, torch.zeros_like(target))
+    ours, theirs = difference_normals(prediction), difference_normals(target)
+    whole = mask[:, :, :-1, :-1] & mask[:, :, :-1, 1:] & mask[:, :, 1:, :-1]
+    whole = whole & (theirs.abs().sum(1, keepdim=True) > 0)
+    cosine = (ours * theirs).sum(1, keepdim=True)
+    return masked_mean(1 - cosine + (ours - theirs).abs().mean(1, keepdim=True), whole)
+
+
+def pointmap_losses(
+    points: Tensor, scale: Tensor, target: Tensor, mask: Tensor, intrinsics: Tensor, preset: Preset = "release"
+) -> dict[str, Tensor]:
+    """points: canonical [B, 3, H, W]; scale: [B]; target: metric points [B, 3, H, W]; mask: bool [B, 1, H, W].
+
+    intrinsics: [B, 3, 3] in the pixels of this map. paper: L2 + gradient + scale.
+    """
+    s = canonical_scale(intrinsics, points.shape[-1])
+    factor = s[:, None, None, None]
+    canonical = torch.where(mask, target * factor, torch.zeros_like(target))
+    scale_loss = 4.0 * (scale - s).abs().mean()
+    if preset == "paper":
+        return {
+            "loss_l2": masked_mean(distance(points - canonical), mask),
+            "loss_gradient": gradient_loss(points, canonical, mask, power=1),
+            "loss_scale": scale_loss,
+        }
+    depth = mean_depth(canonical, mask)
+    ours, theirs = points / depth, canonical / depth
+    doubled = [F.interpolate(p, scale_factor=2, mode="bilinear", align_corners=False) for p in (ours, theirs)]
+    mask2 = F.interpolate(mask.to(points.dtype), scale_factor=2, mode="nearest") > 0.5
+    return {
+        "loss_l1": (2.0 * masked_mean((ours - theirs).abs(), mask)).clamp(max=CLAMP),
+        "loss_multiscale": masked_mean((doubled[0] - doubled[1]).abs(), mask2).clamp(max=CLAMP),
+        "loss_silog": silog(points[:, 2:], canonical[:, 2:], mask),
+        "loss_rays": intrinsics_loss(points, mask, intrinsics),
+        "loss_shift": shift_invariant_l1(ours, theirs, mask).clamp(max=CLAMP),
+        "loss_normal": 2.0 * points_normal_loss(points / factor, canonical / factor, mask),
+        "loss_scale": scale_loss,
+    }
