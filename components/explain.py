@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.artifacts import Artifact, ArtifactError, Store
+from components.artifacts import Artifact, ArtifactError, Store, read_parquet
 from components.lineage import descendants
 
 STAGES = ("images", "detections", "scores", "filtered", "deduped", "clusters", "selection", "shards")
@@ -156,20 +156,33 @@ EXPLAIN: dict[str, Callable[[Artifact, set[str], set[str]], Iterator[tuple[str, 
 
 def trained_on(store: Store, reference: str) -> list[Consumed]:
     """Every checkpoint that consumed the image: exact, by its place in the order of the run against samples seen."""
-    from sapiens2.data.order import was_consumed
-
     ids, _ = resolve_image(store, reference)
     found: list[Consumed] = []
     for backbone in store.all("backbone"):
         (ref,) = [r for r in backbone.manifest.inputs if r.role == "shards"]
-        shards, metrics = store.get(ref.kind, ref.version), backbone.manifest.metrics
-        rows = _rows(shards, "train", "image_id", ids, ["image_id", "position"]) if shards.rows("train") else []
-        for row in rows:
-            if was_consumed(row["position"], shards.rows("train"), metrics["samples_seen"], metrics["seed"]):
-                found.append(Consumed(backbone, f"shards={shards.version}, position {row['position']}"))
-                models = [a for a in descendants(store, backbone).values() if a.manifest.step.startswith("finetune")]
-                found += [Consumed(model, f"backbone={backbone.version}") for model in models]
+        position = _first_seen(store.get(ref.kind, ref.version), backbone, ids)
+        if position is not None:
+            found.append(Consumed(backbone, f"shards={ref.version}, first as sample {position}"))
+            models = [a for a in descendants(store, backbone).values() if a.manifest.step.startswith("finetune")]
+            found += [Consumed(model, f"backbone={backbone.version}") for model in models]
     return found
+
+
+def _first_seen(shards: Artifact, backbone: Artifact, ids: set[str]) -> int | None:
+    """The first sample of the run that was one of the images, or None when the run ended before any came."""
+    from sapiens2.data.order import EpochOrder
+    from sapiens2.data.shards import Shards
+
+    files = [entry.path for entry in shards.manifest.files_of("train")]
+    rows = [i for path in files for i in read_parquet(shards.storage, path, ["image_id"])["image_id"].to_pylist()]
+    wanted = {row for row, image_id in enumerate(rows) if image_id in ids}
+    if not wanted:
+        return None
+    config = backbone.manifest.config
+    sizes = Shards([shards.storage.full(path) for path in files]).group_sizes
+    order = EpochOrder(sizes, config["engine"]["seed"], config["shuffle_window"])
+    seen = config["engine"]["steps"] * config["batch"]
+    return next((p for p in range(min(seen, len(order))) if order.index(p) in wanted), None)
 
 
 def as_json(lines: list[Line]) -> str:

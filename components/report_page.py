@@ -140,9 +140,8 @@ def step_view(index: int, step: StepSummary, *, body: bool = True) -> dict[str, 
     """
     drawn = ""
     if body and step.fragment:
-        same = str(step.fragment.get("title", "")).lower() == step.name.lower()
         try:
-            drawn = render_fragment(step.fragment, title=not same)
+            drawn = render_fragment(step.fragment, title=False)  # the step's own heading stands above it
         except ValueError as error:
             raise ValueError(f"the fragment of step {step.name!r} cannot be drawn: {error}") from error
     dropped = {reason: count for reason, count in step.metrics.get("dropped", {}).items() if count}
