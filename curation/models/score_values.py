@@ -31,7 +31,8 @@ def _plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, np.ndarray):
-        half = value.astype(np.float16)
+        with np.errstate(over="ignore"):  # what overflows is caught in the next line
+            half = value.astype(np.float16)
         if not np.isfinite(half).all():
             raise ValueError(f"{where}: the model gave NaN or infinity; check its weights and input")
         return [float(x) for x in half]
