@@ -50,11 +50,7 @@ def tables(
     for name in (ASTRONAUT, COFFEE, CHELSEA, *(["extra"] if extra is not None else [])):
         data = extra if name == "extra" and extra is not None else (DATA / name).read_bytes()
         header = read_header(data)
-        size = (
-            {"width": header.width, "height": header.height}
-            if isinstance(header, Header)
-            else {"width": 9, "height": 9}
-        )
+        width, height = (header.width, header.height) if isinstance(header, Header) else (9, 9)
         ids[name] = image_id(data)
         images.append({"image_id": ids[name], "bytes": data, "metadata": "{}", "width": width, "height": height})
         boxes = persons.get(name, [])
