@@ -119,6 +119,11 @@ def _plausible(transform: Transform) -> bool:
 
 def _compare(a: Sketch, b: Sketch, transform: Transform, inliers: int, mirrored: bool) -> Alignment:
     """Correlate the two pictures in the frame of `b`, before and after the alignment is refined."""
+    import cv2
+
+    if _scale(transform) < 1:
+        # The frame is the closer view's, which the other one covers, so that little of it is left to guess.
+        a, b, transform = b, a, np.asarray(cv2.invertAffineTransform(transform), dtype=np.float64)
     # A shrunk picture holds detail the other cannot have: both are smoothed to the coarser of the two grids.
     scale = _scale(transform)
     source, target = _smooth(a.picture, 1 / scale), _smooth(b.picture, scale)

@@ -41,7 +41,7 @@ class DedupConfig(Config):
     hash_confirm_cosine: float = recipe(0.55, "a descriptor this close confirms a hash, as a cosine", gt=0, le=1)
     candidate_cosine: float = recipe(0.36, "descriptors this close are compared as pictures, as a cosine", gt=0, le=1)
     candidates_per_row: int = recipe(16, "nearest descriptors of a picture that are looked at, as a count", ge=1)
-    min_agreement: float = recipe(0.82, "share of the texture that agrees once aligned, 0..1", ge=0, le=1)
+    min_agreement: float = recipe(0.87, "share of the texture that agrees once aligned, 0..1", ge=0, le=1)
     min_correlation: float = recipe(0.95, "correlation of the aligned pictures, 0..1", ge=0, le=1)
     min_person_score: float = recipe(0.3, "box score that counts when persons rank copies, 0..1", ge=0, le=1)
     overlay_ratio: float = recipe(0.02, "text share from which a picture ranks as overlaid, 0..1", ge=0, le=1)
