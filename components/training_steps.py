@@ -38,7 +38,7 @@ def evaluate(context: StepContext) -> Publication:
     context.progress.update(0, 1, "evaluations")
     run(
         context.config,
-        checkpoint=context.store.storage.full(checkpoint.folder),
+        checkpoint=context.store.storage.full(f"{checkpoint.folder}/out"),
         out=context.attempt.uri("out"),
     )
     context.progress.update(1, 1, "evaluations")

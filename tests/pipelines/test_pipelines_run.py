@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from micro_runs import digests, sapiens2
@@ -18,7 +19,7 @@ def test_a_run_makes_every_artifact_and_ends_with_the_report(micro_run):
     store = Store(str(root))
     assert {a.manifest.step for a in store.all()} == set(STEPS)
     report = re.search(r"report: (\S+)", printed)[1]
-    page = open(report).read()
+    page = Path(report).read_text()
     for word in ("Funnel", "ingest", "pretrain", "Lineage", "pose", "albedo"):
         assert word in page or word.lower() in page
     assert not re.search(r"""(?:src|href)=["']https?://""", page)
@@ -31,7 +32,7 @@ def test_rows_are_conserved_from_stage_to_stage(micro_run):
     assert images.rows("sources") == sum(images.read("images", ["n_sources"])["n_sources"].to_pylist()) + images.rows(
         "rejects"
     )
-    kept = {i for i in images.read("images", ["image_id"])["image_id"].to_pylist()}
+    kept = set(images.read("images", ["image_id"])["image_id"].to_pylist())
     for kind in ("filtered", "deduped", "selection"):
         table = store.latest(kind).read(columns=["image_id", "keep", "reason"])
         ids = table["image_id"].to_pylist()
