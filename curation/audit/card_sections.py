@@ -120,15 +120,13 @@ def against(row: Row) -> str:
 
 
 def opening(facts: Facts) -> Section:
-    """What this is, in two sentences."""
-    duplicates = facts["duplicates"]
-    groups = f" {number(duplicates['groups'])} groups of near-duplicates were found, the largest of "
+    """What this is, in a sentence or two."""
+    groups, largest = facts["duplicates"]["groups"], facts["duplicates"]["largest"]
     body = f"{number(facts['images'])} images were selected from {number(facts['sources'])} sources."
-    return {
-        "type": "text",
-        "title": "",
-        "body": body + (f"{groups}{number(duplicates['largest'])} images." if duplicates["groups"] else ""),
-    }
+    if groups:
+        plural = "s" if groups > 1 else ""
+        body += f" {number(groups)} group{plural} of near-duplicates found, the largest of {number(largest)} images."
+    return {"type": "text", "title": "", "body": body}
 
 
 def histograms(facts: Facts) -> list[Section]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup, escape
 
@@ -35,7 +36,7 @@ def colours(names: Sequence[str]) -> list[str]:
 
 
 def bars(labels: Sequence[str], series: Sequence[Series]) -> Markup:
-    """Horizontal bars, one group per label, one bar per series, each with its value.
+    """Horizontal bars with their values: a group per label, in it a bar for each series that has a value there.
 
     Raises ValueError when a series and the labels differ in length.
     """
@@ -43,23 +44,25 @@ def bars(labels: Sequence[str], series: Sequence[Series]) -> Markup:
         if len(one.y) != len(labels):
             raise ValueError(f"bars: series {one.name!r} has {len(one.y)} values for {len(labels)} labels")
     css = colours([one.name for one in series])
-    thick = 15 if len(series) == 1 else 10
-    group = thick * max(len(series), 1) + 9
+    thick = 15 if len(series) == 1 else 11
     left = min(160.0, max((len(label) for label in labels), default=0) * CHARACTER + 14)
     values = finite(v for one in series for v in one.y)
     scale = Scale(min([0.0, *values]), max([0.0, *values]) or 1.0, left, WIDTH - 64)
-    parts = []
+    parts, top = [], 4
     for row, label in enumerate(labels):
-        top = row * group + 4
-        parts.append(label_text(label, left - 8, top + thick * len(series) / 2 + 4, left - 8))
-        for index, one in enumerate(series):
-            tip = f"{label} · {one.name}: {number(one.y[row])}" if one.name else f"{label}: {number(one.y[row])}"
-            parts.append(bar(scale, one.y[row], top + index * thick, thick - 1, css[index], tip))
-    return svg(WIDTH, max(len(labels), 1) * group + 4, parts)
+        held = [i for i, one in enumerate(series) if finite([one.y[row]])] or list(range(min(len(series), 1)))
+        parts.append(label_text(label, left - 8, top + thick * len(held) / 2 + 4, left - 8))
+        for index in held:
+            name = f"{label} · {series[index].name}" if series[index].name else label
+            parts.append(bar(scale, series[index].y[row], top, thick - 1, css[index], name))
+            top += thick
+        top += 9
+    return svg(WIDTH, top, parts)
 
 
-def bar(scale: Scale, value: Number | None, top: float, thick: float, css: str, tip: str) -> Markup:
+def bar(scale: Scale, value: Number | None, top: float, thick: float, css: str, name: str) -> Markup:
     """One horizontal bar from zero and its value behind the end."""
+    tip = f"{name}: {number(value)}"
     drawn = finite([value])
     zero = scale(0.0)
     end = scale(drawn[0]) if drawn else zero
@@ -81,7 +84,7 @@ def label_text(label: str, x: float, y: float, width: float) -> Markup:
 
 
 def histogram(edges: Sequence[float], counts: Sequence[int], thresholds: Sequence[float], unit: str) -> Markup:
-    """Counts per bin over a value axis, with each threshold as a line.
+    """Counts per bin over a value axis, with each threshold as a line; geometric bins get a logarithmic axis.
 
     Raises ValueError unless there is one edge more than counts, and edges ascend.
     """
@@ -91,7 +94,7 @@ def histogram(edges: Sequence[float], counts: Sequence[int], thresholds: Sequenc
         )
     reach = [*edges, *thresholds]
     height, left, base = 190, 44, 150
-    x = Scale(min(reach), max(reach), left, WIDTH - 20)
+    x = Scale(min(reach), max(reach), left, WIDTH - 20, log=min(reach) > 0 and is_geometric(edges))
     y = Scale(0.0, max([*counts, 1]) * 1.04, base, 22)
     parts = [*y_axis(y, left), *x_axis(x, base, unit)]
     for index, count in enumerate(counts):
@@ -109,6 +112,14 @@ def histogram(edges: Sequence[float], counts: Sequence[int], thresholds: Sequenc
         )
     parts += [threshold_line(x(value), f"threshold {number(value)}", base) for value in finite(thresholds)]
     return svg(WIDTH, height, parts)
+
+
+def is_geometric(edges: Sequence[float]) -> bool:
+    """Whether each edge is about the same multiple of the one before, and not about the same distance from it."""
+    if len(edges) < 4 or edges[0] <= 0:
+        return False
+    ratios, steps = [b / a for a, b in pairwise(edges)], [b - a for a, b in pairwise(edges)]
+    return max(ratios) - 1 < 1.5 * (min(ratios) - 1) and max(steps) > 2 * min(steps)
 
 
 def threshold_line(x: float, text: str, base: float) -> Markup:

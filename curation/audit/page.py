@@ -26,6 +26,7 @@ Section = Mapping[str, Any]
 
 TABLE_ROWS = 500  # more rows than this belong in a file, not on a page
 BAR_LABELS = 40
+NARROW_COLUMNS = 3  # a table of so many columns stands beside a chart; a wider one has a row of its own
 ROW_LOW, ROW_HIGH = 118, 190  # px: a contact sheet's rows; high when all its pictures fit one row of ROW_WIDTH
 ROW_WIDTH = 940
 
@@ -55,7 +56,7 @@ def render_section(section: Section) -> Markup:
         raise ValueError(f"section {name!r} of type {kind!r} has no {missing.args[0]!r}") from missing
     except ValueError as error:
         raise ValueError(f"section {name!r} of type {kind!r}: {error}") from error
-    wide = kind in ("table", "images", "text", "funnel")
+    wide = kind in ("images", "text", "funnel") or (kind == "table" and len(section["columns"]) > NARROW_COLUMNS)
     template = environment().get_template("section.html.j2")
     notes = [n for n in (section.get("note"), note) if n]
     return Markup(template.render(kind=kind, title=name, body=body, notes=notes, wide=wide))

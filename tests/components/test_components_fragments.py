@@ -70,6 +70,14 @@ def test_bar_lengths_are_proportional_to_their_values() -> None:
     assert widths[2] == 0
 
 
+def test_a_series_without_a_value_takes_no_room() -> None:
+    svg = str(charts.bars(["a", "b"], [charts.Series("now", [3, None]), charts.Series("before", [None, 6])]))
+    assert [(r["class"], float(r["width"])) for r in rects(svg)] == [
+        ("bar c1", pytest.approx(float(rects(svg)[1]["width"]) / 2, abs=0.1)),
+        ("bar muted", float(rects(svg)[1]["width"])),
+    ]
+
+
 def test_what_was_before_is_drawn_muted() -> None:
     assert charts.colours(["before", "after"]) == ["muted", "c1"]
     assert charts.colours(["before"]) == ["c1"]
@@ -86,6 +94,13 @@ def test_the_threshold_stands_at_its_value_among_the_bins() -> None:
     heights = [float(r["height"]) for r in bins]
     assert heights[1] / heights[0] == pytest.approx(4, rel=0.02)
     assert "threshold 25" in svg
+
+
+def test_geometric_bins_are_drawn_equally_wide() -> None:
+    widths = [float(r["width"]) for r in rects(str(charts.histogram([8, 16, 32, 64, 128], [1, 2, 3, 4], [], "px")))]
+    assert max(widths) - min(widths) < 0.3
+    assert not charts.is_geometric([10, 20, 30, 40])
+    assert not charts.is_geometric([0, 1, 2, 4])
 
 
 def test_a_threshold_outside_the_bins_is_still_on_the_page() -> None:

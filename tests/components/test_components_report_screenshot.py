@@ -1,4 +1,4 @@
-"""The report in a real browser: it shows something, at desktop and at phone width, without the network."""
+"""The pages in a real browser: the report is shown, at desktop and at phone width; the lineage page answers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from report_samples import every_section, jpeg, small_run
+from report_samples import every_section, jpeg, manifest, small_run
 from sklearn.datasets import load_sample_images
 
+from components.lineage_page import render_lineage
 from components.report_page import ReportInput, StepSummary, render_report
 
 CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
@@ -74,13 +75,45 @@ def test_the_report_renders_at_desktop_width(page: str, tmp_path: Path) -> None:
     assert accent > 5000, "bars and funnel are not drawn in the accent colour"
 
 
-def test_a_phone_sees_no_sideways_scroll(page: str, tmp_path: Path) -> None:
-    """The page's own width, written into its title by a script, is the window's."""
-    probe = "<script>document.title = document.documentElement.scrollWidth + ' of ' + innerWidth</script>"
-    source = tmp_path / "probe.html"
-    source.write_text(page.replace("</body>", probe + "</body>"), encoding="utf-8")
-    command = [str(CHROMIUM), *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=500,900", "--dump-dom"]
+def title_after(page: str, script: str, folder: Path, width: int = 1280) -> str:
+    """The title that `script` gives the page once it is loaded."""
+    source = folder / "probe.html"
+    source.write_text(page.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+    command = [str(CHROMIUM), *QUIET, f"--user-data-dir={folder / 'probe'}", f"--window-size={width},900", "--dump-dom"]
     done = subprocess.run([*command, source.as_uri()], capture_output=True, text=True, timeout=90)
-    title = done.stdout.split("<title>")[1].split("</title>")[0]
-    width, window = (int(n) for n in title.split(" of "))
+    return done.stdout.split("<title>")[1].split("</title>")[0]
+
+
+def test_a_phone_sees_no_sideways_scroll(page: str, tmp_path: Path) -> None:
+    script = "document.title = document.documentElement.scrollWidth + ' of ' + innerWidth"
+    width, window = (int(n) for n in title_after(page, script, tmp_path, width=500).split(" of "))
     assert width <= window
+
+
+def test_the_lineage_page_answers_clicks_and_searches(tmp_path: Path) -> None:
+    """Click a node: its panel and its kin; shift-click another: what differs; search; draw the related alone."""
+    run = small_run()
+    other = manifest("ingest", "images", config={"seed": 7}, version="f" * 16)
+    images, filtered = f"images={run[0]['version']}", f"filtered={run[2]['version']}"
+    script = f"""
+      const node = (key) => document.querySelector(`.node[data-key="${{key}}"]`);
+      const click = (key, shiftKey) => node(key).dispatchEvent(new MouseEvent("click", {{ bubbles: true, shiftKey }}));
+      const panel = document.getElementById("panel"), said = [];
+      click("{filtered}");
+      said.push(panel.querySelector("h2").textContent, document.querySelectorAll(".node.dim").length);
+      document.getElementById("only").click();
+      said.push(document.querySelectorAll(".node.away").length);
+      document.getElementById("only").click();
+      said.push(document.querySelectorAll(".node.away").length);
+      click("{images}");
+      click("images={"f" * 16}", true);
+      const paths = [...panel.querySelectorAll("td:first-child")].map((cell) => cell.textContent);
+      said.push(paths.join(" "));
+      const search = document.getElementById("search");
+      search.value = "Detect";
+      search.dispatchEvent(new Event("input"));
+      said.push([...document.querySelectorAll(".node.hit")].map((g) => g.dataset.key.split("=")[0]).join(" "));
+      document.title = said.join("|");
+    """
+    said = title_after(render_lineage([*run, other], focus=None), script, tmp_path).split("|")
+    assert said == ["filtered", "1", "1", "0", "config.seed", "detections"]
