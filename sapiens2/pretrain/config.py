@@ -132,6 +132,6 @@ class PretrainConfig(Config):
             raise ValueError("teacher_temperature must be above 0, and mixed_share at most 1")
         if self.decoder_dim % 4 or self.decoder_dim % self.decoder_heads:
             raise ValueError(
-                f"decoder_dim={self.decoder_dim} must divide by 4 and by decoder_heads={self.decoder_heads}"
+                f"decoder_dim={self.decoder_dim} must be a multiple of 4 and of decoder_heads={self.decoder_heads}"
             )
         return self

@@ -41,7 +41,9 @@ class PretrainObjective(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = build_backbone(config.size, window_tokenizer=config.window_tokenizer)
-        self.teacher = build_backbone(config.size, window_tokenizer=config.window_tokenizer)
+        with torch.device("meta"):  # it is a copy of the student
+            self.teacher = build_backbone(config.size, window_tokenizer=config.window_tokenizer)
+        self.teacher.to_empty(device=self.backbone.cls_token.device)
         dim = self.backbone.architecture.dim
         shape = (dim, config.head_hidden, config.head_bottleneck, config.prototypes)
         self.head = ProjectionHead(*shape, unit_prototypes=config.unit_prototypes)
@@ -139,8 +141,7 @@ class PretrainObjective(nn.Module):
             hidden = [backbone.encode(part, places)[0] for part, places in zip(tokens, rows)]
         cls = [final_norm(backbone, part[:, 0]).unflatten(0, (len(batch["kept"]), -1)) for part in hidden]
         cls[0] = self._unmasked_class_tokens(cls[0], images)
-        seen = backbone.ln1(torch.cat([hidden[0][:, :1], hidden[0][:, backbone.prefix :]], dim=1))
-        return Student(torch.cat(cls, dim=1), seen)
+        return Student(torch.cat(cls, dim=1), self._seen(hidden[0]))
 
     def _unmasked_class_tokens(self, cls: Tensor, images: Tensor) -> Tensor:
         """Replaces class tokens [B, 2, D] by those of the full views, for the share of images that asks for it."""
@@ -164,9 +165,28 @@ class PretrainObjective(nn.Module):
 
     def _reconstruction(self, tokens: Tensor, images: Tensor, kept: Tensor) -> Tensor:
         """The decoder's loss on the hidden tokens of both global views."""
-        masked = complement(kept, self.config.tokens)
-        prediction = self.decoder(tokens[:, 0], tokens[:, 1:], kept, masked, self.config.grid)
+        prediction, masked = self._complete(tokens, kept)
         return losses.reconstruction_loss(prediction, take(self.target_patches(images), masked))
+
+    def _complete(self, tokens: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """The decoder's answers [N, hidden, pixels] and which tokens they are of [N, hidden]."""
+        masked = complement(kept, self.config.tokens)
+        return self.decoder(tokens[:, 0], tokens[:, 1:], kept, masked, self.config.grid), masked
+
+    @torch.no_grad()
+    def complete(self, images: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """What the student makes of views seen in part: normalised images [N, 3, H, W], kept [N, n] -> as `_complete`.
+
+        The answers are in the units of `losses.normalised_targets`.
+        """
+        backbone = self.backbone
+        tokens = backbone.embed(take(backbone.patchify(images), kept))
+        rows = backbone.rope.rows(*self.config.grid, images.device).gather(kept)
+        return self._complete(self._seen(backbone.encode(tokens, rows)[0]), kept)
+
+    def _seen(self, hidden: Tensor) -> Tensor:
+        """What the decoder reads of the encoder's output: class token and patches, normed; the registers stay."""
+        return self.backbone.ln1(torch.cat([hidden[:, :1], hidden[:, self.backbone.prefix :]], dim=1))
 
     def target_patches(self, images: Tensor) -> Tensor:
         """What the decoder is to predict: [N, 3, H, W] -> [N, tokens, pixels]; of 4K views at half their size."""
