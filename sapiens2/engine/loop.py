@@ -129,14 +129,13 @@ class _Run:
         self.history = History(self.out, rows, writes=self.world.leads)
 
     def _check_recipe(self, found: checkpoint.Saved) -> None:
-        before = found.note["recipe"]
-        changed = sorted(k for k in before.keys() | self.recipe.keys() if before.get(k) != self.recipe.get(k))
-        if changed:
-            key = changed[0]
-            raise ValueError(
-                f"{found.uri} was written with {key}={before.get(key)}, this run has {key}={self.recipe.get(key)}: "
-                "continue with the same recipe, or give another state folder"
-            )
+        before, now = _flat(found.note["recipe"]), _flat(self.recipe)
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key):
+                raise ValueError(
+                    f"{found.uri} was written with {key}={before.get(key)}, this run has {key}={now.get(key)}: "
+                    "continue with the same recipe, or give another state folder"
+                )
 
     def advance(self, source: BatchSource, asked: StopRequest, control: Control) -> None:
         """Train from where the run stands to the last step."""
@@ -237,6 +236,14 @@ class _Run:
             last=rows[-1],
             history=rows,
         )
+
+
+def _flat(recipe: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in recipe.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _publish_weights(tensors: dict[str, torch.Tensor], uri: str) -> None:

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from sapiens2.engine.config import EngineConfig
@@ -78,6 +78,20 @@ def parallelize(objective: nn.Module, world: World) -> nn.Module:
     if world.size > 1:
         fully_shard(objective, mesh=init_device_mesh(world.device.type, (world.size,)))
     return objective
+
+
+@contextmanager
+def unsharded(objective: nn.Module, world: World) -> Iterator[None]:
+    """Full parameters on every rank, for work outside the training forward; collective over all ranks."""
+    if world.size == 1:
+        yield
+        return
+    assert isinstance(objective, FSDPModule)
+    objective.unshard()
+    try:
+        yield
+    finally:
+        objective.reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -1,0 +1,148 @@
+"""One pretraining run: shards in; a backbone, its curves and its held-out loss out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from sapiens2.engine import report, storage
+from sapiens2.engine.config import recipe_of
+from sapiens2.engine.control import PLAIN, Control
+from sapiens2.engine.loop import TrainSummary, train
+from sapiens2.engine.parallel import cpu_threads, join_world, unsharded
+from sapiens2.pretrain.config import PretrainConfig
+from sapiens2.pretrain.cost import step_cost
+from sapiens2.pretrain.held_out import HeldOut, held_out_batches, held_out_loss, with_rows
+from sapiens2.pretrain.objective import PretrainObjective
+from sapiens2.pretrain.pictures import completions, feature_pca
+from sapiens2.pretrain.source import PretrainSource
+
+SHOWN = 6  # pictures of each kind in the report
+COLLAPSE = ("mutual_information", "prototypes_used", "cls_std", "rankme")
+
+
+def pretrain(
+    config: PretrainConfig,
+    *,
+    train_files: list[str],
+    val_files: list[str],
+    out: str,
+    state: str,
+    init: str | None = None,
+    control: Control = PLAIN,
+) -> dict[str, Any]:
+    """Train a backbone on the shards `train_files` and measure it on `val_files`; all are paths or URIs.
+
+    `init` is a model.safetensors to start from, a released one or ours. Writes `<out>/{model.safetensors, config.json,
+    history.jsonl, fragment.json, metrics.json}`, metrics.json last, and resumes from `<state>` by itself. Returns the
+    metrics, on every rank. Raises ValueError for empty or incomplete shards and for foreign weights or states,
+    Interrupted when asked to stop, Diverged when the gradients stay non-finite.
+    """
+    source = PretrainSource(train_files, config)
+    held_out = with_rows(val_files)
+    objective = PretrainObjective(config)
+    if init is not None:
+        objective.load_backbone(init)
+    engine = config.engine
+    recipe = recipe_of(config) | {
+        "init": storage.fingerprint(init)[1] if init is not None else None,
+        "pictures": len(source.shards),
+    }
+    summary = train(
+        objective,
+        source,
+        engine,
+        out=out,
+        state=state,
+        title="pretrain",
+        images_per_step=config.batch,
+        recipe=recipe,
+        control=control,
+    )
+    metrics = report.run_metrics(summary, seed=engine.seed, flops_per_image=step_cost(config).total)
+    metrics |= {"pictures": len(source.shards), "epochs": summary.images / len(source.shards)}
+    metrics["unreadable_pictures"] = len(source.skipped)
+    world = join_world(engine)
+    with cpu_threads(engine), unsharded(objective, world):
+        if world.leads:
+            objective.eval()
+            batches = list(held_out_batches(held_out, config)) if held_out else []
+            measured = held_out_loss(objective, batches, engine.seed) if batches and config.mae_weight else None
+            metrics |= _held_out_metrics(measured)
+            shown = batches[0] if batches else source.batch(0, 0, 1)
+            fragment = _fragment(config, summary, metrics, objective, shown, bool(batches))
+            report.publish(out, _config_file(config), fragment, metrics)
+    return metrics
+
+
+def _held_out_metrics(measured: HeldOut | None) -> dict[str, Any]:
+    if measured is None:
+        return {"held_out_mae": None, "held_out_pictures": 0}
+    interval = [measured.low, measured.high]
+    return {"held_out_mae": measured.mae, "held_out_mae_interval": interval, "held_out_pictures": measured.pictures}
+
+
+def _config_file(config: PretrainConfig) -> dict[str, Any]:
+    """What is needed to build the model again, and the whole configuration."""
+    return {
+        "kind": "backbone",
+        "size": config.size,
+        "window_tokenizer": config.window_tokenizer,
+        "image_size": list(config.image_size),
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def _fragment(
+    config: PretrainConfig,
+    summary: TrainSummary,
+    metrics: dict[str, Any],
+    objective: PretrainObjective,
+    batch: dict[str, Tensor],
+    held_out: bool,
+) -> dict[str, Any]:
+    rows = summary.history
+    sections = [
+        report.table("Pretraining", _facts(config, metrics)),
+        report.curves("Losses", rows, ("loss", "mae", "contrastive", "koleo"), "loss"),
+        report.curves("Learning rate", rows, ("lr",), "rate"),
+        report.curves("Gradient norm", rows, ("grad_norm", "grad_norm_max"), "norm before the clip"),
+        *(report.curves(f"Collapse: {name}", rows, (name,), name) for name in COLLAPSE if name in rows[-1]),
+        *_pictures(objective, batch, "never trained on" if held_out else "from the training shards"),
+    ]
+    return {"title": f"Pretraining of the {config.size} backbone", "sections": sections}
+
+
+def _facts(config: PretrainConfig, metrics: dict[str, Any]) -> list[tuple[str, Any]]:
+    mae, count = metrics["held_out_mae"], metrics["held_out_pictures"]
+    low, high = metrics.get("held_out_mae_interval", (None, None))
+    told = "no picture was held out" if mae is None else f"{mae:.4f} (95 % {low:.4f} to {high:.4f}, {count} pictures)"
+    return [
+        ("held-out reconstruction loss (1: each patch's own mean)", told),
+        ("steps", metrics["steps"]),
+        ("images seen", f"{metrics['images']} ({metrics['epochs']:.1f} times {metrics['pictures']} pictures)"),
+        ("parameters trained", metrics["trained_parameters"]),
+        ("arithmetic", f"{metrics['flops']:.3g} FLOP"),
+        ("training time", f"{metrics['seconds']:.1f} s"),
+        ("steps skipped for a non-finite gradient", metrics["skipped_steps"]),
+        ("pictures that could not be decoded", metrics["unreadable_pictures"]),
+        ("input", f"{config.image_size[0]} x {config.image_size[1]} pixels"),
+    ]
+
+
+def _pictures(objective: PretrainObjective, batch: dict[str, Tensor], origin: str) -> list[report.Section]:
+    """Reconstructions and feature directions of the first pictures of a batch."""
+    count = min(SHOWN, len(batch["globals"]))
+    sections = []
+    if objective.config.mae_weight:
+        strips = [np.concatenate(three, axis=1) for three in completions(objective, batch, count)]
+        items = [(strip, "picture | what the student saw | completed") for strip in strips]
+        sections.append(report.pictures("Masked reconstruction", items, f"Pictures {origin}."))
+    views = batch["globals"][:count, 0]
+    found = feature_pca(objective.teacher, views)
+    pairs = [np.concatenate(pair, axis=1) for pair in zip(views.numpy(), found)]
+    note = f"The three main directions of the teacher's patch features as colours; pictures {origin}."
+    sections.append(report.pictures("Features", [(pair, "picture | features") for pair in pairs], note))
+    return sections
