@@ -187,8 +187,10 @@ def balance(context: StepContext) -> Publication:
     """Caps and floors to an exact target size."""
     from curation.stages import balance as stage
 
-    data = [_data(context, role) for role in ("detections", "scores", "deduped", "clusters")]
-    return _publish(context, stage.run(narrow(context.inputs["images"]), *data, context.config))
+    data = (_data(context, role) for role in ("detections", "scores", "deduped", "clusters"))
+    detections, scores, deduped, clusters = data
+    result = stage.run(narrow(context.inputs["images"]), detections, scores, deduped, clusters, context.config)
+    return _publish(context, result)
 
 
 @dataclass

@@ -31,11 +31,11 @@ def report(context: StepContext) -> Publication:
     page = render_report(
         ReportInput(
             title=context.config.title,
-            profile=", ".join(sorted({m.name for a in artifacts for m in a.manifest.models})) or "builtin",
+            profile="",  # the manifests say what each step used
             preset="",
             date=max(artifact.manifest.end for artifact in artifacts),
             steps=[
-                StepSummary(a.manifest.step.replace("-", " "), m, False, a.fragment())
+                StepSummary(a.manifest.step.replace("-", " "), m, None, a.fragment())
                 for a, m in zip(artifacts, manifests, strict=True)
             ],
             measures=list(_measures(artifacts)),

@@ -32,8 +32,8 @@ def test_an_override_changes_one_field_and_travels_as_json():
 
 
 def test_a_family_addresses_all_tasks_and_a_step_one_of_them():
-    settings = Settings(preset="micro", overrides={"finetune.seed": 5, "finetune-pose.seed": 6})
-    seeds = {step.task: settings.config(step).seed for step in find_steps("finetune")}
+    settings = Settings(preset="micro", overrides={"finetune.scene_seed": 5, "finetune-pose.scene_seed": 6})
+    seeds = {step.task: settings.config(step).scene_seed for step in find_steps("finetune")}
     assert seeds.pop("pose") == 6
     assert set(seeds.values()) == {5}
 
