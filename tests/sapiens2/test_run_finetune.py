@@ -1,0 +1,104 @@
+"""Whole fine-tuning runs at their smallest: the backbone is taken over, losses fall, answers are drawn."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils.flop_counter import FlopCounterMode
+
+from sapiens2.engine.control import Control
+from sapiens2.engine.interrupt import Interrupted
+from sapiens2.model.backbone import build_backbone
+from sapiens2.model.weights import load_weights, save_weights
+from sapiens2.tasks.build import TASKS, build_task
+from sapiens2.tasks.config import FinetuneConfig
+from sapiens2.tasks.recipes import micro
+from sapiens2.tasks.run import _flops_per_image, finetune
+
+
+def config(task: Any, steps: int = 2, **engine: Any) -> FinetuneConfig:
+    base = micro(task).model_dump() | {"layer_decay": 1.0}
+    base["engine"] |= {"steps": steps, "checkpoint_every": 100, "threads": 1} | engine
+    return FinetuneConfig(**base)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAPIENS2_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(5)
+    path = tmp_path_factory.mktemp("backbone") / "model.safetensors"
+    save_weights(build_backbone("tiny"), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_trains_and_shows_its_answers(task: str, backbone: str, tmp_path: Path) -> None:
+    metrics = finetune(config(task), backbone=backbone, out=str(tmp_path / "out"), state=str(tmp_path / "state"))
+    assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["task"] == task and metrics["images"] == 4 and len(metrics["digest"]) == 64
+    about = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (about["task"], about["size"], about["image_size"]) == (task, "tiny", [64, 48])
+    model = build_task(about["task"], about["size"])
+    load_weights(model, tmp_path / "out" / "model.safetensors")
+    fragment = json.loads((tmp_path / "out" / "fragment.json").read_text())
+    answers = next(s for s in fragment["sections"] if s["title"] == "Answers")
+    data = np.frombuffer(base64.b64decode(answers["items"][0]["jpeg"]), np.uint8)
+    assert len(answers["items"]) == 4 and cv2.imdecode(data, cv2.IMREAD_COLOR).shape == (64, 144, 3)
+
+
+def test_the_loss_falls_and_the_run_resumes_bit_for_bit(backbone: str, tmp_path: Path) -> None:
+    long = config("normal", steps=12, log_every=3, lr=2e-3)
+    whole = finetune(long, backbone=backbone, out=str(tmp_path / "a" / "out"), state=str(tmp_path / "a" / "state"))
+    assert whole["loss_final"] < 0.8 * whole["loss_first"]
+    places = {"backbone": backbone, "out": str(tmp_path / "b" / "out"), "state": str(tmp_path / "b" / "state")}
+    done = iter(range(1, 100))
+    with pytest.raises(Interrupted, match="step 5 of 12"):
+        finetune(long, **places, control=Control(stop=lambda: next(done) >= 5))
+    assert finetune(long, **places)["digest"] == whole["digest"]
+
+
+def test_the_backbone_is_where_training_starts(backbone: str, tmp_path: Path) -> None:
+    still = config("albedo", steps=1, lr=1e-9, warmup_steps=0)
+    finetune(still, backbone=backbone, out=str(tmp_path / "out"), state=str(tmp_path / "state"))
+    start, end = build_backbone("tiny"), build_task("albedo", "tiny")
+    load_weights(start, backbone)
+    load_weights(end, tmp_path / "out" / "model.safetensors")
+    for before, after in zip(start.parameters(), end.backbone.parameters(), strict=True):
+        torch.testing.assert_close(before, after, rtol=0, atol=1e-6)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path, backbone: str) -> None:
+    state = load_file(backbone)
+    name = next(name for name, tensor in state.items() if tensor.ndim == 2)
+    save_file(state | {name: torch.zeros(3, 5)}, tmp_path / "other.safetensors")
+    places = {"out": str(tmp_path / "out"), "state": str(tmp_path / "state")}
+    with pytest.raises(ValueError, match=re.escape(name)):
+        finetune(config("pose"), backbone=str(tmp_path / "other.safetensors"), **places)
+    assert not (tmp_path / "out").exists()
+
+
+def test_arithmetic_is_counted_forward_and_backward() -> None:
+    settings = config("pose")
+    model = build_task("pose", "tiny")
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, 64, 48))
+    forward = counter.get_total_flops()
+    assert forward > model.backbone.flops(64, 48) > 0
+    assert _flops_per_image(settings, model) == pytest.approx(3 * forward)
+    frozen = settings.model_copy(update={"freeze_backbone": True})
+    assert _flops_per_image(frozen, model) == pytest.approx(3 * forward - 2 * model.backbone.flops(64, 48), rel=0.02)
