@@ -20,7 +20,6 @@ def pretrain(context: StepContext) -> Publication:
         "pretrain",
         train_files=_files(shards, "train"),
         val_files=_files(shards, "val"),
-        init=context.config.init,
     )
 
 
