@@ -33,7 +33,7 @@ _WORDS = (
     ("BREAKING NEWS", "GPU FOUND"),
     ("SALE", "50% OFF TODAY"),
 )
-_MICRO_FRAMINGS = (0, 7, 9, 14, 18, 23, 30, 4)
+_MICRO_FRAMINGS = (1, 3, 7, 9, 15, 24, 33, 35)  # plain enough for the classical detectors of the builtin profile
 
 
 def build_sample_pool(directory: Path, *, seed: int = 0, size: str = "demo") -> Path:
@@ -97,8 +97,7 @@ def _clear(directory: Path, marker: Path) -> None:
 def _files(pictures: dict[str, Path], seed: int, size: str) -> Iterator[File]:
     framings = [framing for framing in FRAMINGS if framing.picture in pictures]
     if size == "micro":
-        chosen = [FRAMINGS[i] for i in _MICRO_FRAMINGS if FRAMINGS[i].picture in pictures]
-        yield from _micro(pictures, chosen, seed)
+        yield from _micro(pictures, seed)
         return
     people = list(_people(pictures, framings, seed))
     yield from people
@@ -109,12 +108,13 @@ def _files(pictures: dict[str, Path], seed: int, size: str) -> Iterator[File]:
     yield from _broken(people, seed)
 
 
-def _micro(pictures: dict[str, Path], framings: list[Framing], seed: int) -> Iterator[File]:
-    people = [_person(pictures, framing, i, seed, 0) for i, framing in enumerate(framings)]
+def _micro(pictures: dict[str, Path], seed: int) -> Iterator[File]:
+    chosen = [i for i in _MICRO_FRAMINGS if FRAMINGS[i].picture in pictures]
+    people = [_person(pictures, FRAMINGS[i], i, seed, 0) for i in chosen]
     yield from people
     content = people[0][1]
     yield "reposts/exact.jpg", content
-    yield "reposts/smaller.jpg", _jpeg(ImageOps.scale(_open(content), 0.6), 60)
+    yield "reposts/smaller.jpg", _jpeg(ImageOps.scale(_open(content), 0.8), 60)
     yield "broken/truncated.jpg", content[: len(content) // 2]
     yield "broken/text.jpg", b"This is not a picture.\n"
     yield "drawn/chart.png", _png(drawing.chart(random.Random(seed)))
