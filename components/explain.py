@@ -62,6 +62,8 @@ def resolve_image(store: Store, reference: str) -> tuple[set[str], set[str]]:
         )
         ids |= {i for i in found["image_id"].to_pylist() if i}
         sources |= set(found["source_id"].to_pylist())
+        if wanted:  # a file that was rejected is known by its bytes too
+            sources |= {row["source_id"] for row in _rows(artifact, "rejects", "image_id", wanted)}
     if not sources:
         raise ArtifactError(
             f"{reference!r} is no picture that was ingested under {store.root}: give its path, its URL, or at least "
