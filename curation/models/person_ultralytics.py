@@ -7,13 +7,13 @@ this adapter is chosen. Its telemetry, its downloads and its installation of pac
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from curation.models.boxes import Detections, Pixels, suppress
+from curation.models.weights import cache_directory
 
 _PERSON = 0  # COCO class index
 
@@ -52,7 +52,7 @@ class UltralyticsDetector:
         boxes = result.boxes.xyxy.cpu().numpy().astype(np.float32).reshape(-1, 4)
         scores = result.boxes.conf.cpu().numpy().astype(np.float32)
         height, width = pixels.shape[:2]
-        # NMS-free families (YOLO26, RT-DETR) leave doubles now and then; on others this changes nothing.
+        # NMS-free families (YOLO26, RT-DETR) suppress nothing, the others before boxes are cut at the edges.
         return suppress(Detections(boxes, scores), self.nms_iou).clipped(width, height)
 
 
@@ -61,8 +61,8 @@ def _load(path: Path) -> Any:
     os.environ.setdefault("YOLO_OFFLINE", "true")
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     os.environ.setdefault("YOLO_VERBOSE", "false")
-    # Its settings file otherwise lands in the user's configuration directory.
-    os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="sapiens2-ultralytics-"))
+    # Its settings file, changed below, is not the one that the user's own ultralytics reads.
+    os.environ.setdefault("YOLO_CONFIG_DIR", str(cache_directory() / "ultralytics"))
     if not path.is_file():
         raise ValueError(f"{path} is not a file; ultralytics weights are never downloaded, name a local .pt file")
     try:
