@@ -63,7 +63,9 @@ def allocate(
     keep = np.zeros(n, bool)
     keep[rank_within(cell, order) < quota[cell]] = True
     notes += _shortfalls(quota, limits, places)
-    return _explain(tree, keep, order, cell, quota, limits, target, notes)
+    return _explain(
+        tree, keep, order, cell, [_binding(c, quota, wanted, limits) for c in range(len(quota))], target, notes
+    )
 
 
 def _check(
@@ -131,8 +133,7 @@ def _explain(
     keep: NDArray[np.bool_],
     order: Ints,
     cell: Ints,
-    quota: Ints,
-    limits: list[Limit],
+    binding: list[tuple[Limit, int] | None],
     target: int,
     notes: list[str],
 ) -> Allocation:
@@ -149,21 +150,26 @@ def _explain(
     reason: list[str | None] = [None if kept else CLUSTER_SHARE for kept in keep]
     value = np.where(keep, np.nan, rank_within(tree.leaf, order).astype(np.float64) + 1)
     threshold = np.where(keep, np.nan, kept_of_leaf[tree.leaf].astype(np.float64)) if n else np.zeros(0)
-    binding = [_binding(c, quota, limits) for c in range(len(quota))]
     for row in np.flatnonzero(~keep & (position < last)).tolist():
-        limit = binding[int(cell[row])]
-        if limit is not None:
+        bound = binding[int(cell[row])]
+        if bound is not None:
+            limit, got = bound
             reason[row] = f"{limit.kind}_{limit.name.partition('=')[0]}"
-            value[row], threshold[row] = float(quota[limit.cells].sum()), float(limit.bound)
+            value[row], threshold[row] = float(got), float(limit.bound)
     return Allocation(keep, reason, target, value, threshold, notes)
 
 
-def _binding(cell: int, quota: Ints, limits: list[Limit]) -> Limit | None:
-    """The first full cap of a cell, else the first floor elsewhere that is only just met."""
-    for limit in limits:
-        if limit.kind == "cap" and limit.cells[cell] and quota[limit.cells].sum() >= limit.bound:
-            return limit
-    for limit in limits:
-        if limit.kind == "floor" and not limit.cells[cell] and quota[limit.cells].sum() <= limit.bound:
-            return limit
+def _binding(cell: int, quota: Ints, wanted: Ints, limits: list[Limit]) -> tuple[Limit, int] | None:
+    """The full cap of a cell that cuts deepest into the even allocation, else a floor elsewhere that is just met.
+
+    With the number of rows selected under it.
+    """
+    got = [int(quota[limit.cells].sum()) for limit in limits]
+    full = [k for k, x in enumerate(limits) if x.kind == "cap" and x.cells[cell] and got[k] >= x.bound]
+    if full:
+        deepest = max(full, key=lambda k: int(wanted[limits[k].cells].sum()) / max(limits[k].bound, 0.5))
+        return limits[deepest], got[deepest]
+    for k, limit in enumerate(limits):
+        if limit.kind == "floor" and not limit.cells[cell] and got[k] <= limit.bound:
+            return limit, got[k]
     return None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 _ITERATIONS = 20
+_RETRIES, _SMALL = 5, 20_000  # the best of several starts where that is cheap
 _SAMPLE_PER_CENTROID = 256  # more rows than this per centroid are not needed to place it (FAISS's own rule)
 
 
@@ -100,6 +101,7 @@ def _kmeans(rows: NDArray[np.float32], k: int, seed: int) -> tuple[NDArray[np.fl
             rows.shape[1],
             k,
             niter=_ITERATIONS,
+            nredo=_RETRIES if len(rows) <= _SMALL else 1,
             seed=seed,
             spherical=True,
             min_points_per_centroid=1,

@@ -52,7 +52,7 @@ def solve(supply: Ints, wanted: Ints, limits: list[Limit], target: int) -> Ints:
     found = milp(
         np.concatenate([costs.ravel(), [_SHORT_OF_TARGET], np.full(len(floors), _SHORT_OF_FLOOR)]),
         integrality=np.ones(cells * pieces + slack),
-        bounds=Bounds(0, np.concatenate([widths.ravel(), np.full(slack, float(target))])),
+        bounds=Bounds(0, np.concatenate([widths.ravel(), np.full(slack, np.inf)])),
         constraints=LinearConstraint(hstack([total, missing]).tocsr(), lower, upper),
         options={"node_limit": _NODES, "mip_rel_gap": 1e-6},
     )
