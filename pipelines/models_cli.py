@@ -21,7 +21,7 @@ def list_command() -> None:
         table.add_column(name, overflow="fold")
     for spec in MODELS.values():
         try:
-            where = str(find(spec))
+            where = str(find(spec, download=False))
         except (FileNotFoundError, ValueError) as problem:
             where = f"[dim]{problem}[/]"
         table.add_row(spec.name, spec.licence, where)
@@ -36,7 +36,7 @@ def verify_command() -> None:
     wrong = 0
     for spec in MODELS.values():
         try:
-            console.print(f"ok       {spec.name}  {find(spec)}", soft_wrap=True)
+            console.print(f"ok       {spec.name}  {find(spec, download=False)}", soft_wrap=True)
         except FileNotFoundError:
             console.print(f"absent   {spec.name}")
         except ValueError as problem:

@@ -1,0 +1,83 @@
+"""Bad input: exit code 2 and one line that names the thing and the mend, before any work."""
+
+import pytest
+from micro_runs import sapiens2
+
+CASES = {
+    "missing pool": (["run", "--pool", "/no/such/pool"], ["/no/such/pool does not exist", "give an existing folder"]),
+    "empty pool": (["run", "--pool", "{empty}"], ["is empty", "give a folder with pictures"]),
+    "unknown profile": (["run", "--profile", "huge"], ["unknown profile 'huge'", "builtin, small, full"]),
+    "unknown key": (["run", "--set", "filter.min_persn_px=3"], ["filter.min_persn_px", "did you mean 'min_person_px'"]),
+    "negative target": (["run", "--set", "balance.target_size=-5"], ["balance", "target_size=-5", "positive"]),
+    "missing weights": (["run", "--pool", "{pool}", "--profile", "small"], ["yolox_nano", "SAPIENS2_MODELS"]),
+    "unknown step": (["step", "filterr"], ["unknown step 'filterr'", "filter"]),
+    "nothing to read": (["step", "detect"], ["detect needs images", "sapiens2 step ingest"]),
+    "no such artifact": (["artifacts", "show", "nothing"], ["no artifact, tag or version 'nothing'"]),
+    "bad --set": (["run", "--set", "filter"], ["step.field=value"]),
+    "bad yaml": (["run", "--config", "{yaml}"], ["must map steps to fields"]),
+    "task without finetune": (["train", "pretrain", "--task", "pose"], ["finetune needs --task"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_line_names_the_thing_and_the_mend(case, tmp_path, micro_pool):
+    arguments, expected = CASES[case]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.yaml").write_text("filter\n")
+    places = {"empty": tmp_path / "empty", "pool": micro_pool, "yaml": tmp_path / "bad.yaml"}
+    filled = [argument.format(**places) for argument in arguments]
+    done = sapiens2(*filled, root=tmp_path / "root", cwd=tmp_path, check=False, SAPIENS2_MODELS="")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    for text in expected:
+        assert text in done.stderr
+    assert not list((tmp_path / "root").glob("*/*/manifest.json"))
+
+
+def test_an_unwritable_root(tmp_path, micro_pool):
+    (tmp_path / "file").write_text("in the way")
+    done = sapiens2("run", "--pool", micro_pool, root=tmp_path / "file" / "root", cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "cannot be written" in done.stderr and "--root" in done.stderr
+
+
+def test_a_damaged_manifest_is_named(tmp_path, micro_run, micro_pool):
+    import shutil
+
+    root = tmp_path / "root"
+    shutil.copytree(micro_run[0], root)
+    (damaged,) = root.glob("detections/*/manifest.json")
+    damaged.write_text(damaged.read_text()[:200])
+    done = sapiens2("run", "--pool", micro_pool, "--preset", "micro", root=root, cwd=tmp_path, check=False)
+    assert done.returncode == 2 and str(damaged) in done.stderr and "damaged" in done.stderr
+
+
+def test_too_little_disk_is_said_before_the_work(tmp_path, monkeypatch):
+    import collections
+    import shutil
+
+    from components.artifacts import Store
+    from components.run_step import check_disk
+
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 10**7, 10**7))
+    with pytest.raises(ValueError, match=r"too little disk under .*: 0\.01 GB free.*--root"):
+        check_disk(Store(str(tmp_path)))
+
+
+def test_a_folder_that_shadows_our_packages_is_refused(tmp_path):
+    (tmp_path / "curation").mkdir()
+    done = sapiens2("run", root=tmp_path / "root", cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "has the name of one of our packages" in done.stderr
+
+
+def test_a_target_beyond_the_supply_takes_all_and_says_so(tmp_path, micro_run):
+    import shutil
+
+    from components.artifacts import Store
+
+    root = tmp_path / "root"
+    shutil.copytree(micro_run[0], root)
+    sapiens2("step", "balance", "--preset", "micro", "--set", "balance.target_size=1000", root=root, cwd=tmp_path)
+    manifest = Store(str(root)).latest("selection").manifest
+    assert manifest.metrics["kept"] == manifest.metrics["rows_in"]
+    assert any("1000" in text for text in manifest.metrics["warnings"])
