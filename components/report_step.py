@@ -40,7 +40,7 @@ def report(context: StepContext) -> Publication:
             ],
             measures=list(_measures(artifacts)),
             manifests=manifests,
-            notes=[f"{a.manifest.step}: {text}" for a in artifacts for text in a.manifest.metrics.get("warnings", [])],
+            notes=[f"{a.manifest.step}: {text}" for a in artifacts for text in a.manifest.metrics.get("notes", [])],
         ),
         max_bytes=context.config.max_bytes,
     )

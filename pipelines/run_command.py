@@ -112,7 +112,7 @@ def _close(
 
 def _warnings(made: Mapping[str, Artifact]) -> list[str]:
     return [
-        f"{name}: {text}" for name, artifact in made.items() for text in artifact.manifest.metrics.get("warnings", [])
+        f"{name}: {text}" for name, artifact in made.items() for text in artifact.manifest.metrics.get("notes", [])
     ]
 
 

@@ -80,4 +80,4 @@ def test_a_target_beyond_the_supply_takes_all_and_says_so(tmp_path, micro_run):
     sapiens2("step", "balance", "--preset", "micro", "--set", "balance.target_size=1000", root=root, cwd=tmp_path)
     manifest = Store(str(root)).latest("selection").manifest
     assert manifest.metrics["kept"] == manifest.metrics["rows_in"]
-    assert any("1000" in text for text in manifest.metrics["warnings"])
+    assert any("1000" in text for text in manifest.metrics["notes"])
