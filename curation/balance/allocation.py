@@ -52,9 +52,8 @@ def allocate(
     n = len(tree.leaf)
     order = filling_order(tree, quality, seed)
     places = min(target, n)
-    notes = (
-        [] if target <= n else [f"the target of {target} is above the supply of {n}: all that the caps allow is taken"]
-    )
+    above = f"the target of {target} is above the supply of {n}: all that the caps allow is taken"
+    notes = [above] if target > n else []
     cell, keys = _cells(attributes, caps, floors, n)
     limits = _limits(keys, caps, "cap") + _limits(keys, floors, "floor")
     supply = np.bincount(cell, minlength=len(keys))
@@ -63,9 +62,8 @@ def allocate(
     keep = np.zeros(n, bool)
     keep[rank_within(cell, order) < quota[cell]] = True
     notes += _shortfalls(quota, limits, places)
-    return _explain(
-        tree, keep, order, cell, [_binding(c, quota, wanted, limits) for c in range(len(quota))], target, notes
-    )
+    binding = [_binding(c, quota, wanted, limits) for c in range(len(quota))]
+    return _explain(tree, keep, order, cell, binding, target, notes)
 
 
 def _check(
