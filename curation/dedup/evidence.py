@@ -30,6 +30,7 @@ class Bounds:
     hash_radius: int
     hash_candidate_radius: int
     min_hash_quality: float
+    centre: bool
     min_cosine: float
     hash_confirm_cosine: float
     candidate_cosine: float
@@ -113,7 +114,7 @@ def hash_pairs(pictures: Pictures, min_hash_quality: float) -> HashPairs:
 
 def find_edges(pictures: Pictures, hashes: HashPairs, bounds: Bounds, thumbnails: Thumbnails | None) -> Edges:
     """Every edge that the evidence carries; without `thumbnails` nothing is confirmed by the pictures themselves."""
-    unit = unit_rows(pictures.vectors)
+    unit = unit_rows(pictures.vectors, bounds.centre)
     certain, suspected = _by_hash(unit, hashes, bounds)
     loose = bounds.min_cosine if thumbnails is None else bounds.candidate_cosine
     i, j, cosine = nearest_pairs(unit, bounds.candidates_per_row, loose)

@@ -6,7 +6,7 @@ best-first cover of the edges keeps the best picture and one kept neighbour for 
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from curation.dedup.evidence import (
     Thumbnails,
 )
 from curation.dedup.representatives import groups
+from curation.models.copy_descriptor import DIMS
 from curation.stages.dedup_report import fragment
 from curation.stages.measures import floats, largest_person_px, rows_for, sorted_by_id
 from curation.stages.result import StageResult, decision_metrics
@@ -37,6 +38,10 @@ class DedupConfig(Config):
     hash_radius: int = recipe(4, "perceptual hashes this close merge by themselves, in bits", ge=0, le=8)
     hash_candidate_radius: int = recipe(8, "hashes this close merge with a second witness, in bits", ge=0, le=8)
     min_hash_quality: float = recipe(0.5, "hashes of lower quality are not compared, 0..1", ge=0, le=1)
+    descriptor: Literal["builtin", "mobilenet", "sscd"] | None = recipe(
+        None, "copy descriptor that the cosines below were fitted for, by name; none: not checked"
+    )
+    centre: bool = recipe(False, "whether the mean descriptor is subtracted first, as mobilenet needs it, yes or no")
     min_cosine: float = recipe(0.70, "copy descriptors this close merge by themselves, as a cosine", gt=0, le=1)
     hash_confirm_cosine: float = recipe(0.55, "a descriptor this close confirms a hash, as a cosine", gt=0, le=1)
     candidate_cosine: float = recipe(0.36, "descriptors this close are compared as pictures, as a cosine", gt=0, le=1)
@@ -66,10 +71,13 @@ class DedupConfig(Config):
 
 
 def profile_config(profile: str) -> DedupConfig:
-    """The thresholds of a profile: `full` describes pictures by SSCD, whose published bounds are its own."""
+    """The thresholds of a profile. Those of `full` are the ones that SSCD's authors publish (0.75, audit from 0.60).
+
+    Those of the classical descriptor were fitted on labelled web pictures (tests/acceptance/test_duplicates.py).
+    """
     if profile == "full":
-        return DedupConfig(min_cosine=0.75, hash_confirm_cosine=0.60, candidate_cosine=0.60)
-    return DedupConfig()
+        return DedupConfig(descriptor="sscd", min_cosine=0.75, hash_confirm_cosine=0.60, candidate_cosine=0.60)
+    return DedupConfig(descriptor="builtin")
 
 
 def run(
@@ -93,6 +101,7 @@ def run(
     image_ids = rows["image_id"].to_pylist()
     kept_images = rows_for(images, image_ids, "dedup: images")
     kept_scores = rows_for(scores, image_ids, "dedup: scores")
+    _check_descriptor(scores, config)
     pictures = _pictures(image_ids, kept_images, kept_scores)
     found = None if detections is None else rows_for(detections, image_ids, "dedup: detections")
     person_px = floats(rows["value"]) if found is None else largest_person_px(found, config.min_person_score)
@@ -102,6 +111,17 @@ def run(
     metrics = decision_metrics(table) | _metrics(table, cover, pictures, config)
     tables = {"data": table, "edges": _edge_table(image_ids, cover.edges)}
     return StageResult(tables, metrics, fragment(table, tables["edges"], metrics, config))
+
+
+def _check_descriptor(scores: pa.Table, config: DedupConfig) -> None:
+    """A cosine means something else in every descriptor: thresholds of one merge strangers in another."""
+    column = scores.schema.field("copy_embedding").type
+    if config.descriptor is not None and column.list_size != DIMS[config.descriptor]:
+        raise ValueError(
+            f"scores hold copy descriptors of {column.list_size} numbers, dedup.descriptor={config.descriptor} has "
+            f"{DIMS[config.descriptor]}; set score.copy_descriptor={config.descriptor}, or dedup.descriptor and its "
+            f"cosines to what score used"
+        )
 
 
 def _pictures(image_ids: list[str], images: pa.Table, scores: pa.Table) -> Pictures:

@@ -230,3 +230,16 @@ def test_bounds_must_be_ordered() -> None:
         DedupConfig(hash_radius=6, hash_candidate_radius=4)
     with pytest.raises(ValueError, match="lower the former"):
         DedupConfig(candidate_cosine=0.9, min_cosine=0.8)
+
+
+def test_thresholds_of_another_descriptor_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"6 numbers, dedup\.descriptor=builtin has 512"):
+        run([{}, {}], config=DedupConfig(descriptor="builtin"))
+
+
+def test_centring_tells_apart_what_shares_a_large_common_part() -> None:
+    common = 10 * AXES[0]
+    scores = [{"copy_embedding": (common + AXES[k]).tolist()} for k in (1, 1, 2, 3, 4)]
+    images = [{} for _ in scores]
+    assert run(images, scores).metrics["kept"] == 1
+    assert run(images, scores, config=DedupConfig(centre=True)).metrics["kept"] == 4
