@@ -36,8 +36,8 @@ def cross_view_loss(student: Tensor, teacher: Tensor, temperature: float) -> Ten
     """
     log_q = F.log_softmax(student.float() / temperature, dim=-1)
     pairs = -torch.einsum("bjk,bik->ji", teacher.float(), log_q) / len(student)  # [T, V]
-    differ = ~torch.eye(*pairs.shape, dtype=torch.bool, device=pairs.device)
-    return pairs[differ].mean()
+    same = torch.eye(*pairs.shape, dtype=torch.bool, device=pairs.device)
+    return pairs.masked_fill(same, 0.0).sum() / (pairs.numel() - min(pairs.shape))
 
 
 def koleo_loss(features: Tensor, group: int, floor: float) -> Tensor:

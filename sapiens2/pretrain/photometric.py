@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sapiens2.model.normalise import constant
+
 JITTER = (0.4, 0.4, 0.2, 0.1)  # brightness, contrast, saturation: factors 1 +- x; hue: +- x turns
 JITTER_SHARE, GREY_SHARE, BLUR_SHARE, SOLARISE_SHARE = 0.8, 0.2, 0.5, 0.2
 BLUR_SIGMA = (0.1, 2.0)  # pixels of the view
@@ -23,6 +25,7 @@ LUMA = (0.299, 0.587, 0.114)
 PARAMETERS = 7  # brightness, contrast, saturation, hue in radians, grey, blur sigma, solarise
 # From RGB to luma and two chroma axes (NTSC), where a change of hue is a rotation.
 YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+YIQ_TO_RGB = tuple(tuple(float(value) for value in row) for row in np.linalg.inv(YIQ))
 
 
 def draw(rng: np.random.Generator, views: int) -> NDArray[np.float32]:
@@ -40,7 +43,7 @@ def augment(images: Tensor, parameters: Tensor) -> Tensor:
 
     Brightness, contrast about the mean grey, then saturation, hue and grey as one 3 x 3 matrix, blur, solarisation.
     """
-    luma = torch.tensor(LUMA, device=images.device)
+    luma = constant(LUMA, images.device)
     brightness, contrast, saturation, hue, grey, sigma, solarise = parameters[:, :, None, None, None].unbind(1)
     x = (images.float() * brightness).clamp(0, 255)
     mean = (x @ luma).mean((1, 2))[:, None, None, None]
@@ -55,12 +58,11 @@ def colour_matrix(saturation: Tensor, hue: Tensor, grey: Tensor) -> Tensor:
     """[N] each -> [N, 3, 3], to be multiplied with RGB columns."""
     device = saturation.device
     eye = torch.eye(3, device=device)
-    to_grey = torch.tensor(LUMA, device=device).expand(3, 3)
+    to_grey = constant(LUMA, device).expand(3, 3)
     saturate = saturation[:, None, None] * eye + (1 - saturation)[:, None, None] * to_grey
     cos, sin, zero, one = hue.cos(), hue.sin(), torch.zeros_like(hue), torch.ones_like(hue)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], 1).unflatten(1, (3, 3))
-    yiq = torch.tensor(YIQ, device=device)
-    turned = torch.linalg.inv(yiq) @ turn @ yiq @ saturate
+    turned = constant(YIQ_TO_RGB, device) @ turn @ constant(YIQ, device) @ saturate
     return torch.where(grey[:, None, None] > 0, to_grey, turned)
 
 

@@ -32,7 +32,7 @@ def paper(size: SizeName = "1b", *, window_tokenizer: bool = False) -> PretrainC
 
 
 def micro() -> PretrainConfig:
-    """Two steps that prove the whole path, and learn nothing."""
+    """Two steps of four images that walk the whole path and learn nothing: 0.13 CPU seconds a step, 0.4 to build."""
     return PretrainConfig(
         size="tiny",
         engine=EngineConfig(steps=2, lr=5e-4, min_lr=1e-6, warmup_steps=1, checkpoint_every=1, log_every=1),
@@ -56,11 +56,17 @@ def micro() -> PretrainConfig:
 
 
 def demo() -> PretrainConfig:
-    """A minute on a laptop."""
+    """140 steps of 8 images at 128 x 96: about 65 CPU seconds, on a laptop without a GPU.
+
+    Measured on 48 web photographs, seed 0, first against last ten steps: loss 2.84 to 2.48, reconstruction 1.03 to 0.93,
+    contrastive 4.37 to 3.88 (4.16 is chance for 64 prototypes), mutual information of the teacher 0 to 0.89 nats,
+    RankMe 1 to 8.6 of 16. Below a batch of 256 the paper's centring and temperatures do not start: Sinkhorn, directions
+    as prototypes and a sharper teacher do. The teacher looks back over 20 steps, as 0.992 would barely leave the start.
+    """
     return PretrainConfig(
         size="tiny",
         engine=EngineConfig(
-            steps=120, lr=1e-3, min_lr=1e-5, warmup_steps=10, checkpoint_every=40, log_every=5, weight_decay=0.05
+            steps=140, lr=1e-3, min_lr=1e-5, warmup_steps=10, checkpoint_every=40, log_every=5, weight_decay=0.05
         ),
         batch=8,
         koleo_group=4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from pathlib import Path
@@ -331,6 +332,19 @@ def test_a_4k_model_masks_windows_and_predicts_half_the_size(files: list[str]) -
     terms["loss"].backward()
     assert terms["mae"].item() == pytest.approx(1, abs=0.1)
     assert objective.backbone.tokenizer is not None and objective.backbone.tokenizer.w_cls.grad is not None
+
+
+@pytest.mark.parametrize("centring", ["centre", "sinkhorn"])
+def test_a_step_neither_leaves_its_device_nor_waits_for_it(
+    batch: Batch, centring: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors of the meta device have no values: reading one, or mixing in one from the CPU, is an error."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # it does not know this device
+    objective = PretrainObjective(changed(MICRO, centring=centring, metrics_every=2)).to("meta")
+    terms = objective({name: tensor.to("meta") for name, tensor in batch.items()}, 1)
+    terms["loss"].backward()
+    objective.after_step(1)
+    assert {value.device.type for value in terms.values()} == {"meta"}
 
 
 def test_each_term_can_be_trained_alone(batch: Batch) -> None:
