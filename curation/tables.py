@@ -130,8 +130,8 @@ EDGES = pa.schema(
     [
         ("a", pa.string()),
         ("b", pa.string()),
-        ("kind", pa.string()),  # phash, mirror, feature
-        ("distance", pa.float32()),  # bits for hashes, 1 - cosine for features
+        ("kind", pa.string()),  # phash, mirror, feature, geometry
+        ("distance", pa.float32()),  # bits for hashes, 1 - cosine for features, 1 - agreement for geometry
     ]
 )
 
