@@ -108,9 +108,10 @@ class CascadeFaces:
     """OpenCV's frontal and profile cascades. The yaw is coarse, by which cascade fired: 0, or 65 to either side.
 
     The profile cascade knows faces that look to the image's left; those to the right are found in the mirrored picture.
+    It is slow and takes frontal faces for turned ones, so it runs only where the frontal cascade found nothing.
     """
 
-    def __init__(self, *, long_side_px: int = 512, revision: str = "1") -> None:
+    def __init__(self, *, long_side_px: int = 384, revision: str = "1") -> None:
         self.long_side_px = long_side_px
         self.key = f"builtin-cascades/{revision}-{long_side_px}px"
         self._loaded: tuple[Any, Any] | None = None
@@ -134,22 +135,23 @@ class CascadeFaces:
         frontal, profile = self._cascades()
         small = within(pixels, self.long_side_px)
         grey = np.asarray(cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)), dtype=np.uint8)
-        mirrored = np.ascontiguousarray(grey[:, ::-1])
         width = grey.shape[1]
-        faces = [Face(box, 1.0 + weight, 0.0) for box, weight in _fire(frontal, grey, 5)]
-        faces += [Face(box, weight, -_COARSE_PROFILE_DEG) for box, weight in _fire(profile, grey, 5)]
-        for (x0, y0, x1, y1), weight in _fire(profile, mirrored, 5):
-            faces.append(Face((width - x1, y0, width - x0, y1), weight, _COARSE_PROFILE_DEG))
-        return [_scaled(face, pixels.shape[1] / width) for face in suppress(faces, 0.3)]
+        factor = pixels.shape[1] / width
+        faces = [Face(box, weight, 0.0) for box, weight in _fire(frontal, grey, 5)]
+        if not faces:
+            faces = [Face(box, weight, -_COARSE_PROFILE_DEG) for box, weight in _fire(profile, grey, 5)]
+            for (x0, y0, x1, y1), weight in _fire(profile, np.ascontiguousarray(grey[:, ::-1]), 5):
+                faces.append(Face((width - x1, y0, width - x0, y1), weight, _COARSE_PROFILE_DEG))
+        return [_scaled(face, factor) for face in suppress(faces, 0.3)]
 
 
 def _fire(cascade: Any, grey: NDArray[np.uint8], neighbours: int) -> list[tuple[Box, float]]:
     """Boxes and a score in 0..1 that grows with the weight of the cascade's last stage."""
-    smallest = max(24, round(0.04 * min(grey.shape)))
+    smallest = max(24, round(0.06 * min(grey.shape)))
     if min(grey.shape) < smallest:
         return []
     boxes, _, weights = cascade.detectMultiScale3(
-        grey, 1.1, neighbours, minSize=(smallest, smallest), outputRejectLevels=True
+        grey, 1.12, neighbours, minSize=(smallest, smallest), outputRejectLevels=True
     )
     found = []
     for (x, y, w, h), weight in zip(boxes, np.ravel(weights), strict=True):
