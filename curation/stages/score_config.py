@@ -75,7 +75,7 @@ def profile_config(profile: str) -> ScoreConfig:
         "head_pose": "fsanet",
         "embedding": "mobilenet",
         "nsfw": "mobilenet",
-        "copy_descriptor": "mobilenet",
+        "copy_descriptor": "builtin",
     }
     if profile == "small":
         return ScoreConfig(**small)
