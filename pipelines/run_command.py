@@ -111,9 +111,7 @@ def _close(
 
 
 def _warnings(made: Mapping[str, Artifact]) -> list[str]:
-    return [
-        f"{name}: {text}" for name, artifact in made.items() for text in artifact.manifest.metrics.get("notes", [])
-    ]
+    return [f"{name}: {text}" for name, artifact in made.items() for text in artifact.manifest.metrics.get("notes", [])]
 
 
 def _checked_store(root: str) -> Store:

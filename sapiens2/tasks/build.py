@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sapiens2.model.backbone import Backbone, build_backbone
 from sapiens2.model.heads import DeconvHead, PointmapHead, ShuffleHead
+from sapiens2.model.heads_small import SmallHead
 from sapiens2.model.sizes import architecture
 from sapiens2.tasks.vocabulary import keypoints, parts
 
@@ -40,40 +41,35 @@ _POSE = HeadSpec((1024, 768), (512, 512, 256))
 _SEG = HeadSpec((512, 256, 128, 64), (64, 64))
 _SHUFFLE = HeadSpec((768, 512, 256, 128), (64, 32, 16))
 _POINTS = HeadSpec((1536, 768, 512, 256), (64, 32, 16), **_SCALE)
-# Released sizes as published; "0.1b" and "tiny" are ours: no such checkpoint exists. Tiny ends at a quarter of the
-# input's resolution: on a CPU the last two stages would cost more than the backbone.
+# Released sizes as published; "0.1b" is ours: no such checkpoint exists. Tiny has a decoder of another kind.
 SPECS: dict[str, dict[str, HeadSpec]] = {
     "pose": {
-        "tiny": HeadSpec((96, 64), (64,)),
         "0.1b": HeadSpec((384, 256), (256, 256)),
         **dict.fromkeys(("0.4b", "0.8b", "5b"), _POSE),
         "1b": HeadSpec((1536, 1024), (768, 512, 256)),
     },
     "segmentation": {
-        "tiny": HeadSpec((96, 64), (48,)),
         "0.1b": HeadSpec((256, 128, 64, 64), (64,)),
         **dict.fromkeys(("0.4b", "0.8b", "1b", "5b"), _SEG),
     },
     "normal": {
-        "tiny": HeadSpec((64, 48), (32,)),
         "0.1b": HeadSpec((256, 128, 64, 48), (32, 16)),
         **dict.fromkeys(("0.4b", "0.8b", "1b"), _SHUFFLE),
         "5b": HeadSpec((1536, 768, 512, 256), (128, 64, 32)),
     },
     "albedo": {
-        "tiny": HeadSpec((64, 48), (32,)),
         "0.1b": HeadSpec((256, 128, 64, 48), (32, 16)),
         **dict.fromkeys(("0.4b", "0.8b", "1b"), _SHUFFLE),
         "5b": HeadSpec((1536, 768, 512, 256), (64, 32, 16)),
     },
     "pointmap": {
-        "tiny": HeadSpec((64, 48), (32,), (128,), (64,)),
         "0.1b": HeadSpec((384, 192, 96, 48), (32, 16), (256, 128), (128,)),
         **dict.fromkeys(("0.4b", "0.8b", "1b"), _POINTS),
         "5b": HeadSpec((1536, 768, 768, 768), (128, 64, 32), **_SCALE),
     },
 }
 OWN_SIZES = ("tiny", "0.1b")
+"""Sizes whose heads are ours and take any input size."""
 
 
 class TaskModel(nn.Module):
@@ -90,12 +86,14 @@ class TaskModel(nn.Module):
         """images: [B, 3, H, W] normalised -> the head's raw output under the task's key, `OUTPUT[task]`.
 
         heatmaps [B, 308, h, w]; logits [B, 29, h, w]; normals, points, albedo [B, 3, h, w]; pointmap adds `scale` [B].
-        h, w are a quarter of the input for pose and for tiny heads, the input's own size otherwise.
+        h, w are a quarter of the input for pose, half for the other tiny heads, the input's own size otherwise.
         """
-        features = self.backbone(images).patches
-        out = {OUTPUT[self.task]: self.decode_head(features)}
-        if isinstance(self.decode_head, PointmapHead):
-            out["scale"] = self.decode_head.scale(features)
+        features, head = self.backbone(images).patches, self.decode_head
+        maps = head(features, images) if isinstance(head, SmallHead) else head(features)
+        out = {OUTPUT[self.task]: maps}
+        if self.task == "pointmap":
+            assert isinstance(head, SmallHead | PointmapHead)
+            out["scale"] = head.scale(features)
         return out
 
 
@@ -104,6 +102,9 @@ def build_head(task: TaskName, size: str) -> nn.Module:
     if task not in SPECS:
         raise ValueError(f"there is no task called {task!r}; use one of {', '.join(TASKS)}")
     dim = architecture(size).dim
+    if size == "tiny":
+        channels = {"pose": len(keypoints()), "segmentation": len(parts())}.get(task, 3)
+        return SmallHead(dim, channels, stride=4 if task == "pose" else 2, scalar=task == "pointmap")
     if size not in SPECS[task]:
         raise ValueError(f"no {task} head is defined for size {size!r}; use one of {', '.join(SPECS[task])}")
     spec = SPECS[task][size]

@@ -43,7 +43,7 @@ class FinetuneConfig(Config):
             raise ValueError(
                 f"image_size={self.image_size} does not divide into patches: use multiples of {patch} pixels"
             )
-        if self.size not in SPECS[self.task]:
+        if self.size != "tiny" and self.size not in SPECS[self.task]:
             raise ValueError(
                 f"no {self.task} head is defined for size {self.size!r}: use one of {', '.join(SPECS[self.task])}"
             )
