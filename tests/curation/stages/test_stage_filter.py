@@ -16,7 +16,7 @@ from decision_tables import (
 )
 
 from curation.stages import filter
-from curation.stages.filter import FilterConfig
+from curation.stages.filter import FilterConfig, profile_config, rules
 from curation.stages.result import StageResult
 
 STRICT = FilterConfig(min_aesthetic=5.0, max_nsfw=0.5, blocked_licences=("Proprietary",), allowed_licences=("CC-BY",))
@@ -51,14 +51,14 @@ CASES: list[tuple[str, tuple[dict[str, Any], ...], tuple[dict[str, Any], ...], f
     ("not_scored", ({}, {}, {"scored": True}), ({}, {}, {"scored": False}), 1.0, 0.0),
     ("extreme_aspect", ({"width": 1500, "height": 500}, {}, {}), ({"width": 500, "height": 2000}, {}, {}), 4.0, 3.0),
     ("not_realistic", ({}, {}, {"realism": 0.5}), ({}, {}, {"realism": 0.25}), 0.25, 0.5),
-    ("text_overlay", ({}, {}, {"text_ratio": 0.03}), ({}, {}, {"text_ratio": 0.25}), 0.25, 0.05),
+    ("text_overlay", ({}, {}, {"text_ratio": 0.01}), ({}, {}, {"text_ratio": 0.25}), 0.25, 0.02),
     ("text_on_person", ({}, {}, {"text_person_overlap": 0.06}), ({}, {}, {"text_person_overlap": 0.5}), 0.5, 0.10),
     ("unsafe", ({}, {}, {"nsfw": 0.5}), ({}, {}, {"nsfw": 0.75}), 0.75, 0.5),
     ("flat", ({}, {}, {"flatness": 0.875}), ({}, {}, {"flatness": 1.0}), 1.0, 0.9),
     ("too_dark", ({}, {}, {"exposure": 0.0625}), ({}, {}, {"exposure": 0.03125}), 0.03125, 0.04),
     ("too_bright", ({}, {}, {"exposure": 0.9375}), ({}, {}, {"exposure": 1.0}), 1.0, 0.96),
     ("low_contrast", ({}, {}, {"contrast": 0.0625}), ({}, {}, {"contrast": 0.0}), 0.0, 0.05),
-    ("blurred", ({}, {}, {"sharpness": 0.25}), ({}, {}, {"sharpness": 0.125}), 0.125, 0.2),
+    ("blurred", ({}, {}, {"sharpness": 0.5}), ({}, {}, {"sharpness": 0.125}), 0.125, 0.28),
     ("low_aesthetic", ({}, {}, {"aesthetic": 5.0}), ({}, {}, {"aesthetic": 4.5}), 4.5, 5.0),
 ]
 
@@ -140,3 +140,11 @@ def test_images_without_scores_are_an_error() -> None:
 def test_contradictions_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FilterConfig(**fields)
+
+
+def test_provenance_says_what_was_fitted_what_is_a_prior_and_what_was_set_by_hand():
+    fitted = {rule.name: rule.provenance for rule in rules(profile_config("small"))}
+    by_hand = {rule.name: rule.provenance for rule in rules(FilterConfig(max_text_ratio=0.3, max_flatness=0.7))}
+    assert "PP-OCR" in fitted["text_overlay"] and "fit half" in fitted["blurred"]
+    assert fitted["flat"].startswith("prior")
+    assert by_hand["text_overlay"] == by_hand["flat"] == "set by hand"
