@@ -13,7 +13,7 @@ console = Console(highlight=False)
 
 @click.command("list")
 def list_command() -> None:
-    """Every known network, its licence, and where its file was found."""
+    """Every known network, its licence, and where its file was found; put files into $SAPIENS2_MODELS."""
     from curation.models.weights import MODELS, find
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -22,8 +22,10 @@ def list_command() -> None:
     for spec in MODELS.values():
         try:
             where = str(find(spec, download=False))
-        except (FileNotFoundError, ValueError) as problem:
-            where = f"[dim]{problem}[/]"
+        except FileNotFoundError:
+            where = f"[dim]absent: {spec.filename}[/]"
+        except ValueError as problem:
+            where = f"[red]{problem}[/]"
         table.add_row(spec.name, spec.licence, where)
     console.print(table)
 
