@@ -70,5 +70,7 @@ def _collect(context: StepContext) -> Publication:
     storage, folder = context.store.storage, f"{context.attempt.folder}/out"
     written = [path.removeprefix(f"{folder}/") for path, is_file, _, _ in storage.list(folder) if is_file]
     metrics = json.loads(storage.read(f"{folder}/metrics.json"))
+    if "loss_first" in metrics:
+        metrics["headline"] = f"loss {metrics['loss_first']:.3f} -> {metrics['loss_final']:.3f}"
     existing = [context.attempt.existing_file(f"out/{name}") for name in written]
     return Publication(metrics=metrics, existing=existing, digest=metrics.get("digest"), seed=metrics.get("seed"))
