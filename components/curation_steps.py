@@ -317,7 +317,7 @@ def _data(context: StepContext, role: str) -> pa.Table:
 
 
 def _workers(context: StepContext) -> int:
-    return int(getattr(context.config, "workers", 2))
+    return int(context.config.workers)
 
 
 def _publish(context: StepContext, result: Any) -> Publication:

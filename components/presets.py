@@ -12,10 +12,8 @@ from components.steps import Step, load
 
 
 def _stage(step: Step, profile: str, preset: str) -> Any:
-    config = (
-        load(step.config)() if step.name == "card" else load(f"curation.stages.{step.name}:profile_config")(profile)
-    )
-    return config.model_copy(update=MICRO.get(step.name, {})) if preset == "micro" else config
+    config = load(f"curation.stages.{step.name}:profile_config")(profile)
+    return _in_process(config, **MICRO.get(step.name, {})) if preset == "micro" else config
 
 
 # What shrinks for a dozen pictures.
@@ -25,12 +23,20 @@ MICRO: dict[str, dict[str, Any]] = {
 }
 
 
+def _in_process(config: Any, **smaller: Any) -> Any:
+    """The configuration with the work done in the step's own process: at this size, starting workers is the cost."""
+    workers = {"workers": 0} if "workers" in type(config).model_fields else {}
+    return config.model_copy(update={**workers, **smaller})
+
+
 def _pretrain(step: Step, profile: str, preset: str) -> Any:
-    return load(f"sapiens2.pretrain.recipes:{preset}")()
+    config = load(f"sapiens2.pretrain.recipes:{preset}")()
+    return _in_process(config) if preset == "micro" else config
 
 
 def _finetune(step: Step, profile: str, preset: str) -> Any:
-    return load(f"sapiens2.tasks.recipes:{preset}")(step.task)
+    config = load(f"sapiens2.tasks.recipes:{preset}")(step.task)
+    return _in_process(config) if preset == "micro" else config
 
 
 def _evaluate(step: Step, profile: str, preset: str) -> Any:

@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from components.artifacts import Artifact, Store
 from components.lineage import ancestors, changed_decisions, descendants, diff
+from pipelines import display
 from pipelines.cli import root_option
 
-console = Console(highlight=False)
+console = display.console()
 COLOURS = {"kept": "green", "dropped": "red", "rejected": "red", "measured": "cyan"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,14 @@ from rich.text import Text
 from components.artifacts import Artifact
 from components.plan import PlannedStep
 
+WIDTH = 130
 MARKS = {"done": ("✓", "green"), "reused": ("=", "cyan"), "running": ("▸", "yellow"), "failed": ("✗", "red")}
+
+
+def console() -> Console:
+    """A console as wide as the terminal; where there is none, wide enough for the tables."""
+    made = Console(highlight=False)
+    return made if made.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=WIDTH)
 
 
 class LiveTable:
@@ -77,8 +85,11 @@ def summary_table(
 ) -> Table:
     """Steps with rows in, kept and dropped, seconds and version."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("step", "", "in", "kept", "dropped", "seconds", "version", "result"):
-        table.add_column(name, justify="right" if name in ("in", "kept", "dropped", "seconds") else "left")
+    for name in ("step", "", "in", "kept", "dropped", "seconds", "version"):
+        table.add_column(
+            name, justify="right" if name in ("in", "kept", "dropped", "seconds") else "left", no_wrap=True
+        )
+    table.add_column("result", overflow="fold")
     for each in planned:
         metrics = made[each.step.name].manifest.metrics
         state = records.get(each.step.name, {}).get("state", "reused" if each.reused else "done")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 
 import click
-from rich.console import Console
 from rich.table import Table
 
-console = Console(highlight=False)
+from pipelines import display
+
+console = display.console()
 
 
 @click.command("list")

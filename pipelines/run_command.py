@@ -9,16 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from components.artifacts import Artifact, Store
 from components.plan import PlannedStep, plan
 from components.run_step import check_disk, run_step
 from components.settings import Settings
 from components.steps import STEPS, find_steps, pipeline_steps
+from pipelines import display
 from pipelines.display import LiveTable, plan_table, summary_table
 
-console = Console(highlight=False)
+console = display.console()
 
 
 def run_pipeline(pool: str | None, root: str, settings: Settings, *, only: str | None, dry_run: bool) -> None:

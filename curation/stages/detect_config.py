@@ -43,7 +43,7 @@ class DetectConfig(Config):
     )
     threads: int = execution(1, "threads of one ONNX network", ge=1)
     device: str = execution("cpu", "torch device of ultralytics and torchvision")
-    workers: int = execution(2, "processes that detect in partitions side by side", ge=1)
+    workers: int = execution(2, "processes that detect side by side; 0 works in the calling process", ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> DetectConfig:

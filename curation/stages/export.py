@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.config import Config, recipe
+from curation.config import Config, execution, recipe
 from curation.stages.measures import rows_for
 from curation.tables import SHARDS, require_columns
 
@@ -27,6 +27,7 @@ class ExportConfig(Config):
     rows_per_shard: int = recipe(512, "pictures in one file, as a count", ge=1)
     rows_per_group: int = recipe(64, "pictures in one Parquet row group, as a count", ge=1)
     seed: int = recipe(0, "of the split and of the order, no unit", ge=0)
+    workers: int = execution(2, "processes that write files side by side; 0 works in the calling process", ge=0)
 
 
 def profile_config(profile: str) -> ExportConfig:

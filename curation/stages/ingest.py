@@ -54,6 +54,7 @@ class IngestConfig(Config):
     hash_path: str = recipe(phash.CANONICAL_PATH, "name of the way perceptual hashes are made; not to be chosen")
     fetch_epoch: int = recipe(0, "raise it to fetch a list of URLs anew, as a count", ge=0)
     respect_robots: bool = recipe(True, "whether robots.txt is asked before fetching, yes or no")
+    workers: int = execution(2, "processes that ingest partitions side by side; 0 works in the calling process", ge=0)
     rows_per_partition: int = execution(256, "most sources in one unit of work, as a count", ge=1)
     bytes_per_partition: int = execution(256 << 20, "most listed bytes in one unit of work, in bytes", ge=1)
     fetch_concurrency: int = execution(32, "requests at a time in one partition, as a count", ge=1)

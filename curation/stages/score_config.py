@@ -45,7 +45,7 @@ class ScoreConfig(Config):
     head_pose_path: str | None = execution(None, "a rotation head-pose file to use in place of the catalogue's")
     device: str = execution("cpu", "torch device of the CLIP model")
     batch_images: int = execution(16, "pictures decoded and held at once", ge=1)
-    workers: int = execution(2, "processes that score partitions side by side", ge=1)
+    workers: int = execution(2, "processes that score partitions side by side; 0 works in the calling process", ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> ScoreConfig:
