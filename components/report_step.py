@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from components.artifacts import Artifact
 from components.lineage import ancestors
@@ -54,10 +53,8 @@ def _measures(artifacts: Iterable[Artifact]) -> Iterable[Measure]:
     for artifact in artifacts:
         if artifact.kind != "evaluation":
             continue
-        task = STEPS[artifact.manifest.step].task or artifact.manifest.step
-        for name, figure in artifact.manifest.metrics.get("measures", {}).items():
-            yield _measure(task, name, figure, artifact.manifest.metrics.get("n_samples"))
-
-
-def _measure(task: str, name: str, figure: dict[str, Any], samples: int | None) -> Measure:
-    return Measure(task, name, figure["value"], figure.get("low"), figure.get("high"), samples, figure.get("note", ""))
+        metrics, task = artifact.manifest.metrics, STEPS[artifact.manifest.step].task or artifact.manifest.step
+        for name, figure in metrics["metrics"].items():
+            if figure["value"] is not None:
+                note = "main metric" if name == metrics["main"] else ""
+                yield Measure(task, name, figure["value"], figure["low"], figure["high"], metrics["n_test"], note)

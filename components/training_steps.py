@@ -70,7 +70,14 @@ def _collect(context: StepContext) -> Publication:
     storage, folder = context.store.storage, f"{context.attempt.folder}/out"
     written = [path.removeprefix(f"{folder}/") for path, is_file, _, _ in storage.list(folder) if is_file]
     metrics = json.loads(storage.read(f"{folder}/metrics.json"))
-    if "loss_first" in metrics:
-        metrics["headline"] = f"loss {metrics['loss_first']:.3f} -> {metrics['loss_final']:.3f}"
+    metrics["headline"] = _headline(metrics)
     existing = [context.attempt.existing_file(f"out/{name}") for name in written]
     return Publication(metrics=metrics, existing=existing, digest=metrics.get("digest"), seed=metrics.get("seed"))
+
+
+def _headline(metrics: dict[str, Any]) -> str:
+    """What a person wants to know first: how far the loss fell, or the main metric beside its baseline."""
+    if "loss_first" in metrics:
+        return f"loss {metrics['loss_first']:.3f} -> {metrics['loss_final']:.3f}"
+    name = metrics["main"]
+    return f"{name} {metrics['value']:.3f}, mean map {metrics['baseline'][name]['value']:.3f}"
