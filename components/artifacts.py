@@ -165,8 +165,11 @@ class Store:
         return found
 
     def latest(self, name: str) -> Artifact | None:
-        """The version that the newest run of this name made or reused (see Step.latest_name)."""
-        return self.tagged(f"latest/{name}")
+        """The version that the newest run of this name made or reused (see Step.latest_name), if it is still there."""
+        try:
+            return self.tagged(f"latest/{name}")
+        except ArtifactError:
+            return None
 
 
 def read_parquet(storage: Storage, path: str, columns: Sequence[str] | None = None) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 from components.artifacts import Artifact
@@ -48,7 +49,7 @@ def _launch(context: StepContext, target: str, **paths: Any) -> Publication:
     from sapiens2.launch import launch
 
     out, state = context.attempt.uri("out"), context.attempt.uri("work")
-    with ray_session():
+    with ray_session() if context.config.workers else nullcontext():
         launch(
             target,
             context.config,

@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -40,7 +41,7 @@ def run(spec: dict[str, Any], folder: str) -> None:
     from components.ray_session import ray_session
     from pipelines import pipelines
 
-    with ray_session(dashboard=spec.get("dashboard", False)):
+    with ray_session() if spec["ray"] else nullcontext():
         runner = local.SubprocessRunner(use_venv=False)
         local.init(runner=runner, pipeline_root=f"{folder}/kfp", raise_on_error=True, enable_caching=False)
         package = spec.get("package")

@@ -88,7 +88,8 @@ def _execute(
         arguments["shards_manifest"] = store.storage.full(f"{shards.folder}/manifest.json")
     else:
         arguments["pool"] = _absolute(pool)
-    spec = {"pipeline": only or "full", "arguments": arguments}
+    needs_ray = any(getattr(each.config, "workers", 0) for each in planned if not each.reused)
+    spec = {"pipeline": only or "full", "arguments": arguments, "ray": needs_ray}
     with LiveTable(console, planned) as live:
         return execute(spec, planned, store, live.show).records
 
