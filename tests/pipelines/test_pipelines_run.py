@@ -67,28 +67,28 @@ def test_another_threshold_calls_no_model_and_explains_itself(micro_run, tmp_pat
     root = tmp_path / "root"
     shutil.copytree(micro_run[0], root)
     store, old = Store(str(root)), Store(str(root)).latest("filtered")
-    sapiens2("step", "filter", *PRESET, "--set", "filter.min_person_px=100", root=root, cwd=tmp_path)
+    sapiens2("step", "filter", *PRESET, "--set", "filter.min_person_px=500", root=root, cwd=tmp_path)
     new = store.latest("filtered")
     assert new.version != old.version and store.get("filtered", old.version).manifest == old.manifest
-    assert new.manifest.metrics["kept"] > old.manifest.metrics["kept"]
+    assert 0 < new.manifest.metrics["kept"] < old.manifest.metrics["kept"]
     assert not new.manifest.metrics.get("model_calls")
     assert store.versions("detections") == [store.latest("detections").version]
     assert store.versions("scores") == [store.latest("scores").version]
     difference = sapiens2("artifacts", "diff", f"filtered={old.version}", "filtered", root=root, cwd=tmp_path).stdout
-    assert "min_person_px: 384 -> 100" in difference and "-> kept" in difference
+    assert "min_person_px: 384 -> 500" in difference and "kept -> dropped (person_too_small)" in difference
     _assert_why_tells_both(store, old, new, root, tmp_path)
 
 
 def _assert_why_tells_both(store, old, new, root, cwd):
     before, after = (a.read(columns=["image_id", "keep"]).to_pylist() for a in (old, new))
-    (changed, *_) = [a["image_id"] for a, b in zip(before, after) if not a["keep"] and b["keep"]]
+    (changed, *_) = [a["image_id"] for a, b in zip(before, after) if a["keep"] and not b["keep"]]
     images = store.latest("images").read("images", ["image_id", "source"]).to_pylist()
     (source,) = [row["source"] for row in images if row["image_id"] == changed]
     lines = json.loads(sapiens2("artifacts", "why", source, "--json", root=root, cwd=cwd).stdout)
     verdicts = {x["version"]: x["verdict"] for x in lines if x["kind"] == "filtered"}
-    assert verdicts == {old.version: "dropped", new.version: "kept"}
-    (why,) = [x["text"] for x in lines if x["version"] == old.version]
-    assert "384" in why
+    assert verdicts == {old.version: "kept", new.version: "dropped"}
+    (why,) = [x["text"] for x in lines if x["version"] == new.version]
+    assert "500" in why
 
 
 def test_trained_on_names_the_backbone_and_the_tasks(micro_run, tmp_path):
