@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from components.artifacts import Artifact, Store, parquet_bytes
-from components.digest import add_digests, table_digest
+from components.digest import add_digests, table_digest, type_name
 from components.manifest import MANIFEST, FileEntry, Manifest
 
 HEARTBEAT_SECONDS = 15.0
@@ -91,7 +91,7 @@ class Attempt:
             pid=pid,
             files=files,
             digests={name: f"{table_digest(table, name):064x}" for name, table in tables.items()},
-            schema={name: {f.name: str(f.type) for f in table.schema} for name, table in tables.items()},
+            schema={name: {f.name: type_name(f.type) for f in table.schema} for name, table in tables.items()},
             metrics=metrics,
         )
         marker = {**record.__dict__, "files": [entry.model_dump() for entry in files]}

@@ -52,12 +52,21 @@ def table_digest(table: pa.Table, name: str = "data") -> int:
     order = sorted(table.column_names)
     header = hashlib.sha256(name.encode())
     for column in order:
-        header.update(f"\0{column}:{table.schema.field(column).type}".encode())
+        header.update(f"\0{column}:{type_name(table.schema.field(column).type)}".encode())
     columns = [_encode(table[column].combine_chunks()) for column in order]
     prefix, total = header.digest(), 0
     for row in range(table.num_rows):
         total += int.from_bytes(hashlib.sha256(b"".join([prefix, *(c[row] for c in columns)])).digest(), "big")
     return total % MODULUS
+
+
+def type_name(kind: pa.DataType) -> str:
+    """A type as text, without the names of list items: Arrow and Parquet call those differently."""
+    if pa.types.is_fixed_size_list(kind):
+        return f"{type_name(kind.value_type)}[{kind.list_size}]"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"{type_name(kind.value_type)}[]"
+    return str(kind)
 
 
 def add_digests(digests: Iterable[int]) -> str:

@@ -5,10 +5,12 @@ import json
 import random
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.artifacts import parquet_bytes
 from components.digest import MODULUS, add_digests, canonical_json, table_digest, version_of
 
 SCHEMA = pa.schema(
@@ -90,6 +92,14 @@ def test_digest_depends_on_table_name_and_types():
     table = pa.table({"a": pa.array([1], pa.int32())})
     assert table_digest(table, "x") != table_digest(table, "y")
     assert table_digest(table) != table_digest(pa.table({"a": pa.array([1], pa.int64())}))
+
+
+@settings(max_examples=20, deadline=None)
+@given(rows=ROWS)
+def test_digest_survives_parquet(rows):
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    again = pq.read_table(pa.BufferReader(parquet_bytes(table)))
+    assert table_digest(again) == table_digest(table)
 
 
 def test_canonical_json_refuses_nan():
