@@ -103,8 +103,11 @@ def build_head(task: TaskName, size: str) -> nn.Module:
         raise ValueError(f"there is no task called {task!r}; use one of {', '.join(TASKS)}")
     dim = architecture(size).dim
     if size == "tiny":
-        channels = {"pose": len(keypoints()), "segmentation": len(parts())}.get(task, 3)
-        return SmallHead(dim, channels, stride=4 if task == "pose" else 2, scalar=task == "pointmap")
+        if task == "pose":
+            return SmallHead(dim, len(keypoints()), stride=4, width=96)
+        if task == "segmentation":
+            return SmallHead(dim, len(parts()), stride=2, width=32, gain=30.0)
+        return SmallHead(dim, 3, stride=2, width=24, scalar=task == "pointmap")
     if size not in SPECS[task]:
         raise ValueError(f"no {task} head is defined for size {size!r}; use one of {', '.join(SPECS[task])}")
     spec = SPECS[task][size]

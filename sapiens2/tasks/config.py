@@ -30,6 +30,9 @@ class FinetuneConfig(Config):
         0.8, "Probability that a sample's colours are changed; never done for albedo.", ge=0, le=1
     )
     losses: Literal["release", "paper"] = recipe("release", "Loss terms: the published configurations' or the paper's.")
+    class_weights: Literal["release", "root", "none"] = recipe(
+        "release", "Weights of the 29 parts in the cross-entropy: published, their square roots, or all 1."
+    )
     layer_decay: float = recipe(0.9, "Learning rate ratio between a block and the one below it.", gt=0, le=1)
     freeze_backbone: bool = recipe(False, "Train the head only.")
 

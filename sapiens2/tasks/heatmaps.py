@@ -17,8 +17,11 @@ BLUR = 11
 
 
 def heatmap_sigma(width: int) -> float:
-    """Sigma in heatmap pixels for a heatmap of `width` columns: the released share of the width, at least 1."""
-    return max(1.0, SIGMA * width / REFERENCE[1])
+    """Sigma in heatmap pixels for a heatmap of `width` columns: the released share of the width, at least 1.5.
+
+    Below that a map is a lone pixel, which is hard to learn and cannot be refined.
+    """
+    return max(1.5, SIGMA * width / REFERENCE[1])
 
 
 def to_heatmap(xy: Tensor, image: tuple[int, int], heatmap: tuple[int, int]) -> Tensor:

@@ -26,7 +26,8 @@ class TaskObjective(nn.Module):
         super().__init__()
         self.config = config
         self.model = model
-        self.register_buffer("class_weights", torch.tensor(parts().weights), persistent=False)
+        weights = torch.tensor(parts().weights) ** {"release": 1.0, "root": 0.5, "none": 0.0}[config.class_weights]
+        self.register_buffer("class_weights", weights, persistent=False)
         if config.freeze_backbone:
             model.backbone.requires_grad_(False)
 

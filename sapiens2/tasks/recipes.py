@@ -19,25 +19,34 @@ def micro(task: TaskName = "pose") -> FinetuneConfig:
     )
 
 
+# Peak rates found on one core: the logits' gain makes segmentation's steps larger.
+_DEMO_RATE: dict[str, float] = {"pose": 5e-3, "segmentation": 2e-3, "normal": 7e-3, "pointmap": 5e-3, "albedo": 5e-3}
+
+
 def demo(task: TaskName = "pose") -> FinetuneConfig:
-    """About twenty seconds on one core: enough to see a loss fall and a rough answer."""
+    """About twenty seconds on one core, after four for the scenes, which all tasks share.
+
+    Expect, on held-out scenes and from random weights: PCK@0.1 of the body 0.5 (mean of the training labels 0.47), mIoU
+    0.09 (0.04), normals 33 degrees (36.5), scaled point error 0.07 (0.16), albedo error 0.10 (0.20).
+    """
     return FinetuneConfig(
         task=task,
         size="tiny",
         engine=EngineConfig(
-            steps=80,
-            lr=2e-3,
+            steps=150,
+            lr=_DEMO_RATE[task],
             min_lr=0.0,
             warmup_steps=8,
             schedule="poly",
             betas=(0.9, 0.98),
             weight_decay=0.05,
             clip_norm=4.0,
-            checkpoint_every=40,
+            checkpoint_every=75,
             log_every=5,
         ),
         image_size=(128, 96),
-        batch=8,
+        batch=4,
         scenes=256,
-        layer_decay=1.0,
+        class_weights="root",
+        layer_decay=0.8,
     )

@@ -1,0 +1,83 @@
+"""A light decoder of our own for the tiny backbone: tokens for what is where, a few convolutions on the picture for
+where exactly.
+
+A plain transformer of 16-pixel patches learns detail slowly; a detail branch as in ViTMatte (arXiv 2305.15272) gives
+it to a model that is trained for seconds on a CPU. Rotary embedding and convolutions know relative places only, so the
+decoder is also told the absolute one. Works for any input size that divides into patches.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WAVES = 3  # of each axis: 1, 2 and 4 half turns across the picture
+
+
+def _stage(channels: int, out: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False),
+        nn.GroupNorm(8, out),
+        nn.SiLU(),
+    )
+
+
+def places(height: int, width: int, like: Tensor) -> Tensor:
+    """Sines and cosines of the pixel's place, [1, 4 * WAVES, height, width], in the dtype and on the device of `like`."""
+    rows = []
+    for count, axis in ((height, -1), (width, -2)):
+        t = (torch.arange(count, device=like.device, dtype=like.dtype) + 0.5) / count
+        for wave in range(WAVES):
+            angle = math.pi * 2**wave * t
+            rows += [f(angle).unsqueeze(axis).expand(height, width) for f in (torch.sin, torch.cos)]
+    return torch.stack(rows)[None]
+
+
+class SmallHead(nn.Module):
+    """Feature pyramid over stem maps at strides 2, 4, 8 and the tokens; output at stride 4 (heatmaps) or 2.
+
+    width: channels before the last layer; stride: 2 or 4; gain: factor on the output, by which answers of large values
+    (logits) are reached in few small steps; scalar: also predict one number per image from the mean token.
+    """
+
+    def __init__(self, dim: int, out: int, *, stride: int, width: int, gain: float = 1.0, scalar: bool = False) -> None:
+        super().__init__()
+        self.stem2, self.stem4, self.stem8 = _stage(3, 16, 2), _stage(16, 32, 2), _stage(32, 64, 2)
+        self.tokens, self.place = nn.Conv2d(dim, 64, 1), nn.Conv2d(4 * WAVES, 64, 1, bias=False)
+        self.mix8 = _stage(64, 64)
+        last = width if stride == 4 else 48
+        self.up4, self.mix4 = nn.Conv2d(64, 32, 1), _stage(32, last)
+        self.stride, self.gain = stride, gain
+        if stride == 2:
+            self.up2, self.side2, self.mix2 = nn.Conv2d(48, 24, 1), nn.Conv2d(16, 24, 1), _stage(24, width)
+        self.conv_out = nn.Conv2d(width, out, 1)
+        self.scalar = nn.Sequential(nn.Linear(dim, 64), nn.SiLU(), nn.Linear(64, 1)) if scalar else None
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        # Starting near zero, the first steps go into learning and not into undoing a random answer.
+        nn.init.normal_(self.conv_out.weight, std=0.01)
+        nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor, images: Tensor) -> Tensor:
+        """features: [B, D, h, w]; images: [B, 3, H, W] normalised -> [B, out, H / stride, W / stride]."""
+        two = self.stem2(images)
+        four = self.stem4(two)
+        eight = self.stem8(four)
+        h, w = eight.shape[-2:]
+        told = self.place(places(h, w, eight))
+        x = self.mix8(eight + told + F.interpolate(self.tokens(features), (h, w), mode="bilinear"))
+        x = self.mix4(four + F.interpolate(self.up4(x), four.shape[-2:], mode="bilinear"))
+        if self.stride == 2:
+            x = self.mix2(self.side2(two) + F.interpolate(self.up2(x), two.shape[-2:], mode="bilinear"))
+        out: Tensor = self.conv_out(x)
+        return out * self.gain
+
+    def scale(self, features: Tensor) -> Tensor:
+        """[B, D, h, w] -> [B]."""
+        assert self.scalar is not None
+        out: Tensor = self.scalar(features.mean((-2, -1)))
+        return out.squeeze(-1)
