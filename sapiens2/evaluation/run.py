@@ -1,9 +1,11 @@
-"""One evaluation: a task checkpoint in; metrics with intervals, the mean-map baseline beside them, and pictures out."""
+"""Evaluates one task checkpoint on held-out synthetic people, beside the answer that needs no picture."""
 
 from __future__ import annotations
 
 import json
 import math
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,114 +17,173 @@ from sapiens2.evaluation.baselines import mean_map
 from sapiens2.evaluation.bootstrap import Estimate, bootstrap
 from sapiens2.evaluation.config import EvaluateConfig
 from sapiens2.evaluation.measure import MAIN, STATISTICS, Answer
+from sapiens2.model.normalise import normalise
 from sapiens2.model.weights import load_weights
 from sapiens2.tasks.build import TaskModel, build_task
-from sapiens2.tasks.predict import Prediction, predict
+from sapiens2.tasks.config import FinetuneConfig
+from sapiens2.tasks.predict import Prediction, forward
 from sapiens2.tasks.run import CAPTION, truth_and_answer
 from sapiens2.tasks.sample import Sample, from_scene
 
-HELD_OUT, TRAINING = "test", "train"
+BASELINE_SCENES = 256
+_HIDDEN = {"AP50", "AP75"}
 
 
 def evaluate(config: EvaluateConfig, *, checkpoint: str, out: str) -> dict[str, Any]:
-    """Evaluate the fine-tuned model in the folder or URI `checkpoint` on held-out synthetic people.
+    """Measure the model in `checkpoint`, a folder or URI that a fine-tuning run has written.
 
-    Writes `<out>/{fragment.json, config.json, metrics.json}`; `measures` of the metrics has value, low and high (95 %
-    bootstrap over images) of every metric, `baseline` the same for the mean of the training labels. Raises ValueError
-    for a checkpoint of another task.
+    Writes `<out>/fragment.json` and `<out>/metrics.json` (last), and returns the latter: every metric with its 95 %
+    interval, the same for the mean of the training labels (`baseline`), and the share of the baseline's error that
+    the model removes (`gain`). Raises ValueError if the checkpoint is of another task.
     """
-    about = json.loads(storage.read_bytes(storage.join(checkpoint, "config.json")))
-    if about.get("task") != config.task:
-        raise ValueError(
-            f"{checkpoint} was trained for {about.get('task')}, not {config.task}: give a checkpoint of that task"
-        )
-    model = build_task(config.task, about["size"])
-    load_weights(model, storage.join(checkpoint, "model.safetensors"))
-    size = config.image_size or tuple(about["image_size"])
-    held_out = _samples(config, HELD_OUT, size)
-    found = _predictions(model, held_out, config, size)
-    estimates = _estimate(config, [_answer(config.task, p) for p in found], held_out)
-    constant = mean_map(config.task, _samples(config, TRAINING, size))
-    baseline = _estimate(config, [constant] * len(held_out), held_out)
-    metrics = _metrics(config, estimates, baseline)
-    report.publish(
-        out, config.model_dump(mode="json"), _fragment(config, held_out, found, estimates, baseline), metrics
-    )
+    began = time.perf_counter()
+    trained, model = load_task(checkpoint)
+    if trained.task != config.task:
+        raise ValueError(f"{checkpoint} holds a {trained.task} model, not {config.task}: set task={trained.task}")
+    size = config.image_size or trained.image_size
+    folder = cache_folder() if config.cache_scenes else None
+    samples = load_scenes(config.n_test, size, "test", config.scene_seed, folder)
+    learned = load_scenes(min(trained.scenes, BASELINE_SCENES), size, "train", trained.scene_seed, folder)
+    answers = answer(model, samples, config.batch)
+    constant = [mean_map(config.task, learned)] * len(samples)
+    results = {
+        name: bootstrap(STATISTICS[config.task](given, samples), len(samples), rounds=config.rounds, seed=config.seed)
+        for name, given in (("model", answers), ("baseline", constant))
+    }
+    metrics = _metrics(config, results["model"], results["baseline"])
+    metrics |= {"image_size": list(size), "seconds": round(time.perf_counter() - began, 3)}
+    fragment = _fragment(config, metrics, results, samples, answers, constant)
+    for name, content in (("config", config.model_dump(mode="json")), ("fragment", fragment), ("metrics", metrics)):
+        storage.write_bytes(storage.join(out, f"{name}.json"), json.dumps(content, indent=2, allow_nan=False).encode())
     return metrics
 
 
-def _samples(config: EvaluateConfig, split: str, size: tuple[int, int]) -> list[Sample]:
-    folder = cache_folder() if config.cache_scenes else None
-    store = SceneStore(config.n_test, *size, split, config.scene_seed, folder=folder)
-    return [from_scene(store.scene(index)) for index in range(config.n_test)]
+def load_task(checkpoint: str) -> tuple[FinetuneConfig, TaskModel]:
+    """The configuration and the model of a fine-tuning run; FileNotFoundError if the folder holds none."""
+    try:
+        written = json.loads(storage.read_bytes(storage.join(checkpoint, "config.json")))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{checkpoint} has no config.json: give the folder of a fine-tuning run") from error
+    config = FinetuneConfig.model_validate(written["config"])
+    with torch.random.fork_rng(devices=[]):
+        model = build_task(config.task, config.size)
+    load_weights(model, storage.join(checkpoint, "model.safetensors"))
+    return config, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _predictions(
-    model: TaskModel, samples: list[Sample], config: EvaluateConfig, size: tuple[int, int]
-) -> list[Prediction]:
-    with torch.inference_mode():
-        answers = predict(model, [s.image for s in samples], input_size=size, batch=config.batch)
-    return [answer[0] for answer in answers]
+def load_scenes(count: int, size: tuple[int, int], split: str, seed: int, folder: Any) -> list[Sample]:
+    """The first scenes of a split, as samples."""
+    store = SceneStore(count, *size, split, seed, folder=folder)
+    return [from_scene(store.scene(index)) for index in range(count)]
 
 
-def _answer(task: str, found: Prediction) -> Answer:
-    if task == "pose":
-        assert found.keypoints is not None and found.scores is not None
-        return {"keypoints": found.keypoints, "scores": found.scores}
-    if task == "segmentation":
-        assert found.labels is not None
-        return {"labels": found.labels}
-    if task == "pointmap":
-        assert found.points is not None and found.scale is not None
-        return {"map": found.points * found.scale}  # canonical units, as the labels are compared
-    map_ = found.normals if task == "normal" else found.albedo
-    assert map_ is not None
-    return {"map": map_}
+def answer(model: TaskModel, samples: Sequence[Sample], batch: int) -> list[Answer]:
+    """What the model says of each sample, in the form that the statistics take."""
+    device = next(model.parameters()).device
+    answers: list[Answer] = []
+    for start in range(0, len(samples), batch):
+        images = np.stack([sample.image for sample in samples[start : start + batch]])
+        out = forward(model, normalise(torch.from_numpy(images).to(device)), images.shape[1:3])
+        arrays = {name: tensor.cpu().numpy() for name, tensor in out.items()}
+        answers += [as_answer(model.task, {name: a[k] for name, a in arrays.items()}) for k in range(len(images))]
+    return answers
 
 
-def _estimate(config: EvaluateConfig, answers: list[Answer], samples: list[Sample]) -> dict[str, Estimate]:
-    statistic = STATISTICS[config.task](answers, samples)
-    return bootstrap(statistic, len(samples), rounds=config.rounds, seed=config.seed)
+def as_answer(task: str, out: dict[str, np.ndarray]) -> Answer:
+    """One image's finished output as an answer; points go back to canonical units, the space they are judged in."""
+    if task in ("pose", "segmentation"):
+        return out
+    field = {"normal": "normals", "pointmap": "points", "albedo": "albedo"}[task]
+    values = out[field].transpose(1, 2, 0)
+    return {"map": values * out["scale"]} | out if task == "pointmap" else {"map": values}
 
 
-def _metrics(
-    config: EvaluateConfig, estimates: dict[str, Estimate], baseline: dict[str, Estimate]
-) -> dict[str, Any]:
-    name, higher = MAIN[config.task]
-    main, plain = estimates[name], baseline[name]
+def _metrics(config: EvaluateConfig, model: dict[str, Estimate], baseline: dict[str, Estimate]) -> dict[str, Any]:
+    main, higher = MAIN[config.task]
+    ours, theirs = model[main].value, baseline[main].value
+    if higher:
+        ours, theirs = 1 - ours, 1 - theirs
     return {
         "task": config.task,
-        "n_samples": config.n_test,
-        "main": name,
+        "n_test": config.n_test,
+        "main": main,
         "higher_is_better": higher,
-        "measures": {key: _figure(estimate) for key, estimate in estimates.items() if math.isfinite(estimate.value)},
-        "baseline": {key: _figure(estimate) for key, estimate in baseline.items() if math.isfinite(estimate.value)},
-        "headline": f"{name} {main.value:.3f}, mean map {plain.value:.3f}",
+        "value": _number(model[main].value),
+        "gain": _number(1 - ours / theirs) if theirs > 0 else None,
+        "metrics": {name: _interval(estimate) for name, estimate in model.items()},
+        "baseline": {name: _interval(estimate) for name, estimate in baseline.items()},
         "seed": config.seed,
     }
 
 
-def _figure(estimate: Estimate) -> dict[str, float]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _interval(estimate: Estimate) -> dict[str, float | None]:
+    return {name: _number(getattr(estimate, name)) for name in ("value", "low", "high")}
 
 
 def _fragment(
     config: EvaluateConfig,
-    samples: list[Sample],
-    found: list[Prediction],
-    estimates: dict[str, Estimate],
-    baseline: dict[str, Estimate],
+    metrics: dict[str, Any],
+    results: dict[str, dict[str, Estimate]],
+    samples: Sequence[Sample],
+    answers: Sequence[Answer],
+    constant: Sequence[Answer],
 ) -> dict[str, Any]:
-    rows = [[name, estimates[name].text(), baseline[name].text()] for name in estimates]
-    table = {
-        "type": "table",
-        "title": "Metrics, with 95 % intervals over images",
-        "columns": ["metric", "model", "mean of the training labels"],
-        "rows": rows,
-        "note": f"{len(samples)} synthetic scenes whose poses, clothes and backgrounds were held out.",
-    }
-    items = []
-    for sample, answer in list(zip(samples, found, strict=True))[: config.pictures]:
-        pictures = [sample.image, *truth_and_answer(config.task, sample, answer)]
-        items.append((np.concatenate(pictures, axis=1), CAPTION))
-    return {"title": f"Evaluation of {config.task}", "sections": [table, report.pictures("Held-out people", items)]}
+    rows = [
+        [name, results["model"][name].text(), results["baseline"][name].text()]
+        for name in results["model"]
+        if name not in _HIDDEN and math.isfinite(results["model"][name].value)
+    ]
+    gain = metrics["gain"]
+    said = f"{metrics['main']} is {results['model'][metrics['main']].text()}"
+    compared = f", {abs(gain):.0%} {'less' if gain >= 0 else 'more'} error than the mean" if gain is not None else ""
+    sections: list[dict[str, Any]] = [
+        {"type": "text", "title": "Outcome", "body": f"On {config.n_test} held-out scenes {said}{compared}."},
+        {
+            "type": "table",
+            "title": "Metrics",
+            "columns": ["metric", "model", "mean of the training labels"],
+            "rows": rows,
+            "note": f"95 % intervals over {config.rounds} resamples of the images. {UNITS[config.task]}",
+        },
+    ]
+    if config.pictures:
+        shown = list(range(min(config.pictures, len(samples))))
+        drawn = [(_strip(config.task, samples[k], answers[k], constant[k]), f"{CAPTION} | mean") for k in shown]
+        note = "Poses, patterns and kinds of background of these scenes were never trained on."
+        sections.append(report.pictures("Answers", drawn, note))
+    return {"title": f"Evaluation: {config.task}", "sections": sections}
+
+
+UNITS = {
+    "pose": "AP and PCK in [0, 1]; PCK at a share of the diagonal of the keypoints' box.",
+    "segmentation": "mIoU over classes that occur; mIoU_all counts absent classes as 0.",
+    "normal": "Degrees, and shares of pixels within degrees.",
+    "pointmap": "Canonical units (metres times image width over focal length); _scaled after the best scale per image.",
+    "albedo": "sRGB in [0, 1]; PSNR in dB.",
+}
+
+
+def _strip(task: str, sample: Sample, given: Answer, constant: Answer) -> np.ndarray:
+    """Picture, truth, answer and the constant answer side by side."""
+    truth, ours = truth_and_answer(task, sample, _prediction(task, sample, given))
+    _, mean = truth_and_answer(task, sample, _prediction(task, sample, constant))
+    return np.concatenate([sample.image, truth, ours, mean], axis=1)
+
+
+def _prediction(task: str, sample: Sample, given: Answer) -> Prediction:
+    box = np.zeros(4, np.float32)
+    if task == "pose":
+        return Prediction(box, keypoints=given["keypoints"], scores=given["scores"])
+    if task == "segmentation":
+        return Prediction(box, labels=given["labels"])
+    if task == "normal":
+        return Prediction(box, normals=given["map"])
+    if task == "albedo":
+        return Prediction(box, albedo=given["map"])
+    # Drawn in the metres of the truth: canonical points over the camera's own scale.
+    assert sample.intrinsics is not None
+    return Prediction(box, points=given["map"] * (sample.intrinsics[0, 0] / sample.image.shape[1]))
