@@ -10,6 +10,7 @@ import logging
 import os
 import uuid
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -115,7 +116,7 @@ def _read(path: Path) -> dict[str, Array] | None:
     try:
         with np.load(path) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         _LOG.warning("rendering again, since %s cannot be read: %s", path, error)
         return None
 
