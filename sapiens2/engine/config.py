@@ -30,7 +30,7 @@ class EngineConfig(Config):
     keep_checkpoints: int = execution(2, "Saved states that are kept, the newest first.", ge=1)
     log_every: int = execution(20, "Steps between two rows of history.jsonl; losses are read only then.", ge=1)
     max_skipped: int = execution(5, "Steps in a row with a non-finite gradient after which the run stops.", ge=1)
-    threads: int = execution(0, "CPU threads of each process; 0 shares the machine's cores among its ranks.", ge=0)
+    threads: int = execution(0, "CPU threads of each process; 0 shares all cores but one among its ranks.", ge=0)
     device: Literal["auto", "cpu", "cuda"] = execution("auto", "Where to compute; auto takes a GPU if there is one.")
     prefetch: int = execution(1, "Batches prepared ahead of the step, in a thread; 0 prepares them in line.", ge=0)
 
