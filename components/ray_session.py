@@ -8,18 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sapiens2.launch import ENVIRONMENT as LAUNCH_ENVIRONMENT
+
 OBJECT_STORE_BYTES = 400_000_000
-# Set before ray is imported: who may connect, what is told to the world, how often a small local run is polled.
-ENVIRONMENT = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
-}
+# Ray's C++ processes say on stderr what its Python side raises anyway.
+ENVIRONMENT = {**LAUNCH_ENVIRONMENT, "RAY_DEDUP_LOGS": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 
 
 def prepare_environment() -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from typing import Any
 
 from components.artifacts import Artifact
-from components.ray_session import ray_session
 from components.run_step import Publication, StepContext
 
 LOOSE = ("model.safetensors", "config.json", "history.jsonl", "fragment.json", "metrics.json")
@@ -46,19 +44,26 @@ def evaluate(context: StepContext) -> Publication:
 
 
 def _launch(context: StepContext, target: str, **paths: Any) -> Publication:
+    from sapiens2.engine.control import Control
     from sapiens2.launch import launch
 
+    steps, progress = context.config.engine.steps, context.progress
+
+    def show(row: dict[str, Any]) -> None:
+        progress.update(int(row["step"]), steps, "steps", f"loss {row['loss']:.4f}")
+
+    progress.update(0, steps, "steps")
     out, state = context.attempt.uri("out"), context.attempt.uri("work")
-    with ray_session() if context.config.workers else nullcontext():
-        launch(
-            target,
-            context.config,
-            workers=context.config.workers,
-            storage=context.attempt.uri("work/ray"),
-            out=out,
-            state=state,
-            **paths,
-        )
+    launch(
+        target,
+        context.config,
+        workers=context.config.workers,
+        storage=context.attempt.uri("work/ray"),
+        out=out,
+        state=state,
+        control=Control(on_row=show, shows=False),
+        **paths,
+    )
     return _collect(context)
 
 
