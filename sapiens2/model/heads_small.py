@@ -26,7 +26,7 @@ def _stage(channels: int, out: int, stride: int = 1) -> nn.Sequential:
 
 
 def places(height: int, width: int, like: Tensor) -> Tensor:
-    """Sines and cosines of the pixel's place, [1, 4 * WAVES, height, width], in the dtype and on the device of `like`."""
+    """Sines and cosines of each pixel's place, [1, 4 * WAVES, height, width]; dtype and device of `like`."""
     rows = []
     for count, axis in ((height, -1), (width, -2)):
         t = (torch.arange(count, device=like.device, dtype=like.dtype) + 0.5) / count

@@ -1,0 +1,141 @@
+"""Metrics against independent oracles: loops, scikit-learn, scikit-image, hand arithmetic."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from sapiens2.evaluation import metrics as m
+from sapiens2.evaluation.baselines import mean_map
+from sapiens2.evaluation.bootstrap import bootstrap
+from sapiens2.evaluation.measure import pointmap_statistic, pose_statistic
+from sapiens2.tasks.sample import Sample
+
+RNG = np.random.default_rng(0)
+
+
+def test_confusion_and_scores_agree_with_scikit_learn() -> None:
+    from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, recall_score
+
+    truth = RNG.integers(0, 5, (20, 30)).astype(np.uint8)
+    predicted = np.where(RNG.random((20, 30)) < 0.6, truth, RNG.integers(0, 4, (20, 30))).astype(np.uint8)
+    truth[:3] = 255
+    known = truth != 255
+    counts = m.confusion(predicted, truth, 7)
+    np.testing.assert_array_equal(counts[:5, :5], confusion_matrix(truth[known], predicted[known], labels=range(5)))
+    got = m.pool_segmentation(counts)
+    iou = jaccard_score(truth[known], predicted[known], labels=range(5), average=None)
+    assert got["mIoU"] == pytest.approx(iou.mean()) and got["mIoU_all"] == pytest.approx(iou.sum() / 7)
+    assert got["mAcc"] == pytest.approx(recall_score(truth[known], predicted[known], average="macro"))
+    assert got["aAcc"] == pytest.approx(accuracy_score(truth[known], predicted[known]))
+
+
+def test_angles_by_hand() -> None:
+    truth = np.zeros((1, 4, 3))
+    truth[..., 2] = -1
+    turned = np.radians([0.0, 10.0, 20.0, 180.0])
+    predicted = np.stack([np.sin(turned), np.zeros(4), -np.cos(turned)], -1)[None] * 7
+    angles = m.angles_deg(predicted, truth, np.array([[True, True, True, False]]))
+    np.testing.assert_allclose(angles, [0, 10, 20], atol=1e-5)
+    got = m.pool_angles([angles[:2], angles[2:]])
+    assert got["mean_deg"] == pytest.approx(10) and got["median_deg"] == pytest.approx(10)
+    assert got["rmse_deg"] == pytest.approx(math.sqrt(500 / 3)) and got["within_11.25"] == pytest.approx(2 / 3)
+
+
+def test_point_errors_and_best_scale() -> None:
+    truth = RNG.normal((0, 0, 4), 1, (50, 3))
+    assert m.best_scale(truth * 0.25, truth) == pytest.approx(4)
+    noisy = truth + RNG.normal(0, 0.1, truth.shape)
+    scale = m.best_scale(noisy, truth)
+    errors = [((noisy * s - truth) ** 2).sum() for s in (scale - 1e-3, scale, scale + 1e-3)]
+    assert errors[1] == min(errors)
+    got = m.pool_points([m.point_errors(np.array([[0.03, 0.04, 0.0]]), np.zeros((1, 3)))])
+    assert got["l2"] == pytest.approx(0.05) and got["mae_y"] == pytest.approx(0.04) and got["within_0.1"] == 1
+
+
+def test_albedo_sums_agree_with_plain_formulas_and_scikit_image() -> None:
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+    truth = RNG.random((40, 32, 3))
+    predicted = np.clip(truth + RNG.normal(0, 0.1, truth.shape), 0, 1)
+    got = m.pool_albedo([m.albedo_sums(predicted, truth, np.ones((40, 32), bool))])
+    assert got["mae"] == pytest.approx(np.abs(predicted - truth).mean())
+    assert got["psnr"] == pytest.approx(peak_signal_noise_ratio(truth, predicted, data_range=1))
+    gradients = [np.abs(np.diff(predicted - truth, axis=a)).mean(-1).ravel() for a in (0, 1)]
+    assert got["gradient_l1"] == pytest.approx(np.concatenate(gradients).mean())
+    ours, _ = m.masked_ssim(predicted, truth, np.ones((40, 32), bool))
+    _, theirs = structural_similarity(
+        truth, predicted, channel_axis=2, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        full=True,
+    )  # fmt: skip
+    np.testing.assert_allclose(ours[6:-6, 6:-6], theirs.mean(-1)[6:-6, 6:-6], atol=1e-6)
+
+
+def test_albedo_does_not_see_outside_the_mask() -> None:
+    truth, predicted = RNG.random((30, 30, 3)), RNG.random((30, 30, 3))
+    valid = np.zeros((30, 30), bool)
+    valid[5:25, 8:22] = True
+    worse = np.where(valid[..., None], predicted, 1e3)
+    np.testing.assert_allclose(m.albedo_sums(predicted, truth, valid), m.albedo_sums(worse, truth, valid))
+
+
+def test_pck_by_hand() -> None:
+    truth = np.zeros((3, 2))
+    predicted = np.array([[3.0, 4.0], [0, 6.0], [99, 99]])
+    assert m.pck_hits(predicted, truth, np.array([True, True, False]), 100.0, 0.05) == (1, 2)
+
+
+def test_bootstrap_covers_the_mean_of_known_noise() -> None:
+    values = np.random.default_rng(3).normal(5, 2, 400)
+    got = bootstrap(lambda i: {"mean": float(values[i].mean())}, 400, rounds=400, seed=1)["mean"]
+    assert got.value == pytest.approx(values.mean())
+    half = 1.96 * values.std() / 20
+    assert got.high - got.low == pytest.approx(2 * half, rel=0.2) and got.low < got.value < got.high
+    again = bootstrap(lambda i: {"mean": float(values[i].mean())}, 400, rounds=400, seed=1)["mean"]
+    assert got == again
+    with pytest.raises(ValueError, match="n_test"):
+        bootstrap(lambda _: {}, 0, rounds=1, seed=0)
+
+
+def _pose_sample(points: np.ndarray) -> Sample:
+    image = np.zeros((8, 8, 3), np.uint8)
+    return Sample(image, keypoints=points.astype(np.float32), labelled=np.ones(308, bool))
+
+
+def test_perfect_keypoints_score_one() -> None:
+    samples = [_pose_sample(RNG.uniform(0, 100, (308, 2))) for _ in range(3)]
+    answers = [{"keypoints": s.keypoints, "scores": np.ones(308)} for s in samples]
+    got = pose_statistic(answers, samples)(np.arange(3))  # type: ignore[arg-type]
+    assert got["AP"] == pytest.approx(1) and got["PCK@0.05 all"] == 1 and got["AP left_hand"] == pytest.approx(1)
+
+
+def test_points_are_judged_in_canonical_units() -> None:
+    k = np.array([[20.0, 0, 3.5], [0, 20, 2.5], [0, 0, 1]], np.float32)
+    points = np.random.default_rng(0).normal((0, 0, 3), 1, (6, 8, 3)).astype(np.float32)
+    sample = Sample(np.zeros((6, 8, 3), np.uint8), valid=np.ones((6, 8), bool), points=points, intrinsics=k)
+    got = pointmap_statistic([{"map": points * 8 / 20 + np.array([0.1, 0, 0])}], [sample])(np.array([0]))
+    assert got["l2"] == pytest.approx(0.1, rel=1e-4) and got["mae_x"] == pytest.approx(0.1, rel=1e-4)
+    doubled = pointmap_statistic([{"map": points * 16 / 20}], [sample])(np.array([0]))
+    assert doubled["l2_scaled"] == pytest.approx(0, abs=1e-6) and doubled["l2"] > 0.5
+
+
+def test_mean_map_baselines() -> None:
+    image = np.zeros((1, 2, 3), np.uint8)
+    samples = [
+        Sample(
+            image,
+            mask=np.array([[a, b]], np.uint8),
+            valid=np.array([[a > 0, b > 0]]),
+            albedo=np.array([[[a / 4] * 3, [b / 4] * 3]], np.float32),
+            keypoints=np.full((308, 2), 10.0 * a, np.float32),
+            labelled=np.arange(308) < (308 if a else 1),
+        )
+        for a, b in ((2, 0), (2, 1), (0, 0))
+    ]
+    np.testing.assert_array_equal(mean_map("segmentation", samples)["labels"], [[2, 0]])
+    np.testing.assert_allclose(mean_map("albedo", samples)["map"][0, :, 0], [0.5, 0.25])
+    pose = mean_map("pose", samples)["keypoints"]
+    np.testing.assert_allclose(pose[0], 40 / 3, rtol=1e-6)
+    np.testing.assert_allclose(pose[1], 20)

@@ -1,0 +1,141 @@
+"""The OKS evaluator against a literal transcription of its definition, and against cases worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sapiens2.evaluation.oks import (
+    RECALLS,
+    THRESHOLDS,
+    Detections,
+    People,
+    average_precision,
+    instance_scores,
+    match_image,
+    similarity,
+)
+
+SIGMAS = np.array([0.026, 0.025, 0.025, 0.035, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089])
+
+
+def people_of(keypoints: np.ndarray, labelled: np.ndarray | None = None, area: float | None = None) -> People:
+    labelled = np.ones(keypoints.shape[:2], bool) if labelled is None else labelled
+    box = np.concatenate([keypoints.min(1), keypoints.max(1)], 1)
+    areas = (box[:, 2:] - box[:, :2]).prod(1) if area is None else np.full(len(keypoints), area)
+    return People(keypoints, labelled, areas, box)
+
+
+def brute_force_ap(images: list[tuple[People, Detections]]) -> tuple[float, float]:
+    """AP and AR written out with loops: match, sort, walk the precision-recall curve."""
+    aps, ars = [], []
+    for threshold in THRESHOLDS:
+        scored, total = [], 0
+        for people, detections in images:
+            counted = [g for g in range(len(people.area)) if people.labelled[g].any()]
+            total += len(counted)
+            free = set(range(len(people.area)))
+            for d in sorted(range(len(detections.scores)), key=lambda i: -detections.scores[i])[:20]:
+                best, at = threshold, None
+                for real in (True, False):
+                    for g in sorted(free):
+                        if (g in counted) != real or (not real and at is not None):
+                            continue
+                        value = oks_loop(detections.keypoints[d], people, g)
+                        if value >= best:
+                            best, at = value, g
+                if at is not None:
+                    free.remove(at)
+                    if at in counted:
+                        scored.append((detections.scores[d], 1))
+                else:
+                    scored.append((detections.scores[d], 0))
+        scored.sort(key=lambda pair: -pair[0])
+        hits = np.cumsum([h for _, h in scored])
+        recall, precision = hits / total, hits / np.arange(1, len(scored) + 1)
+        at_recall = [max((p for p, r in zip(precision, recall) if r >= want), default=0.0) for want in RECALLS]
+        aps.append(np.mean(at_recall))
+        ars.append(recall[-1] if len(recall) else 0.0)
+    return float(np.mean(aps)), float(np.mean(ars))
+
+
+def oks_loop(points: np.ndarray, people: People, g: int) -> float:
+    values = []
+    for k in range(len(points)):
+        if people.labelled[g].any() and not people.labelled[g, k]:
+            continue
+        if people.labelled[g].any():
+            d2 = ((points[k] - people.keypoints[g, k]) ** 2).sum()
+        else:
+            x0, y0, x1, y1 = people.box[g]
+            x0, x1, y0, y1 = x0 - (x1 - x0), x1 + (x1 - x0), y0 - (y1 - y0), y1 + (y1 - y0)
+            far = [max(0, x0 - points[k, 0], points[k, 0] - x1), max(0, y0 - points[k, 1], points[k, 1] - y1)]
+            d2 = far[0] ** 2 + far[1] ** 2
+        values.append(np.exp(-d2 / (2 * people.area[g] * (2 * SIGMAS[k]) ** 2)))
+    return float(np.mean(values))
+
+
+def random_images(seed: int) -> list[tuple[People, Detections]]:
+    rng = np.random.default_rng(seed)
+    images = []
+    for _ in range(6):
+        count = int(rng.integers(1, 4))
+        truth = rng.uniform(0, 300, (count, 1, 2)) + rng.uniform(0, 120, (count, len(SIGMAS), 2))
+        labelled = rng.random((count, len(SIGMAS))) < 0.7
+        if rng.random() < 0.4:
+            labelled[0] = False
+        found = np.concatenate([truth + rng.normal(0, rng.uniform(1, 15), truth.shape), truth[:1] + 60], 0)
+        keep = rng.random(len(found)) < 0.85
+        images.append((people_of(truth, labelled), Detections(found[keep], rng.random(int(keep.sum())))))
+    return images
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_average_precision_equals_the_definition(seed: int) -> None:
+    images = random_images(seed)
+    got = average_precision([match_image(p, d, SIGMAS) for p, d in images])
+    ap, ar = brute_force_ap(images)
+    assert got["AP"] == pytest.approx(ap, abs=1e-9) and got["AR"] == pytest.approx(ar, abs=1e-9)
+
+
+def test_similarity_by_hand() -> None:
+    truth = np.zeros((1, 2, 2))
+    people = People(truth, np.array([[True, False]]), np.array([100.0]), np.array([[0.0, 0, 10, 10]]))
+    found = np.array([[[3.0, 4.0], [500.0, 0.0]]])
+    assert similarity(found, people, np.array([0.1, 0.1]))[0, 0] == pytest.approx(np.exp(-25 / (2 * 100 * 0.04)))
+
+
+def test_perfect_and_hopeless_detections() -> None:
+    truth = np.random.default_rng(0).uniform(0, 200, (2, len(SIGMAS), 2))
+    right = [match_image(people_of(truth), Detections(truth, np.array([0.9, 0.8])), SIGMAS)]
+    assert average_precision(right) == {
+        "AP": pytest.approx(1),
+        "AP50": pytest.approx(1),
+        "AP75": pytest.approx(1),
+        "AR": 1,
+    }
+    wrong = [match_image(people_of(truth), Detections(truth + 500, np.array([0.9, 0.8])), SIGMAS)]
+    assert average_precision(wrong)["AP"] == 0
+    nobody = [match_image(people_of(truth), Detections(truth[:0], np.zeros(0)), SIGMAS)]
+    assert average_precision(nobody) == {"AP": 0, "AP50": 0, "AP75": 0, "AR": 0}
+    assert np.isnan(average_precision([])["AP"])
+
+
+def test_a_false_alarm_above_the_hit_halves_precision() -> None:
+    truth = np.random.default_rng(0).uniform(0, 200, (1, len(SIGMAS), 2))
+    found = Detections(np.concatenate([truth + 900, truth]), np.array([0.9, 0.5]))
+    assert average_precision([match_image(people_of(truth), found, SIGMAS)])["AP"] == pytest.approx(0.5)
+    found = Detections(found.keypoints, np.array([0.5, 0.9]))
+    assert average_precision([match_image(people_of(truth), found, SIGMAS)])["AP"] == pytest.approx(1.0)
+
+
+def test_sizes_leave_others_out() -> None:
+    truth = np.random.default_rng(0).uniform(0, 50, (1, len(SIGMAS), 2))
+    medium = people_of(truth, area=2000.0)
+    found = Detections(truth, np.array([0.9]))
+    assert average_precision([match_image(medium, found, SIGMAS, "medium")])["AP"] == pytest.approx(1)
+    assert np.isnan(average_precision([match_image(medium, found, SIGMAS, "large")])["AP"])
+
+
+def test_instance_score_is_the_mean_above_the_floor() -> None:
+    np.testing.assert_allclose(instance_scores(np.array([[0.1, 0.6, 0.8], [0.1, 0.1, 0.1]])), [0.7, 0])
