@@ -97,67 +97,45 @@ def spine_of(pose: Pose) -> Spine:
     return Spine(at, centre, axes)
 
 
-def torso(person: Person, spine: Spine) -> Sheet:
-    """Trunk and neck as one closed tube, with the shirt's thickness."""
+# The trunk's cross-section: metres along the spine, half width, half depth.
+_TRUNK = np.array(
+    [
+        (-0.14, 0.02, 0.02), (-0.12, 0.085, 0.07), (-0.07, 0.155, 0.105), (0, 0.172, 0.116),
+        (0.07, 0.166, 0.112), (0.15, 0.142, 0.098), (0.22, 0.14, 0.098), (0.3, 0.155, 0.107),
+        (0.37, 0.168, 0.114), (0.43, 0.175, 0.105), (0.475, 0.168, 0.092), (0.505, 0.135, 0.08),
+        (0.525, 0.098, 0.07), (0.545, 0.07, 0.062), (0.57, 0.06, 0.058), (0.635, 0.058, 0.058),
+    ]
+)  # fmt: skip
+
+
+def _flesh(person: Person, at: Array, angle: Array) -> Array:
+    """What belly, chest, seat and shirt add to the trunk's radius [S, C], in metres."""
     build, outfit = person.build, person.outfit
-    at, centre, axes = spine.at, spine.centre, spine.axes
-    angle = circle(26)
-    knots = (-0.14, -0.12, -0.07, 0.0, 0.07, 0.15, 0.22, 0.30, 0.37, 0.43, 0.475, 0.505, 0.525, 0.545, 0.57, 0.635)
-    half_width = (
-        0.02,
-        0.085,
-        0.155,
-        0.172,
-        0.166,
-        0.142,
-        0.14,
-        0.155,
-        0.168,
-        0.175,
-        0.168,
-        0.135,
-        0.098,
-        0.07,
-        0.060,
-        0.058,
-    )
-    half_depth = (
-        0.02,
-        0.07,
-        0.105,
-        0.116,
-        0.112,
-        0.098,
-        0.098,
-        0.107,
-        0.114,
-        0.105,
-        0.092,
-        0.08,
-        0.07,
-        0.062,
-        0.058,
-        0.058,
-    )
-    a, b = profile(at, knots, half_width), profile(at, knots, half_depth)
-    body = 1 - smoothstep(0.47, 0.56, at)
-    girth = 1 + (build.girth - 1) * (0.35 + 0.65 * body)
-    wide = (
-        1
-        + (build.hips - 1) * (1 - smoothstep(0.05, 0.2, at))
-        + (build.shoulders - 1) * smoothstep(0.25, 0.4, at) * body
-    )
-    a, b = (a * girth * wide)[:, None], (b * girth)[:, None]
     front = np.maximum(np.cos(angle), 0)
     grow = build.belly * np.exp(-(((at - 0.13) / 0.09) ** 2))[:, None] * front**0.7
     breast = np.exp(-(((np.abs(angle) - 0.55) / 0.38) ** 2))
     grow = grow + build.bust * np.exp(-(((at - 0.345) / 0.05) ** 2))[:, None] * breast
     seat = np.exp(-(((np.abs(angle) - 2.65) / 0.5) ** 2)) * np.exp(-(((at + 0.045) / 0.06) ** 2))[:, None]
     grow = grow + 0.022 * build.girth * seat
-    if outfit.top is not None:
-        covered = smoothstep(outfit.hem - 0.008, outfit.hem + 0.008, at) * (1 - smoothstep(0.44, 0.53, at))
-        folds = 0.5 + noise(angle * 1.6, at[:, None] * 12, outfit.top.seed)
-        grow = grow + outfit.top_loose * covered[:, None] * folds
+    if outfit.top is None:
+        return grow
+    covered = smoothstep(outfit.hem - 0.008, outfit.hem + 0.008, at) * (1 - smoothstep(0.44, 0.53, at))
+    folds = 0.5 + noise(angle * 1.6, at[:, None] * 12, outfit.top.seed)
+    return grow + outfit.top_loose * covered[:, None] * folds
+
+
+def torso(person: Person, spine: Spine) -> Sheet:
+    """Trunk and neck as one closed tube, with the shirt's thickness."""
+    build = person.build
+    at, centre, axes = spine.at, spine.centre, spine.axes
+    angle = circle(26)
+    a, b = profile(at, _TRUNK[:, 0], _TRUNK[:, 1]), profile(at, _TRUNK[:, 0], _TRUNK[:, 2])
+    body = 1 - smoothstep(0.47, 0.56, at)
+    girth = 1 + (build.girth - 1) * (0.35 + 0.65 * body)
+    hips = (build.hips - 1) * (1 - smoothstep(0.05, 0.2, at))
+    wide = 1 + hips + (build.shoulders - 1) * smoothstep(0.25, 0.4, at) * body
+    a, b = (a * girth * wide)[:, None], (b * girth)[:, None]
+    grow = _flesh(person, at, angle)
     forward = profile(at, (-0.14, 0.0, 0.15, 0.35, 0.5, 0.58, 0.635), (0.0, 0.0, 0.012, 0.008, -0.012, -0.002, 0.004))
     middle = centre + axes[:, :, 2] * forward[:, None]
     points = rings(middle, axes[:, :, 0], axes[:, :, 2], a + grow, b + grow, angle)

@@ -15,7 +15,7 @@ from sapiens2.data.synthetic.backdrop import draw_backdrop, draw_light, paint_ba
 from sapiens2.data.synthetic.camera import Camera, aim, draw_view
 from sapiens2.data.synthetic.fabric import draw_fabric
 from sapiens2.data.synthetic.figure import Figure, box, build_figure
-from sapiens2.data.synthetic.paint import paint_surface
+from sapiens2.data.synthetic.paint import Painted, paint_surface
 from sapiens2.data.synthetic.person import draw_person
 from sapiens2.data.synthetic.poses import draw_pose
 from sapiens2.data.synthetic.raster import Hits, project, rasterise
@@ -118,6 +118,46 @@ def _rays(camera: Camera, height: int, width: int, step: int) -> Array:
     return np.stack([(u - k[0, 2]) / k[0, 0], (v - k[1, 2]) / k[1, 1], np.ones_like(u, float)], -1)
 
 
+def _label(
+    image: Array,
+    figure: Figure,
+    camera: Camera,
+    hits: Hits,
+    normals: Array,
+    points: Array,
+    painted: Painted,
+    kinds: tuple[str, str],
+) -> Scene:
+    """The scene from its drawn pixels; props hide but are no part of any label."""
+    height, width = image.shape[:2]
+    keypoint_space = camera.to_camera(figure.points)
+    keypoint_xy, _ = project(keypoint_space, camera.intrinsics)
+    depth = np.full(height * width, np.inf)
+    depth[hits.pixel] = hits.depth
+    person_pixels = painted.label > 0
+
+    def dense(values: Array) -> Array:
+        out = np.zeros((height * width, 3), np.float32)
+        out[hits.pixel[person_pixels]] = values[person_pixels]
+        return out.reshape(height, width, 3)
+
+    mask = np.zeros(height * width, np.uint8)
+    mask[hits.pixel] = painted.label
+    return Scene(
+        image=image,
+        mask=mask.reshape(height, width),
+        normals=dense(normals),
+        points=dense(points),
+        albedo=dense(painted.albedo),
+        intrinsics=camera.intrinsics.astype(np.float32),
+        keypoints=keypoint_xy.astype(np.float32),
+        visibility=_visibility(figure, keypoint_space, keypoint_xy, depth.reshape(height, width)),
+        keypoints_3d=keypoint_space.astype(np.float32),
+        pose=kinds[0],
+        backdrop=kinds[1],
+    )
+
+
 def render(seed: int, height: int, width: int, split: str = "train") -> Scene:
     """The scene of a seed. Splits share no random stream, pose family, fabric pattern or kind of background.
 
@@ -155,29 +195,4 @@ def render(seed: int, height: int, width: int, split: str = "train") -> Scene:
         backdrop, _rays(camera, height, width, step), camera.position, camera.axes.T, figure.ground, feet
     )
     image = shade(rng, light, behind, step, (height, width), hits, normals, points, painted, mesh, camera)
-    keypoint_space = camera.to_camera(figure.points)
-    keypoint_xy, _ = project(keypoint_space, camera.intrinsics)
-    depth = np.full(height * width, np.inf)
-    depth[hits.pixel] = hits.depth
-    person_pixels = painted.label > 0
-
-    def dense(values: Array) -> Array:
-        out = np.zeros((height * width, 3), np.float32)
-        out[hits.pixel[person_pixels]] = values[person_pixels]
-        return out.reshape(height, width, 3)
-
-    mask = np.zeros(height * width, np.uint8)
-    mask[hits.pixel] = painted.label
-    return Scene(
-        image=image,
-        mask=mask.reshape(height, width),
-        normals=dense(normals),
-        points=dense(points),
-        albedo=dense(painted.albedo),
-        intrinsics=camera.intrinsics.astype(np.float32),
-        keypoints=keypoint_xy.astype(np.float32),
-        visibility=_visibility(figure, keypoint_space, keypoint_xy, depth.reshape(height, width)),
-        keypoints_3d=keypoint_space.astype(np.float32),
-        pose=pose.family,
-        backdrop=backdrop.kind,
-    )
+    return _label(image, figure, camera, hits, normals, points, painted, (pose.family, backdrop.kind))

@@ -1,4 +1,4 @@
-"""Rendered scenes, kept in memory and on disk, so that tasks and runs share the rendering.
+"""Rendered scenes, kept in memory up to a limit and on disk, so that tasks and runs share the rendering.
 
 Scenes are stored in blocks, one file per block, keyed by everything that decides their pixels. Labels are packed
 (normals and albedo in 16 and 8 bits), and a fresh scene goes through the same packing, so both give the same numbers.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
+from collections import OrderedDict
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -18,6 +19,7 @@ from sapiens2.data.synthetic.scene import REVISION, Scene, render
 
 Array = np.ndarray
 BLOCK = 16
+MEMORY_BYTES = 512 << 20
 _LOG = logging.getLogger(__name__)
 _SHORT = 32767
 
@@ -32,13 +34,22 @@ class SceneStore:
     """`count` scenes of one split; the scene of index i has seed `first_seed + i`."""
 
     def __init__(
-        self, count: int, height: int, width: int, split: str, first_seed: int = 0, *, folder: Path | None = None
+        self,
+        count: int,
+        height: int,
+        width: int,
+        split: str,
+        first_seed: int = 0,
+        *,
+        folder: Path | None = None,
+        memory_bytes: int = MEMORY_BYTES,
     ) -> None:
-        """folder: where blocks are kept; None keeps them in memory only."""
+        """folder: where blocks are kept, None for memory only; memory_bytes: beyond it the blocks used last stay."""
         self.count, self.height, self.width, self.split, self.first_seed = count, height, width, split, first_seed
-        self.folder = folder
+        self.folder, self.memory_bytes = folder, memory_bytes
         self.rendered = 0
-        self._blocks: dict[int, dict[str, Array]] = {}
+        self._blocks: OrderedDict[int, dict[str, Array]] = OrderedDict()
+        self._held = 0
 
     def scene(self, index: int) -> Scene:
         """The scene of an index in [0, count)."""
@@ -62,14 +73,26 @@ class SceneStore:
                 read = self._render(block)
                 if path is not None:
                     _write(path, read)
-            self._blocks[block] = read
+            self._keep(block, read)
+        self._blocks.move_to_end(block)
         return self._blocks[block]
+
+    def _keep(self, block: int, arrays: dict[str, Array]) -> None:
+        self._blocks[block] = arrays
+        self._held += _size(arrays)
+        while self._held > self.memory_bytes and len(self._blocks) > 1:
+            _, old = self._blocks.popitem(last=False)
+            self._held -= _size(old)
 
     def _render(self, block: int) -> dict[str, Array]:
         first = self.first_seed + block * BLOCK
         packed = [_pack(render(first + k, self.height, self.width, self.split)) for k in range(BLOCK)]
         self.rendered += BLOCK
         return {name: np.stack([p[name] for p in packed]) for name in packed[0]}
+
+
+def _size(arrays: dict[str, Array]) -> int:
+    return sum(array.nbytes for array in arrays.values())
 
 
 def _pack(scene: Scene) -> dict[str, Array]:
