@@ -61,9 +61,9 @@ def _blurred(heatmaps: Tensor, kernel: int) -> Tensor:
 def decode(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     """Heatmaps [B, K, h, w] to sub-pixel places [B, K, 2] (x, y, heatmap pixels) and scores [B, K] (the maxima).
 
-    The maximum, moved by one Newton step on the logarithm of the blurred map (DARK); a step is at most one pixel.
+    The maximum, moved by one Newton step on the logarithm of the blurred map (DARK); a step is at most one pixel and stays on the map.
     """
-    w = heatmaps.shape[-1]
+    h, w = heatmaps.shape[-2:]
     heatmaps = heatmaps.float()
     scores, index = heatmaps.flatten(2).max(-1)
     x, y = index % w, index // w
@@ -83,4 +83,5 @@ def decode(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     safe = torch.where(peak, det, torch.ones_like(det))
     step = torch.stack([-(yy * gx - xy * gy) / safe, -(xx * gy - xy * gx) / safe], -1)
     step = torch.where(peak.unsqueeze(-1), step.clamp(-1, 1), torch.zeros_like(step))
-    return torch.stack([x, y], -1).to(step.dtype) + step, scores
+    place = torch.stack([x, y], -1).to(step.dtype) + step
+    return place.clamp(min=0).minimum(place.new_tensor([w - 1, h - 1])), scores

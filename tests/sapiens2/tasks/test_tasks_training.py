@@ -77,6 +77,15 @@ def test_a_damaged_cache_is_rendered_again(tmp_path: Path) -> None:
     assert store.rendered == BLOCK
 
 
+def test_memory_is_bounded() -> None:
+    store = SceneStore(3 * BLOCK, 16, 16, "train", memory_bytes=1)
+    first = store.scene(0).image
+    for index in (BLOCK, 2 * BLOCK, 1):
+        store.scene(index)
+    assert store.rendered == 4 * BLOCK
+    np.testing.assert_array_equal(store.scene(0).image, first)
+
+
 def config(task: str, **changes: object) -> FinetuneConfig:
     return recipes.micro(task).model_copy(update={"cache_scenes": False, **changes})  # type: ignore[arg-type]
 
