@@ -61,7 +61,7 @@ def _blurred(heatmaps: Tensor, kernel: int) -> Tensor:
 def decode(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     """Heatmaps [B, K, h, w] to sub-pixel places [B, K, 2] (x, y, heatmap pixels) and scores [B, K] (the maxima).
 
-    The maximum, moved by one Newton step on the logarithm of the blurred map (DARK); a step is at most one pixel and stays on the map.
+    The maximum, moved by one Newton step on the logarithm of the blurred map (DARK): by at most one pixel, on the map.
     """
     h, w = heatmaps.shape[-2:]
     heatmaps = heatmaps.float()
