@@ -17,6 +17,7 @@ from sapiens2.evaluation.baselines import mean_map
 from sapiens2.evaluation.bootstrap import Estimate, bootstrap
 from sapiens2.evaluation.config import EvaluateConfig
 from sapiens2.evaluation.measure import MAIN, STATISTICS, Answer
+from sapiens2.evaluation.metrics import best_scale
 from sapiens2.model.normalise import normalise
 from sapiens2.model.weights import load_weights
 from sapiens2.tasks.build import TaskModel, build_task
@@ -154,6 +155,7 @@ def _fragment(
         shown = list(range(min(config.pictures, len(samples))))
         drawn = [(_strip(config.task, samples[k], answers[k], constant[k]), f"{CAPTION} | mean") for k in shown]
         note = "Poses, patterns and kinds of background of these scenes were never trained on."
+        note += " Depth is drawn at the best scale of each picture." if config.task == "pointmap" else ""
         sections.append(report.pictures("Answers", drawn, note))
     return {"title": f"Evaluation: {config.task}", "sections": sections}
 
@@ -184,6 +186,7 @@ def _prediction(task: str, sample: Sample, given: Answer) -> Prediction:
         return Prediction(box, normals=given["map"])
     if task == "albedo":
         return Prediction(box, albedo=given["map"])
-    # Drawn in the metres of the truth: canonical points over the camera's own scale.
-    assert sample.intrinsics is not None
-    return Prediction(box, points=given["map"] * (sample.intrinsics[0, 0] / sample.image.shape[1]))
+    # Drawn at the best scale: a person is thin against the distance, and an offset would drown the shape.
+    assert sample.points is not None and sample.valid is not None
+    scale = best_scale(given["map"][sample.valid], sample.points[sample.valid])
+    return Prediction(box, points=given["map"] * scale)
