@@ -42,6 +42,8 @@ ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
 }
+# Only for a Ray that is started here: nothing but this machine may reach it, over any of its sockets.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 OBJECT_STORE_BYTES = 300_000_000
 _POLL_S = 0.2
 _STOP_POLL_S = 1.0
@@ -107,22 +109,31 @@ def _absolute(value: Any) -> Any:
 # ---- in the process that launches ----
 
 
+def prepare_environment(*, starts: bool) -> None:
+    """Set what Ray reads from the environment, where the user has not; `starts`: a local Ray is about to be started.
+
+    To be called before Ray is imported: whom it trusts and where it listens is settled then, and stays.
+    """
+    settled = {"RAY_AUTH_MODE"} if "ray" in sys.modules or not starts else set()
+    wanted = ENVIRONMENT | (LOOPBACK if starts and "ray" not in sys.modules else {})
+    for name, value in wanted.items():
+        if name not in settled:
+            os.environ.setdefault(name, value)
+
+
 @contextmanager
 def _ray_session() -> Iterator[None]:
     """The Ray that is connected already, the one at RAY_ADDRESS, or a local one that ends with the block."""
-    late = "ray" in sys.modules
-    for name, value in ENVIRONMENT.items():
-        # Ray reads how to authenticate when it is imported: set later, its processes would disagree.
-        if not (late and name == "RAY_AUTH_MODE"):
-            os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS")
+    prepare_environment(starts=not address)
     import ray
 
     if ray.is_initialized():
         yield
         return
     quiet: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(address=os.environ["RAY_ADDRESS"], **quiet)
+    if address:
+        ray.init(address=address, **quiet)
     else:
         ray.init(
             include_dashboard=False,
@@ -233,7 +244,7 @@ class _Follower:
         elif self._control.shows:
             from sapiens2.engine.progress import describe
 
-            print(f"step {row['step']}  {describe(row)}", flush=True)
+            print(f"step {row['step']}  {describe(row)}", file=sys.stderr, flush=True)
 
 
 # ---- errors, carried as a small file so that every rank and every restart sees them ----

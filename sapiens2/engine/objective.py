@@ -14,7 +14,11 @@ class Objective(Protocol):
         """Named scalar losses; `loss` is the total that is minimised, the others are logged."""
 
     def after_step(self, step: int) -> None:
-        """Work that follows the optimiser step: the EMA teacher, the centre."""
+        """Work that follows the optimiser step: the EMA teacher, the centre.
+
+        Called after a step with a non-finite gradient too, to forget what its forward gathered; parameters that are
+        not trained and buffers of the state_dict are then put back to what they were before that step.
+        """
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Optimiser groups by role; each has `params`, `lr` and `weight_decay`."""

@@ -6,6 +6,7 @@ gradients, optimiser moments and the EMA teacher are DTensors and every rank hol
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ def join_world(config: EngineConfig) -> World:
     device = _device(config)
     if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)
     if not dist.is_initialized():
         return World(0, 1, device)
     return World(dist.get_rank(), dist.get_world_size(), device)

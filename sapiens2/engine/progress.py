@@ -9,6 +9,7 @@ from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from sapiens2.engine.history import Row
 
@@ -32,10 +33,10 @@ class Reporter:
         if shows and self._stream.isatty():
             self._live = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[losses]}"),
+                BarColumn(bar_width=16),
+                MofNCompleteColumn(table_column=Column(no_wrap=True)),
+                TimeRemainingColumn(table_column=Column(no_wrap=True)),
+                TextColumn("{task.fields[losses]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
                 console=Console(file=self._stream),
             )
             self._task = self._live.add_task(title, total=steps, completed=done, losses="")
@@ -61,15 +62,15 @@ class Reporter:
         if self._listener is not None:
             self._listener(row)
         if self._live:
-            self._live.update(self._task, losses=describe(row))
+            self._live.update(self._task, losses=describe(row, terms=1))
         elif self._shows:
             print(f"{self._title} {row['step']}/{self._steps} {describe(row)}", file=self._stream, flush=True)
 
 
-def describe(row: Row) -> str:
-    """The total, then the terms, the rate and the speed of one row in a line."""
+def describe(row: Row, terms: int | None = None) -> str:
+    """The total, then the terms (only the first `terms` of them all), the rate and the speed of one row in a line."""
     aside = {"step", "lr", "grad_norm_max", "seconds_per_step", "data_wait", "skipped", "images_per_s"}
     names = ["loss", *(name for name in row if name not in aside | {"loss"})]
-    told = [f"{name} {row[name]:.4g}" for name in names if isinstance(row.get(name), float)]
+    told = [f"{name} {row[name]:.4g}" for name in names[:terms] if isinstance(row.get(name), float)]
     skipped = [f"skipped {row['skipped']}"] if row.get("skipped") else []
     return "  ".join([*told, f"lr {row['lr']:.2e}", f"{row['seconds_per_step'] * 1e3:.0f} ms/step", *skipped])

@@ -83,7 +83,7 @@ def test_only_errors_that_may_pass_are_tried_again() -> None:
 def ray_with_two_cpus() -> Iterator[None]:
     here = Path(__file__).parent
     before = dict(os.environ)
-    os.environ.update(launcher.ENVIRONMENT)
+    launcher.prepare_environment(starts=True)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(here.parents[1]), str(here / "engine")])
     os.environ.pop("RAY_ADDRESS", None)
     import ray

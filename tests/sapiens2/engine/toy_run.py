@@ -109,13 +109,17 @@ def main() -> None:
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--kill-before-marker", type=int, default=0)
+    parser.add_argument("--poisoned", type=int, default=-1, help="a step whose batch is NaN")
     parser.add_argument("--resume-at", type=int, default=0, help="also stop there, continue, and compare")
     arguments = parser.parse_args()
     if arguments.kill_before_marker:
         _die_before_marker_of(arguments.kill_before_marker)
 
     def run(out: str, state: str, stop: Callable[[], bool] | None = None) -> TrainSummary:
-        objective, source = ToyObjective(dropout=arguments.dropout), ToySource(slow_s=arguments.slow)
+        objective, source = (
+            ToyObjective(dropout=arguments.dropout),
+            ToySource(poisoned=(arguments.poisoned,), slow_s=arguments.slow),
+        )
         return train(
             objective, source, toy_config(keep_checkpoints=9), out=out, state=state, control=Control(stop=stop)
         )
