@@ -8,51 +8,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sapiens2.launch import ENVIRONMENT as LAUNCH_ENVIRONMENT
+from sapiens2.launch import prepare_environment
 
 OBJECT_STORE_BYTES = 400_000_000
 # Ray's C++ processes say on stderr what its Python side raises anyway.
-ENVIRONMENT = {**LAUNCH_ENVIRONMENT, "RAY_DEDUP_LOGS": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-
-
-def prepare_environment() -> None:
-    """Set what Ray reads from the environment, where the user has not."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+QUIET = {"RAY_DEDUP_LOGS": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 
 
 @contextmanager
-def ray_session(*, dashboard: bool = False) -> Iterator[str]:
+def ray_session() -> Iterator[str]:
     """A Ray to work on: the one at RAY_ADDRESS, or a local one that ends with the block. Yields its address."""
-    prepare_environment()
+    address = os.environ.get("RAY_ADDRESS")
+    prepare_environment(starts=not address)
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     import ray
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = os.environ.get("RAY_ADDRESS")
     if ray.is_initialized():
         yield ray.get_runtime_context().gcs_address
         return
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
-        ray.init(address=address, **quiet)
-        try:
-            yield address
-        finally:
-            ray.shutdown()
-        return
-    ray.init(
-        num_cpus=max(2, os.cpu_count() or 1),
-        include_dashboard=dashboard,
-        dashboard_host="127.0.0.1",
-        _node_ip_address="127.0.0.1",
-        object_store_memory=OBJECT_STORE_BYTES,
-        **quiet,
-    )
-    gcs = ray.get_runtime_context().gcs_address
-    os.environ["RAY_ADDRESS"] = gcs
+        options["address"] = address
+    else:
+        options |= {"num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
+        options |= {"_node_ip_address": "127.0.0.1", "object_store_memory": OBJECT_STORE_BYTES}
+    ray.init(**options)
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address  # for the processes started below this one
     try:
-        yield gcs
+        yield os.environ["RAY_ADDRESS"]
     finally:
-        os.environ.pop("RAY_ADDRESS", None)
+        if not address:
+            os.environ.pop("RAY_ADDRESS")
         ray.shutdown()
 
 

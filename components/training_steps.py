@@ -50,7 +50,8 @@ def _launch(context: StepContext, target: str, **paths: Any) -> Publication:
     steps, progress = context.config.engine.steps, context.progress
 
     def show(row: dict[str, Any]) -> None:
-        progress.update(int(row["step"]), steps, "steps", f"loss {row['loss']:.4f}")
+        loss = "skipped" if row["loss"] is None else f"loss {row['loss']:.4f}"
+        progress.update(int(row["step"]), steps, "steps", loss)
 
     progress.update(0, steps, "steps")
     out, state = context.attempt.uri("out"), context.attempt.uri("work")

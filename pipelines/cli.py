@@ -12,6 +12,7 @@ import click
 
 PACKAGES = ("components", "pipelines", "curation", "sapiens2")
 USER_ERROR = 2
+INTERRUPTED = 130
 
 root_option = click.option(
     "--root",
@@ -178,10 +179,10 @@ def main() -> None:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("interrupted; run the same command again to continue", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except KeyboardInterrupt:
         click.echo("interrupted; run the same command again to continue", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(USER_ERROR)
@@ -189,10 +190,20 @@ def main() -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(USER_ERROR)
     except Exception as error:
-        if getattr(error, "user", None) is None:
+        code = _code_of(error)
+        if code is None:
             raise
         click.echo(f"error: {error}", err=True)
-        sys.exit(USER_ERROR if error.user else 1)  # type: ignore[attr-defined]
+        sys.exit(code)
+
+
+def _code_of(error: Exception) -> int | None:
+    """The exit code of an error that is told in a line: a step of a run that failed, a training that was stopped."""
+    if type(error).__name__ == "Interrupted":  # of sapiens2.engine, which the command line does not import
+        return INTERRUPTED
+    if hasattr(error, "user"):
+        return USER_ERROR if error.user else 1
+    return None
 
 
 if __name__ == "__main__":
