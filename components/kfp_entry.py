@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from components.manifest import Manifest
 from components.run_step import is_user_error, run_step
 from components.settings import Settings
 from components.steps import STEPS
+
+RARELY = 200_000  # allocations between two collections
 
 
 def run(
@@ -31,6 +34,7 @@ def run(
     `inputs` are KFP artifacts by role; one that was not given is None. What the user can mend ends the process with
     exit code 2 and one line, everything else with a traceback.
     """
+    gc.set_threshold(RARELY)  # most objects are modules, which live as long as the process
     step, chosen, store = STEPS[name], Settings.from_json(settings), Store(root)
     found = {role: _resolve(store, artifact) for role, artifact in inputs.items() if artifact is not None}
     try:
@@ -42,6 +46,7 @@ def run(
             sys.exit(2)
         raise
     _tell(outcome.artifact, out, facts, page)
+    gc.freeze()  # so that the interpreter does not walk all of torch on its way out
 
 
 def _resolve(store: Store, artifact: Any) -> Artifact:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sapiens2.engine import storage
-from sapiens2.engine.history import Row
-from sapiens2.engine.loop import TrainSummary
+
+if TYPE_CHECKING:
+    from sapiens2.engine.history import Row
+    from sapiens2.engine.loop import TrainSummary
 
 Section = dict[str, Any]
 THUMBNAIL_PX = 320

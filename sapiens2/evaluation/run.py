@@ -20,10 +20,10 @@ from sapiens2.evaluation.measure import MAIN, STATISTICS, Answer
 from sapiens2.evaluation.metrics import best_scale
 from sapiens2.model.normalise import normalise
 from sapiens2.model.weights import load_weights
+from sapiens2.tasks.answers import CAPTION, truth_and_answer
 from sapiens2.tasks.build import TaskModel, build_task
 from sapiens2.tasks.config import FinetuneConfig
 from sapiens2.tasks.predict import Prediction, forward
-from sapiens2.tasks.run import CAPTION, truth_and_answer
 from sapiens2.tasks.sample import Sample, from_scene
 
 BASELINE_SCENES = 256

@@ -12,7 +12,7 @@ def micro(task: TaskName = "pose") -> FinetuneConfig:
     return FinetuneConfig(
         task=task,
         size="tiny",
-        engine=EngineConfig(steps=2, lr=5e-4, min_lr=0.0, warmup_steps=1, checkpoint_every=1, log_every=1),
+        engine=EngineConfig(steps=2, lr=5e-4, min_lr=0.0, warmup_steps=1, checkpoint_every=2, log_every=1),
         image_size=(64, 48),
         batch=2,
         scenes=4,

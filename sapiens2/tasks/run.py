@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from sapiens2.data.synthetic.store import SceneStore, cache_folder
 from sapiens2.engine import report, storage
@@ -15,19 +14,17 @@ from sapiens2.engine.control import PLAIN, Control
 from sapiens2.engine.loop import TrainSummary, train
 from sapiens2.engine.parallel import cpu_threads, join_world, unsharded
 from sapiens2.model.weights import load_weights
+from sapiens2.tasks.answers import CAPTION, truth_and_answer
 from sapiens2.tasks.build import TaskModel, build_task
 from sapiens2.tasks.config import FinetuneConfig
-from sapiens2.tasks.drawing import draw_albedo, draw_depth, draw_keypoints, draw_normals, draw_parts
 from sapiens2.tasks.objective import TaskObjective
-from sapiens2.tasks.predict import Prediction, predict
-from sapiens2.tasks.sample import Sample, from_scene
+from sapiens2.tasks.predict import predict
+from sapiens2.tasks.sample import from_scene
 from sapiens2.tasks.source import SyntheticSource
 
 SHOWN = 4  # scenes in the report
 HELD_OUT = "test"  # the split of scenes that training never sees
 BACKWARD = 2  # a backward pass costs two forward ones
-
-Picture = NDArray[np.uint8]
 
 
 def finetune(
@@ -130,28 +127,3 @@ def _answers(config: FinetuneConfig, model: TaskModel) -> report.Section:
         for sample, found in zip(samples, answers)
     ]
     return report.pictures("Answers", items, "Synthetic people whose poses, clothes and backgrounds were held out.")
-
-
-CAPTION = "picture | truth | answer"
-
-
-def truth_and_answer(task: str, sample: Sample, found: Prediction) -> tuple[Picture, Picture]:
-    """The label of a sample and the model's answer, drawn alike; uint8 [H, W, 3] each."""
-    image, valid = sample.image, sample.valid
-    if task == "pose":
-        assert sample.keypoints is not None and sample.labelled is not None and found.keypoints is not None
-        drawn = [draw_keypoints(image, points, sample.labelled) for points in (sample.keypoints, found.keypoints)]
-    elif task == "segmentation":
-        assert sample.mask is not None and found.labels is not None
-        drawn = [draw_parts(image, labels) for labels in (sample.mask, found.labels)]
-    elif task == "normal":
-        assert sample.normals is not None and found.normals is not None and valid is not None
-        drawn = [draw_normals(normals, valid) for normals in (sample.normals, found.normals)]
-    elif task == "pointmap":
-        assert sample.points is not None and found.points is not None and valid is not None
-        near, far = np.percentile(sample.points[..., 2][valid], (2, 98)) if valid.any() else (0.0, 1.0)
-        drawn = [draw_depth(points, valid, float(near), float(far)) for points in (sample.points, found.points)]
-    else:
-        assert sample.albedo is not None and found.albedo is not None and valid is not None
-        drawn = [draw_albedo(albedo, valid) for albedo in (sample.albedo, found.albedo)]
-    return drawn[0], drawn[1]
