@@ -1,0 +1,62 @@
+"""OpenLineage events reach a receiver that is named by OPENLINEAGE_URL, and a receiver that is down costs nothing."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from components.artifacts import Store
+from components.attempt import Attempt
+from components.events import emit
+from components.progress import Progress
+from components.run_step import StepContext
+from components.steps import STEPS
+
+
+@pytest.fixture
+def receiver():
+    """(address, events received) of an HTTP server on loopback."""
+    events = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            events.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", events
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def context(root):
+    return StepContext(STEPS["filter"], None, {}, Store(root), Attempt(root, "filtered", "v1"), Progress("filter"))
+
+
+def test_events_go_to_the_receiver_and_to_a_file(receiver, tmp_path, monkeypatch):
+    address, events = receiver
+    monkeypatch.setenv("OPENLINEAGE_URL", address)
+    emit("START", context(str(tmp_path)), None)
+    emit("FAIL", context(str(tmp_path)), None, error=ValueError("too dark"))
+    assert [event["eventType"] for _, event in events] == ["START", "FAIL"]
+    assert events[1][1]["run"]["facets"]["errorMessage"]["message"] == "too dark"
+    files = [json.loads(path.read_text()) for path in sorted((tmp_path / "events").glob("*.json"))]
+    assert [event["job"]["name"] for event in files] == ["filter", "filter"]
+
+
+def test_a_receiver_that_is_down_is_said_and_costs_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OPENLINEAGE_URL", "http://127.0.0.1:9")  # the discard port: nobody listens
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__TYPE", "http")
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__RETRY", '{"total": 0}')
+    emit("START", context(str(tmp_path)), None)
+    assert "did not take the event" in capsys.readouterr().out
+    assert len(list((tmp_path / "events").glob("*.json"))) == 1
