@@ -27,7 +27,7 @@ HEARTBEAT_SECONDS = 15.0
 STALE_SECONDS = 90.0
 
 
-class Conflict(RuntimeError):
+class Conflict(ValueError):
     """Another writer committed a different content, or is at work on a step that must have one writer."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -279,32 +278,28 @@ class ImageLookup:
         table = self.rows(image_ids)
         return dict(zip(table["image_id"].to_pylist(), table["bytes"].to_pylist(), strict=True))
 
-    def grey(self, image_ids: list[str]) -> dict[str, Any]:
-        """Grey uint8 pictures, long side about 320 px."""
-        import cv2
-
-        return {i: cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for i, p in self._small(image_ids).items()}
-
     def thumbnails(self, image_ids: list[str]) -> dict[str, bytes]:
-        """JPEG thumbnails, long side at most 320 px."""
-        import simplejpeg
+        """JPEG thumbnails, long side at most 320 px; pictures that no longer decode are left out."""
+        from curation.audit.contact_sheet import thumbnail
 
-        return {i: simplejpeg.encode_jpeg(p, quality=82, colorspace="RGB") for i, p in self._small(image_ids).items()}
+        made = {i: thumbnail(data, max_side=THUMBNAIL_PX) for i, data in self.encoded(image_ids).items()}
+        return {i: jpeg for i, jpeg in made.items() if jpeg is not None}
 
-    def _small(self, image_ids: list[str]) -> dict[str, Any]:
+    def grey(self, image_ids: list[str]) -> dict[str, Any]:
+        """Grey uint8 pictures, long side at most 320 px; pictures that no longer decode are left out."""
         import cv2
-        import numpy as np
 
         from curation.images import Image, decode
 
-        small = {}
+        found = {}
         for image_id, data in self.encoded(image_ids).items():
             image = decode(data, min_side=THUMBNAIL_PX)
             if isinstance(image, Image):
                 scale = min(1.0, THUMBNAIL_PX / max(image.pixels.shape[:2]))
                 size = [max(1, round(side * scale)) for side in image.pixels.shape[1::-1]]
-                small[image_id] = np.ascontiguousarray(cv2.resize(image.pixels, size, interpolation=cv2.INTER_AREA))
-        return small
+                small = cv2.resize(image.pixels, size, interpolation=cv2.INTER_AREA)
+                found[image_id] = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+        return found
 
 
 def narrow(images: Artifact) -> pa.Table:
@@ -327,8 +322,3 @@ def _publish(context: StepContext, result: Any) -> Publication:
 
 def _count(values: list[str]) -> dict[str, int]:
     return {value: values.count(value) for value in sorted(set(values))}
-
-
-def load_json(artifact: Artifact, name: str) -> Any:
-    """A JSON file of an artifact."""
-    return json.loads(artifact.file(name))

@@ -151,6 +151,7 @@ PRETRAIN = Step(
     body="components.training_steps:pretrain",
     summary="masked reconstruction, self-distilled contrast and KoLeo on the curated pictures",
     sources=("sapiens2.pretrain", "sapiens2.model", "sapiens2.engine", "sapiens2.data"),
+    deterministic=False,  # on a GPU; a lease keeps a second trainer off the state folder
 )
 
 
@@ -164,6 +165,7 @@ def _finetune(task: str) -> Step:
         body="components.training_steps:finetune",
         summary=f"post-train the backbone for {task}",
         sources=("sapiens2.tasks", "sapiens2.model", "sapiens2.engine", "sapiens2.data"),
+        deterministic=False,
     )
 
 

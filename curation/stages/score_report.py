@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.audit.contact_sheet import blurred, sheet, sheet_item, thumbnail
 from curation.tables import SCORE_COLUMNS
 
 Fetch = Callable[[list[str]], dict[str, bytes]]
@@ -100,27 +100,8 @@ def _ends(scores: pa.Table, name: str, fetch: Fetch) -> dict[str, Any] | None:
     encoded = fetch([row["image_id"] for row in chosen])
     items = []
     for row in chosen:
-        jpeg = _thumbnail(encoded[row["image_id"]], blurred=(row["nsfw"] or 0.0) >= 0.5)
+        jpeg = thumbnail(encoded[row["image_id"]], max_side=_THUMBNAIL_PX)
         if jpeg is not None:
-            caption = f"{name} {row[name]:.3f}"
-            items.append({"jpeg": base64.b64encode(jpeg).decode(), "caption": caption, "sub": row["image_id"][:12]})
-    return {"type": "images", "title": f"Least and greatest {name}", "items": items}
-
-
-def _thumbnail(data: bytes, *, blurred: bool) -> bytes | None:
-    """A small JPEG of the picture, or None when it does not decode."""
-    import cv2
-    import simplejpeg
-
-    from curation.images.decode import decode
-    from curation.images.reasons import Reject
-
-    image = decode(data, min_side=_THUMBNAIL_PX)
-    if isinstance(image, Reject):
-        return None
-    factor = min(1.0, _THUMBNAIL_PX / max(image.pixels.shape[:2]))
-    size = (max(1, round(image.pixels.shape[1] * factor)), max(1, round(image.pixels.shape[0] * factor)))
-    small = cv2.resize(image.pixels, size, interpolation=cv2.INTER_AREA)
-    if blurred:
-        small = cv2.GaussianBlur(small, (0, 0), max(size) / 20)
-    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(small), quality=80, colorspace="RGB"))
+            shown = blurred(jpeg) if (row["nsfw"] or 0.0) >= 0.5 else jpeg
+            items.append(sheet_item(shown, f"{name} {row[name]:.3f}", row["image_id"][:12]))
+    return sheet(f"Least and greatest {name}", items)
