@@ -21,7 +21,7 @@ import psutil
 from components.artifacts import Store
 from components.plan import PlannedStep, plan
 from components.settings import Settings
-from components.steps import STEPS, pipeline_steps
+from components.steps import STEPS, TASKS, pipeline_steps
 from curation.stages.ingest import list_sources
 from pipelines.sample_pool import build_sample_pool
 
@@ -36,9 +36,13 @@ def command(pool: Path, root: Path) -> list[str]:
 
 
 def planned(pool: Path, root: Path) -> list[PlannedStep]:
-    """Every step with the version that it will have."""
+    """Every step with the version that it will have, in the order in which kfp.local comes to it."""
     listing = list_sources(str(pool), SETTINGS.config(STEPS["ingest"]))
-    return plan(pipeline_steps(), SETTINGS, Store(str(root)), source=listing.digest)
+    steps = plan(pipeline_steps(), SETTINGS, Store(str(root)), source=listing.digest)
+    by_name = {each.step.name: each for each in steps}
+    tasks = [f"{family}-{task}" for task in TASKS for family in ("finetune", "evaluate")]
+    curation = ("ingest", "detect", "score", "filter", "dedup", "cluster", "balance", "export")
+    return [by_name[name] for name in (*curation, "pretrain", *tasks, "card", "report")]
 
 
 def kill_tree(pid: int) -> None:

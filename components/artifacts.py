@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.manifest import MANIFEST, FileEntry, Manifest
+from components.steps import STEPS
 from components.storage import Storage
 
 
@@ -104,9 +105,9 @@ class Store:
         return Artifact(self.storage, Manifest.parse(data, self.storage.full(path)))
 
     def kinds(self) -> list[str]:
-        """The kinds that have at least one version folder."""
-        names = [name for name, is_file, _, _ in self.storage.list("") if not is_file]
-        return [name for name in names if name not in ("cache", "tags", "events", "runs") and not name.startswith(".")]
+        """The kinds of the table of steps that have a folder here; what else lies under the root is not ours."""
+        known = {step.kind for step in STEPS.values()}
+        return [name for name, is_file, _, _ in self.storage.list("") if not is_file and name in known]
 
     def versions(self, kind: str) -> list[str]:
         """Committed versions of a kind, by name."""
@@ -118,6 +119,15 @@ class Store:
         for each in [kind] if kind else self.kinds():
             found = [self.get(each, version) for version in self.versions(each)]
             yield from sorted(found, key=lambda artifact: (artifact.manifest.end, artifact.version))
+
+    def look(self) -> Iterator[tuple[str, str, Artifact | ValueError]]:
+        """Every committed (kind, version) with its artifact, or with what is wrong with its manifest."""
+        for kind in self.kinds():
+            for version in self.versions(kind):
+                try:
+                    yield kind, version, self.get(kind, version)
+                except ValueError as problem:
+                    yield kind, version, problem
 
     def find(self, reference: str) -> Artifact:
         """An artifact by `KIND=VERSION`, `KIND` (latest), a tag, or a version or its unique prefix.
@@ -148,28 +158,40 @@ class Store:
         self.storage.write(f"tags/{name}.json", json.dumps(record).encode())
 
     def tagged(self, name: str) -> Artifact | None:
-        """The version that a tag names, or None."""
+        """The version that a tag names, or None. Raises ArtifactError when tag or version is damaged or gone."""
         try:
-            record = json.loads(self.storage.read(f"tags/{name}.json"))
+            record = self._record(f"tags/{name}.json")
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
         return self.get(record["kind"], record["version"])
+
+    def _record(self, path: str) -> dict[str, str]:
+        """The kind and version in a tag's file."""
+        try:
+            record = json.loads(self.storage.read(path))
+            return {"kind": record["kind"], "version": record["version"]}
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"the tag {self.storage.full(path)} is damaged; delete it, and tag the version again"
+            ) from error
 
     def tags(self) -> dict[str, str]:
         """Every tag and the `kind=version` that it names."""
         found = {}
         for path, is_file, _, _ in self.storage.list("tags", recursive=True):
             if is_file and path.endswith(".json"):
-                record = json.loads(self.storage.read(path))
+                record = self._record(path)
                 found[path.removeprefix("tags/").removesuffix(".json")] = f"{record['kind']}={record['version']}"
         return found
 
     def latest(self, name: str) -> Artifact | None:
         """The version that the newest run of this name made or reused (see Step.latest_name), if it is still there."""
-        try:
-            return self.tagged(f"latest/{name}")
-        except ArtifactError:
+        path = f"tags/latest/{name}.json"
+        if not self.storage.exists(path):
             return None
+        record = self._record(path)
+        gone = not self.committed(record["kind"], record["version"])
+        return None if gone else self.get(record["kind"], record["version"])
 
 
 def read_parquet(storage: Storage, path: str, columns: Sequence[str] | None = None) -> pa.Table:

@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,6 +154,7 @@ class Lease:
 
     def __init__(self, attempt: Attempt, *, exclusive: bool) -> None:
         self.path, self.storage, self.exclusive = f"{attempt.folder}/lease.json", attempt.store.storage, exclusive
+        self.manifest = f"{attempt.folder}/{MANIFEST}"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -181,7 +183,10 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            self._write()
+            if self.storage.exists(self.manifest):
+                return  # another writer has committed; nothing is left to guard
+            with suppress(OSError):  # a hiccup of the storage; the next beat comes soon enough
+                self._write()
 
 
 def live_lease(data: bytes) -> dict[str, Any] | None:

@@ -74,6 +74,9 @@ def ingest(context: StepContext) -> Publication:
     if metrics["rows_in"] != metrics["kept"] + rejects.num_rows:
         raise AssertionError(f"ingest lost sources: {metrics}")
     metrics["images"] = images.num_rows
+    if not images.num_rows:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
+        metrics["notes"] = [f"none of the {sources.num_rows} sources is a picture that can be used ({reasons})"]
     return Publication(records, metrics, fragment=stage.fragment(sources, images, rejects, context.config))
 
 

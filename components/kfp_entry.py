@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import json
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from components.artifacts import Artifact, Store
 from components.manifest import Manifest
+from components.progress import Progress
 from components.run_step import is_user_error, run_step
 from components.settings import Settings
 from components.steps import STEPS
@@ -35,13 +37,16 @@ def run(
     exit code 2 and one line, everything else with a traceback.
     """
     gc.set_threshold(RARELY)  # most objects are modules, which live as long as the process
-    step, chosen, store = STEPS[name], Settings.from_json(settings), Store(root)
-    found = {role: _resolve(store, artifact) for role, artifact in inputs.items() if artifact is not None}
+    step, progress = STEPS[name], Progress(name)
     try:
+        chosen, store = Settings.from_json(settings), Store(root)
+        found = {role: _resolve(store, artifact) for role, artifact in inputs.items() if artifact is not None}
         config = chosen.config(step)
         outcome = run_step(step, config, found, root, source=_listing(pool, config))
     except Exception as error:
+        progress.say("failed", error=str(error) or type(error).__name__, user=is_user_error(error))
         if is_user_error(error):
+            traceback.print_exc(file=sys.stdout)  # for the log; whoever watches shows the message
             print(f"error: {name}: {error}", flush=True)
             sys.exit(2)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from components.artifacts import Artifact, Store
 from components.plan import diff_values
@@ -10,15 +11,18 @@ from components.plan import diff_values
 Key = tuple[str, str]  # kind, version
 
 
-def ancestors(store: Store, artifacts: Iterable[Artifact]) -> dict[Key, Artifact]:
-    """The artifacts and everything that they were made from, inputs before outputs."""
+def ancestors(store: Store, artifacts: Iterable[Artifact], *, missing_ok: bool = False) -> dict[Key, Artifact]:
+    """The artifacts and everything that they were made from, inputs before outputs.
+
+    Raises ArtifactError for an input that is gone, unless `missing_ok`.
+    """
     found: dict[Key, Artifact] = {}
 
     def visit(artifact: Artifact) -> None:
         if (artifact.kind, artifact.version) in found:
             return
         for ref in artifact.manifest.inputs:
-            if (ref.kind, ref.version) not in found:
+            if (ref.kind, ref.version) not in found and (not missing_ok or store.committed(ref.kind, ref.version)):
                 visit(store.get(ref.kind, ref.version))
         found[artifact.kind, artifact.version] = artifact
 
@@ -53,9 +57,20 @@ def diff(old: Artifact, new: Artifact) -> dict[str, list[tuple[str, object, obje
         "models": ({m.name: m.sha256 for m in a.models}, {m.name: m.sha256 for m in b.models}),
         "code": (a.code.model_dump(), b.code.model_dump()),
         "content": ({"digest": a.digest}, {"digest": b.digest}),
-        "metrics": (a.metrics, b.metrics),
+        "metrics": (_comparable(a.metrics), _comparable(b.metrics)),
     }
     return {topic: changes for topic, (x, y) in topics.items() if (changes := diff_values(x, y))}
+
+
+def _comparable(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics without the time they took, lists of named things by name: what differs is then one thing a line."""
+
+    def named(value: Any) -> Any:
+        if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
+            return {item["name"]: {k: v for k, v in item.items() if k != "name"} for item in value}
+        return value
+
+    return {key: named(value) for key, value in metrics.items() if not key.endswith("seconds")}
 
 
 def changed_decisions(old: Artifact, new: Artifact) -> dict[str, list[str]]:

@@ -56,6 +56,8 @@ def plan(
         identity = identify(step, config, inputs, source if step.name == "ingest" else None)
         versions[step.name] = identity.version
         reused = store.committed(step.kind, identity.version)
+        if reused:
+            store.get(step.kind, identity.version)  # a damaged manifest is said now, not in the middle of the run
         why = "" if reused else reason(step, identity, inputs, store)
         planned.append(PlannedStep(step, config, identity.version, inputs, reused, why))
     return planned

@@ -21,13 +21,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from components.artifacts import Artifact, ArtifactError, Store
-from components.attempt import Attempt, Lease, PartitionRecord
+from components.attempt import Attempt, Conflict, Lease, PartitionRecord
 from components.digest import version_of
 from components.events import emit
 from components.manifest import CodeRef, FileEntry, InputRef, Manifest, ModelRef
 from components.progress import Progress
-from components.settings import recipe_fields
+from components.settings import SettingsError, recipe_fields
 from components.steps import Step, load
+from components.storage import StorageError
 
 MIN_FREE_BYTES = 500_000_000
 
@@ -175,8 +176,12 @@ def _attempt(context: StepContext, identity: Identity) -> Artifact:
 
 
 def is_user_error(error: BaseException) -> bool:
-    """Whether the message is meant for the user: something given was wrong, and the text says what and the mend."""
-    return isinstance(error, (ValueError, FileNotFoundError, PermissionError))
+    """Whether the message is meant for the user: something given was wrong, and the text says what and the mend.
+
+    Those are ValueErrors that the project raises; libraries raise subclasses of their own (ArrowInvalid, JSON).
+    """
+    ours = (ArtifactError, Conflict, SettingsError, StorageError)
+    return type(error) is ValueError or isinstance(error, (*ours, FileNotFoundError, PermissionError))
 
 
 def check_disk(store: Store, needed_bytes: int = MIN_FREE_BYTES) -> None:

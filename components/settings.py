@@ -72,8 +72,11 @@ class Settings:
             raise SettingsError(_explain(step, error)) from error
 
     def check(self, steps: Iterable[Step]) -> None:
-        """Raises SettingsError when the configuration of any of the steps is wrong, before any work is done."""
-        for step in steps:
+        """Raises SettingsError when the configuration of a step is wrong, those that only overrides name included."""
+        named = {key.partition(".")[0] for key in self.overrides}
+        chosen = {step.name: step for step in steps}
+        chosen |= {step.name: step for step in STEPS.values() if named & {step.name, step.family}}
+        for step in chosen.values():
             self.config(step)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from components.artifacts import Artifact, Store, read_parquet
+from components.artifacts import Artifact, ArtifactError, Store, read_parquet
 from components.attempt import live_lease
 from components.digest import add_digests, table_digest
 from components.lineage import Key, ancestors
+
+VERSION = re.compile(r"[0-9a-f]{16}")
 
 
 def verify(store: Store, artifact: Artifact) -> list[str]:
@@ -46,13 +49,13 @@ def garbage(store: Store, older_than_seconds: float) -> Iterator[Garbage]:
 
     Skips what was touched less than `older_than_seconds` ago, and what somebody works on (a live lease).
     """
-    held = set(ancestors(store, [store.find(ref) for ref in store.tags().values()]))
+    held = _held(store)
     shared = {path for key in held for path in _paths(store, key)}
     now = time.time()
     for kind in store.kinds():
         for folder, is_file, _, _ in store.storage.list(kind):
             version = folder.rsplit("/", 1)[-1]
-            if is_file or (kind, version) in held:
+            if is_file or not VERSION.fullmatch(version) or (kind, version) in held:
                 continue
             files = [(p, size, at) for p, f, size, at in store.storage.list(folder, recursive=True) if f]
             newest = max((at for _, _, at in files), default=0.0)
@@ -60,6 +63,19 @@ def garbage(store: Store, older_than_seconds: float) -> Iterator[Garbage]:
                 continue
             why = "no tag leads to it" if store.committed(kind, version) else "never committed"
             yield Garbage(kind, version, sum(size for _, size, _ in files), why)
+
+
+def _held(store: Store) -> set[Key]:
+    """What a tag leads to. Raises ArtifactError where there are no tags: then everything would be garbage."""
+    tags = store.tags()
+    if not tags:
+        raise ArtifactError(f"{store.root} has no tags, so it is no root that a run has written; nothing is collected")
+    held: set[Key] = set()
+    for reference in tags.values():
+        kind, _, version = reference.partition("=")
+        if store.committed(kind, version):  # a version may have been deleted by hand
+            held |= set(ancestors(store, [store.get(kind, version)], missing_ok=True))
+    return held
 
 
 def collect(store: Store, item: Garbage) -> None:

@@ -160,11 +160,13 @@ def verify_command(reference: str | None, root: str) -> None:
     from components.upkeep import verify
 
     store = Store(root)
+    one = store.find(reference) if reference else None
     wrong = 0
-    for artifact in [store.find(reference)] if reference else store.all():
-        problems = verify(store, artifact)
+    for kind, version, found in [(one.kind, one.version, one)] if one else store.look():
+        problems = [str(found)] if isinstance(found, ValueError) else verify(store, found)
         wrong += bool(problems)
-        console.print(f"{artifact}  {'ok' if not problems else '; '.join(problems)}", markup=False, soft_wrap=True)
+        text = "; ".join(problems) or "ok"
+        console.print(f"{kind}={version}  {text}", markup=False, soft_wrap=True)
     if wrong:
         sys.exit(1)
 

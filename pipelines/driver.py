@@ -42,6 +42,7 @@ def run(spec: dict[str, Any], folder: str) -> None:
     from pipelines import pipelines
 
     with ray_session() if spec["ray"] else nullcontext():
+        signal.signal(signal.SIGTERM, _end_group)  # again: ray.init has put its own in place
         runner = local.SubprocessRunner(use_venv=False)
         local.init(runner=runner, pipeline_root=f"{folder}/kfp", raise_on_error=True, enable_caching=False)
         package = spec.get("package")

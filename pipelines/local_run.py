@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -94,8 +94,10 @@ def _ended_with_us(child: subprocess.Popen[bytes]) -> Iterator[None]:
             try:
                 child.wait(timeout=15)
             except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
+                child.kill()
                 child.wait()
+        with suppress(ProcessLookupError):  # whatever of the group outlived its leader
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 def read_progress(folder: Path) -> dict[str, dict[str, Any]]:

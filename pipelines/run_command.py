@@ -44,6 +44,7 @@ def run_one(
 ) -> list[Artifact]:
     """Run one step (or every task of a family), in this process, on the latest inputs or those given."""
     store, steps = _checked_store(root), find_steps(name)
+    settings.check(steps)
     inputs = _given(store, given)
     listing = None
     if steps[0].name == "ingest":
@@ -72,6 +73,7 @@ def _run_one(each: PlannedStep, store: Store, listing: Any) -> Artifact:
     outcome = run_step(each.step, each.config, artifacts, store.root, source=listing)
     records = {each.step.name: {"state": "reused" if outcome.reused else "done", "seconds": outcome.seconds}}
     console.print(summary_table([each], {each.step.name: outcome.artifact}, records))
+    _print_notes({each.step.name: outcome.artifact})
     return outcome.artifact
 
 
@@ -102,16 +104,18 @@ def _close(
     seconds: float,
 ) -> None:
     console.print(summary_table(planned, made, records))
-    reused = sum(each.reused for each in planned)
+    reused = sum(records.get(each.step.name, {}).get("state", "reused") == "reused" for each in planned)
     console.print(f"{len(planned)} steps in {seconds:.1f} s, {reused} reused; root {store.root}")
-    for warning in _warnings(made):
-        console.print(f"[yellow]note:[/] {warning}")
+    _print_notes(made)
     page = made["report"].file_path("report.html")
     console.print(f"report: {store.storage.full(page)}", soft_wrap=True)
 
 
-def _warnings(made: Mapping[str, Artifact]) -> list[str]:
-    return [f"{name}: {text}" for name, artifact in made.items() for text in artifact.manifest.metrics.get("notes", [])]
+def _print_notes(made: Mapping[str, Artifact]) -> None:
+    """What the steps want a person to know: a target beyond the supply, a cap that binds, nothing kept."""
+    for name, artifact in made.items():
+        for text in artifact.manifest.metrics.get("notes", []):
+            console.print(f"[yellow]note:[/] {name}: {text}")
 
 
 def _checked_store(root: str) -> Store:
@@ -135,8 +139,8 @@ def _absolute(pool: str) -> str:
 def _sample_pool(preset: str) -> str:
     from pipelines.sample_pool import build_sample_pool
 
-    base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sapiens2" / "sample-pool"
-    return str(build_sample_pool(base / preset, size=preset))
+    base = Path(os.environ.get("SAPIENS2_CACHE") or Path.home() / ".cache" / "sapiens2")
+    return str(build_sample_pool(base / "sample-pool" / preset, size=preset))
 
 
 def _given(store: Store, references: Sequence[str]) -> dict[str, Artifact]:

@@ -23,9 +23,8 @@ _TIMEOUT_SECONDS = 60
 
 
 def cache_directory() -> Path:
-    """Where downloaded weights are kept: `$SAPIENS2_CACHE`, else ~/.cache/sapiens2/models."""
-    named = os.environ.get("SAPIENS2_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "sapiens2" / "models"
+    """Where downloaded weights are kept: models/ below `$SAPIENS2_CACHE`, else below ~/.cache/sapiens2."""
+    return Path(os.environ.get("SAPIENS2_CACHE") or Path.home() / ".cache" / "sapiens2") / "models"
 
 
 def file_sha256(path: str | Path) -> str:

@@ -137,18 +137,49 @@ def test_gc_keeps_what_tags_lead_to_what_is_young_and_what_is_worked_on(tmp_path
     store.tag(
         "mine", commit(root, "filtered", "tagged", inputs=[InputRef(role="images", kind="images", version="kept")])
     )
-    commit(root, "filtered", "orphan")
-    Attempt(root, "filtered", "torn").write_partition("p0", {"data": TABLE}, {})
-    busy = Attempt(root, "filtered", "busy")
+    orphan, torn, working = ("0" * 15 + digit for digit in "123")
+    commit(root, "filtered", orphan)
+    Attempt(root, "filtered", torn).write_partition("p0", {"data": TABLE}, {})
+    busy = Attempt(root, "filtered", working)
     busy.write_partition("p0", {"data": TABLE}, {})
     assert list(garbage(store, 3600)) == []
     with Lease(busy, exclusive=False):
         found = {item.version: item for item in garbage(store, -1)}
-    assert set(found) == {"orphan", "torn"}
+    assert set(found) == {orphan, torn}
     for item in found.values():
         collect(store, item)
     assert store.versions("filtered") == ["tagged"]
-    assert not (tmp_path / "filtered/torn").exists()
+    assert not (tmp_path / "filtered" / torn).exists()
+
+
+def test_gc_touches_nothing_that_is_not_ours(tmp_path):
+    for folder in ("photos/2019", "documents/taxes", "images/holiday", "filtered/0000000000000009"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "file").write_bytes(b"dear to somebody")
+    with pytest.raises(ArtifactError, match="is no root that a run has written"):
+        list(garbage(Store(str(tmp_path)), -1))
+    Store(str(tmp_path)).tag("mine", commit(str(tmp_path), "filtered", "00000000000000aa"))
+    assert [(item.kind, item.version) for item in garbage(Store(str(tmp_path)), -1)] == [
+        ("filtered", "0000000000000009")
+    ]
+
+
+def test_gc_and_latest_live_with_a_version_that_was_deleted_by_hand(tmp_path):
+    root = str(tmp_path)
+    store = Store(root)
+    commit(root, "images", "i1")
+    store.tag("latest/filtered", commit(root, "filtered", "00000000000000aa", inputs=IMAGES))
+    store.tag("latest/images", store.get("images", "i1"))
+    store.storage.delete_folder("images/i1")
+    assert store.latest("images") is None and store.latest("filtered").version == "00000000000000aa"
+    assert list(garbage(store, -1)) == []
+
+
+def test_a_damaged_tag_is_named(tmp_path):
+    store = Store(str(tmp_path))
+    store.storage.write("tags/latest/filtered.json", b"{")
+    with pytest.raises(ArtifactError, match=r"tags/latest/filtered.json is damaged; delete it"):
+        store.latest("filtered")
 
 
 def test_an_exclusive_lease_keeps_a_second_writer_out_until_its_holder_is_dead(any_root):

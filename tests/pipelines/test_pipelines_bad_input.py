@@ -13,6 +13,10 @@ CASES = {
     "unknown step": (["step", "filterr"], ["unknown step 'filterr'", "filter"]),
     "nothing to read": (["step", "detect"], ["detect needs images", "sapiens2 step ingest"]),
     "no such artifact": (["artifacts", "show", "nothing"], ["no artifact, tag or version 'nothing'"]),
+    "unknown key of a step outside the run": (
+        ["run", "--only", "curation", "--pool", "{pool}", "--set", "pretrain.bogus=1"],
+        ["pretrain.bogus"],
+    ),
     "bad --set": (["run", "--set", "filter"], ["step.field=value"]),
     "bad yaml": (["run", "--config", "{yaml}"], ["must map steps to fields"]),
     "task without finetune": (["train", "pretrain", "--task", "pose"], ["finetune needs --task"]),
@@ -49,6 +53,15 @@ def test_a_damaged_manifest_is_named(tmp_path, micro_run, micro_pool):
     damaged.write_text(damaged.read_text()[:200])
     done = sapiens2("run", "--pool", micro_pool, "--preset", "micro", root=root, cwd=tmp_path, check=False)
     assert done.returncode == 2 and str(damaged) in done.stderr and "damaged" in done.stderr
+    waiting = sapiens2(  # also when other steps have yet to run
+        *("run", "--pool", micro_pool, "--preset", "micro", "--set", "filter.min_person_px=500"),
+        root=root,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert waiting.returncode == 2 and str(damaged) in waiting.stderr and "Traceback" not in waiting.stderr
+    verified = sapiens2("artifacts", "verify", root=root, cwd=tmp_path, check=False)
+    assert verified.returncode == 1 and "damaged" in verified.stdout and "selection=" in verified.stdout
 
 
 def test_too_little_disk_is_said_before_the_work(tmp_path, monkeypatch):

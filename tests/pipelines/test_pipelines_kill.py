@@ -47,6 +47,24 @@ def run_and_kill(root, pool, cwd, moment):
     return running
 
 
+def test_nothing_goes_on_unseen_when_the_watching_process_is_killed(micro_pool, tmp_path):
+    """With Ray up: it replaces signal handlers, and its agents are children too."""
+    root = tmp_path / "root"
+    command = [sys.executable, "-m", "pipelines.cli", "run", "--only", "curation", "--pool", str(micro_pool)]
+    command += ["--preset", "micro", "--set", "detect.workers=1", "--root", str(root)]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not any(root.glob("detections/*/lease.json")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) > 5
+        process.kill()
+    gone, alive = psutil.wait_procs(family, timeout=30)
+    assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+    assert len(gone) + len(alive) == len(family)
+
+
 @pytest.mark.timeout(900)
 def test_a_run_killed_three_times_ends_as_a_calm_one(micro_run, micro_pool, tmp_path):
     root = tmp_path / "root"
