@@ -31,7 +31,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     models.mkdir()
     monkeypatch.setenv("SAPIENS2_MODELS", str(models))
     monkeypatch.setenv("SAPIENS2_CACHE", str(cache))
-    return models, cache
+    return models, cache / "models"
 
 
 @pytest.fixture
