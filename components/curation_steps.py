@@ -74,6 +74,7 @@ def ingest(context: StepContext) -> Publication:
     if metrics["rows_in"] != metrics["kept"] + rejects.num_rows:
         raise AssertionError(f"ingest lost sources: {metrics}")
     metrics["images"] = images.num_rows
+    metrics["headline"] = f"{images.num_rows} distinct pictures"
     if not images.num_rows:
         reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
         metrics["notes"] = [f"none of the {sources.num_rows} sources is a picture that can be used ({reasons})"]

@@ -75,7 +75,7 @@ def lineage_command(reference: str | None, html: str | None, root: str) -> None:
     store = Store(root)
     focus = store.find(reference) if reference else None
     made = (
-        {**ancestors(store, [focus]), **descendants(store, focus)}
+        ancestors(store, descendants(store, focus).values())  # with what else its descendants were made from
         if focus
         else {(a.kind, a.version): a for a in store.all()}
     )
