@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 from components.artifacts import Store
@@ -42,8 +43,8 @@ def answers(url):
         return False
 
 
-@pytest.fixture
-def ray_head(tmp_path):
+@pytest.fixture(scope="module")
+def ray_head(tmp_path_factory):
     """The address of a head node with its job API on loopback, token-authenticated, stopped by its own pid."""
     gcs, dashboard, agent, client = free_ports(4)
     environment = {
@@ -61,7 +62,7 @@ def ray_head(tmp_path):
         *(f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"),
         *("--node-ip-address=127.0.0.1", "--object-store-memory=300000000", f"--temp-dir={where}"),
     ]
-    log = tmp_path / "head.log"
+    log = tmp_path_factory.mktemp("head") / "head.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=environment)
         try:
@@ -71,8 +72,13 @@ def ray_head(tmp_path):
                 time.sleep(0.3)
             yield url, environment
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+            if process.poll() is None:
+                family = psutil.Process(process.pid).children(recursive=True)
+                process.send_signal(signal.SIGTERM)
+                _, alive = psutil.wait_procs([psutil.Process(process.pid), *family], timeout=10)
+                for member in alive:
+                    member.kill()
+                process.wait()
             shutil.rmtree(where, ignore_errors=True)
 
 
