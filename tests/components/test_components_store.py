@@ -130,6 +130,16 @@ def test_lineage_both_ways_and_diff(tmp_path):
     assert changed_decisions(old, new) == {"dropped (small) -> kept": ["b"], "kept -> dropped (dark)": ["c"]}
 
 
+def test_a_diff_names_the_rule_that_differs_and_not_the_time_it_took(tmp_path):
+    def metrics(bound, seconds):
+        rules = [{"name": "flat", "bound": 0.9}, {"name": "person_too_small", "bound": bound}]
+        return {"rules": rules, "seconds": seconds, "kept": 3}
+
+    old = commit(str(tmp_path), version="f1", metrics=metrics(384, 0.1))
+    new = commit(str(tmp_path), version="f2", metrics=metrics(256, 0.2))
+    assert diff(old, new)["metrics"] == [("rules.person_too_small.bound", 384, 256)]
+
+
 def test_gc_keeps_what_tags_lead_to_what_is_young_and_what_is_worked_on(tmp_path):
     root = str(tmp_path)
     commit(root, "images", "kept")
