@@ -1,0 +1,45 @@
+"""The plan says why a step runs: never, another pool, another field, or an attempt that was interrupted."""
+
+import pyarrow as pa
+
+from components.artifacts import Store
+from components.attempt import Attempt
+from components.manifest import CodeRef, Manifest
+from components.plan import plan
+from components.run_step import identify
+from components.settings import Settings
+from components.steps import STEPS
+
+INGEST = STEPS["ingest"]
+CODE = CodeRef(package_version="0")
+
+
+def committed(root, settings, source):
+    """A store whose latest `images` was made with these settings from this source."""
+    identity = identify(INGEST, settings.config(INGEST), {}, source)
+    names = {"kind": "images", "version": identity.version, "step": "ingest", "digest": None}
+    manifest = Manifest(**names, config={}, recipe=identity.recipe, source=source, code=CODE, start="2026", end="2026")
+    store, attempt = Store(root), Attempt(root, "images", identity.version)
+    store.tag("latest/images", attempt.publish(manifest, {}, None, []))
+    return store
+
+
+def why(store, settings, source):
+    (planned,) = plan((INGEST,), settings, store, source=source)
+    return planned.reused, planned.why
+
+
+def test_every_reason_is_given(tmp_path):
+    assert why(Store(str(tmp_path / "new")), Settings(), "a") == (False, "not run yet")
+    store = committed(str(tmp_path / "root"), Settings(), "a")
+    assert why(store, Settings(), "a") == (True, "")
+    assert why(store, Settings(), "b") == (False, "the pool changed")
+    other = Settings(overrides={"ingest.min_side_px": 300})
+    assert why(store, other, "a") == (False, "min_side_px 224 -> 300")
+    assert why(store, Settings(overrides={"ingest.rows_per_partition": 3}), "a") == (True, "")
+    version = identify(INGEST, other.config(INGEST), {}, "b").version
+    Attempt(store.root, "images", version).write_partition("p0", {"images": pa.table({"a": [1]})}, {}, "staging")
+    assert why(store, other, "b") == (
+        False,
+        "interrupted: 1 partitions are done and stay; the pool changed; min_side_px 224 -> 300",
+    )
