@@ -170,15 +170,21 @@ def test_class_only_last_block_equals_the_whole_one() -> None:
         assert (ours - reference).norm() <= 1e-5 * reference.norm() + 1e-6
 
 
-def test_crops_of_equal_length_run_as_one_batch() -> None:
+def test_crops_of_equal_length_run_as_one_batch_forward_and_gradient() -> None:
     model = Backbone(GQA)
     naive_encoder.randomise(model)
     wide, tall = torch.randn(2, 3, 32, 48), torch.randn(1, 3, 96, 16)
     tokens = torch.cat([model.embed(model.patchify(images)) for images in (wide, tall)])
     rows = [model.rope.rows(2, 3, wide.device).expand(2), model.rope.rows(6, 1, tall.device)]
     together = model.ln1(model.encode(tokens, concatenate(rows))[0])[:, 0]
-    assert relative(together[:2], model(wide).cls.double()) < 1e-6
-    assert relative(together[2:], model(tall).cls.double()) < 1e-6
+    apart = torch.cat([model(wide).cls, model(tall).cls])
+    assert relative(together, apart.double()) < 1e-6
+    probe = torch.randn_like(apart)
+    parameters = list(model.parameters())
+    fast = torch.autograd.grad((together * probe).sum(), parameters)
+    slow = torch.autograd.grad((apart * probe).sum(), parameters)
+    for (name, _), ours, reference in zip(model.named_parameters(), fast, slow):
+        assert (ours - reference).norm() <= 1e-5 * reference.norm() + 1e-6, name
 
 
 def test_a_table_made_for_inference_serves_training() -> None:
