@@ -57,7 +57,8 @@ class Backbone(nn.Module):
         self.storage_tokens = nn.Parameter(torch.zeros(1, arch.registers, arch.dim))
         self.rope = RopeTables(arch.head_dim, rope_dtype)
         self.blocks = nn.ModuleList(
-            Block(arch.dim, arch.heads, arch.kv_heads(i), arch.hidden, qk_norm=arch.qk_norm) for i in range(arch.layers)
+            Block(arch.dim, arch.heads, arch.kv_heads(i), arch.hidden, qk_norm=arch.qk_norm, swiglu=arch.swiglu)
+            for i in range(arch.layers)
         )
         self.ln1 = nn.RMSNorm(arch.dim, eps=NORM_EPS)
         if not self.cls_token.is_meta:
@@ -167,11 +168,14 @@ def unpatchify(patches: Tensor, h: int, w: int, patch: int) -> Tensor:
     return x.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
-def build_backbone(size: str, *, window_tokenizer: bool = False, rope_dtype: str = "float32") -> Backbone:
+def build_backbone(
+    size: str | Architecture, *, window_tokenizer: bool = False, rope_dtype: str = "float32"
+) -> Backbone:
     """A freshly initialised backbone on the default device.
 
-    size: "tiny", "0.1b", "0.4b", "0.8b", "1b" or "5b". Under `torch.device("meta")` nothing is allocated: follow with
-    `to_empty` and `init_weights` or `load_weights`. Raises ValueError for an unknown size or RoPE dtype.
+    size: "nano", "tiny", "0.1b", "0.4b", "0.8b", "1b", "5b", or an architecture of your own. Under
+    `torch.device("meta")` nothing is allocated: follow with `to_empty` and `init_weights` or `load_weights`. Raises
+    ValueError for an unknown size or RoPE dtype.
     """
     device = torch.get_default_device()
     with torch.device("meta"):  # so that torch's own initialisation, soon overwritten, costs nothing

@@ -110,17 +110,37 @@ class SwiGLU(nn.Module):
         return self.w3(F.silu(gate) * value)
 
 
+class MLP(nn.Module):
+    """The plain w2(gelu(w1 x)), for the ablation that takes the gate away."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(dim, hidden)
+        self.w2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(F.gelu(self.w1(x)))
+
+
 class Block(nn.Module):
     """Attention and SwiGLU, each behind an RMSNorm and added to the residual stream."""
 
     def __init__(
-        self, dim: int, heads: int, kv_heads: int, hidden: int, *, qk_norm: bool = True, layer_scale: bool = True
+        self,
+        dim: int,
+        heads: int,
+        kv_heads: int,
+        hidden: int,
+        *,
+        qk_norm: bool = True,
+        layer_scale: bool = True,
+        swiglu: bool = True,
     ) -> None:
         super().__init__()
         self.ln1 = nn.RMSNorm(dim, eps=NORM_EPS)
         self.attn = Attention(dim, heads, kv_heads, qk_norm=qk_norm, layer_scale=layer_scale)
         self.ln2 = nn.RMSNorm(dim, eps=NORM_EPS)
-        self.ffn = SwiGLU(dim, hidden)
+        self.ffn = (SwiGLU if swiglu else MLP)(dim, hidden)
 
     def forward(self, x: Tensor, rows: RopeRows | None, queries: int | None = None) -> Tensor:
         """x: [B, n, D] -> [B, n, D]; with `queries`, only the first tokens are computed: [B, queries, D]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-SizeName = Literal["tiny", "0.1b", "0.4b", "0.8b", "1b", "5b"]
+SizeName = Literal["nano", "tiny", "0.1b", "0.4b", "0.8b", "1b", "5b"]
 
 FULL_ATTENTION_EDGE = 8  # the first and the last eight layers keep one key and value head per query head
 
@@ -26,6 +26,7 @@ class Architecture:
     window: int = 4  # the 4K tokenizer pools window x window patches into one token
     gqa: bool = True
     qk_norm: bool = True
+    swiglu: bool = True
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
@@ -42,8 +43,8 @@ class Architecture:
 
     @property
     def hidden(self) -> int:
-        """Width inside the SwiGLU: the full 4 x dim, not the customary 8/3."""
-        return 4 * self.dim
+        """Width inside the SwiGLU: the full 4 x dim, not the customary 8/3. A plain MLP of as many weights: 6 x dim."""
+        return (4 if self.swiglu else 6) * self.dim
 
     def kv_heads(self, layer: int) -> int:
         """Key and value heads of a layer (0-based): half of the query heads away from both ends."""
@@ -52,6 +53,7 @@ class Architecture:
 
 
 SIZES: dict[str, Architecture] = {
+    "nano": Architecture(dim=192, layers=6, heads=3, patch=8),  # ours: 64 x 48 pixels, for experiments on CPUs
     "tiny": Architecture(dim=192, layers=6, heads=3),  # ours: for CPUs, tests and demonstrations
     "0.1b": Architecture(dim=768, layers=12, heads=12, tokenizer_layers=2),
     "0.4b": Architecture(dim=1024, layers=24, heads=16, tokenizer_layers=2),
@@ -61,8 +63,10 @@ SIZES: dict[str, Architecture] = {
 }
 
 
-def architecture(size: str) -> Architecture:
-    """The row of the table; raises ValueError with the known names."""
+def architecture(size: str | Architecture) -> Architecture:
+    """The row of the table, or what is given if it is none of them; raises ValueError with the known names."""
+    if isinstance(size, Architecture):
+        return size
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}; choose one of {', '.join(SIZES)}")
     return SIZES[size]

@@ -26,7 +26,7 @@ class WindowTokenizer(nn.Module):
         self.w_cls = nn.Parameter(torch.zeros(1, 1, dim))
         self.local_pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, dim))
         self.blocks = nn.ModuleList(
-            Block(dim, heads, heads, architecture.hidden, qk_norm=False, layer_scale=False)
+            Block(dim, heads, heads, architecture.hidden, qk_norm=False, layer_scale=False, swiglu=architecture.swiglu)
             for _ in range(architecture.tokenizer_layers)
         )
 

@@ -124,7 +124,9 @@ def _guess(state: dict[str, Tensor]) -> str:
     token = state.get("cls_token", state.get("backbone.cls_token"))
     if token is None:
         return ""
-    sizes = [name for name, arch in SIZES.items() if arch.dim == token.shape[-1]]
+    kernel = state.get("patch_embed.projection.weight", state.get("backbone.patch_embed.projection.weight"))
+    patch = kernel.shape[-1] if kernel is not None else None
+    sizes = [n for n, arch in SIZES.items() if arch.dim == token.shape[-1] and patch in (None, arch.patch)]
     tokenizer = any("tokenizer." in name for name in state)
-    kind = f"size {sizes[0]}" if sizes else f"width {token.shape[-1]}"
+    kind = f"size {' or '.join(sizes)}" if sizes else f"width {token.shape[-1]}"
     return f" (the file holds {kind}, {'with' if tokenizer else 'without'} the window tokenizer)"

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import model_validator
 
 from sapiens2.config import Config, execution, recipe
 from sapiens2.engine.config import EngineConfig
-from sapiens2.model.sizes import SizeName, architecture
+from sapiens2.model.sizes import Architecture, SizeName, architecture
 
 Pair = tuple[float, float]
 Pixels = tuple[int, int]
+
+
+class ArchitectureChanges(Config):
+    """Departures from a row of the table of sizes, for ablations; None keeps what the row says."""
+
+    dim: int | None = recipe(None, "Channels of a token.", ge=4)
+    layers: int | None = recipe(None, "Blocks of the encoder.", ge=1)
+    heads: int | None = recipe(None, "Query heads.", ge=1)
+    patch: int | None = recipe(None, "Side of a patch, pixels.", ge=1)
+    window: int | None = recipe(None, "Patches along the side of a tokenizer window.", ge=1)
+    qk_norm: bool | None = recipe(None, "RMSNorm of queries and keys.")
+    gqa: bool | None = recipe(None, "Half as many key heads in the middle layers.")
+    swiglu: bool | None = recipe(None, "Gated MLP; without it a GELU MLP of as many weights.")
+
+    def of(self, size: str) -> Architecture:
+        """The row with these changes. Raises ValueError where they do not fit together."""
+        return replace(architecture(size), **self.model_dump(exclude_none=True))
 
 
 class PretrainConfig(Config):
@@ -19,6 +37,7 @@ class PretrainConfig(Config):
 
     size: SizeName = recipe("0.1b", "Backbone size, a row of sapiens2.model.sizes.SIZES.")
     window_tokenizer: bool = recipe(False, "Pool 4 x 4 patches into a token, for 4096 x 3072 pixels.")
+    changes: ArchitectureChanges = recipe(ArchitectureChanges(), "Departures from the size, for ablations.")
     engine: EngineConfig = recipe(EngineConfig(), "Optimiser, schedule, checkpoints, seed.")
 
     batch: int = recipe(1536, "Images of one optimiser step, over all ranks.", ge=1)
@@ -34,6 +53,12 @@ class PretrainConfig(Config):
     mask_ratio: float = recipe(0.75, "Share of the tokens of a global view that is hidden.", gt=0, lt=1)
     block_share: float = recipe(
         0.4, "Share of the masks made of rectangles; the others hide single tokens.", ge=0, le=1
+    )
+    mae_views: Literal["globals", "all"] = recipe(
+        "globals", "Which views are masked and reconstructed: the global ones, or the local ones as well."
+    )
+    decoder_position: Literal["sine", "rope"] = recipe(
+        "sine", "How the decoder knows places: a fixed sine-cosine code, or rotation as in the encoder."
     )
     decoder_dim: int = recipe(512, "Channels of the decoder.", ge=1)
     decoder_layers: int = recipe(8, "Blocks of the decoder.", ge=1)
@@ -67,9 +92,14 @@ class PretrainConfig(Config):
     cache_mb: int = execution(256, "Memory for decoded pictures that later epochs need again, MiB.", ge=0)
 
     @property
+    def architecture(self) -> Architecture:
+        """What the backbone is made of."""
+        return self.changes.of(self.size)
+
+    @property
     def stride(self) -> int:
         """Pixels per token along one axis."""
-        arch = architecture(self.size)
+        arch = self.architecture
         return arch.patch * (arch.window if self.window_tokenizer else 1)
 
     @property
@@ -93,6 +123,21 @@ class PretrainConfig(Config):
         return self.tokens - self.masked
 
     @property
+    def local_grid(self) -> Pixels:
+        """Rows and columns of tokens of a local view."""
+        return self.local_size[0] // self.stride, self.local_size[1] // self.stride
+
+    @property
+    def local_tokens(self) -> int:
+        """Tokens of a local view."""
+        return self.local_grid[0] * self.local_grid[1]
+
+    @property
+    def local_masked(self) -> int:
+        """Hidden tokens of a local view: none, unless all views are reconstructed."""
+        return round(self.mask_ratio * self.local_tokens) if self.mae_views == "all" else 0
+
+    @property
     def target_patch(self) -> int:
         """Side of what the decoder predicts per token, pixels; a 4K model predicts the image at half its size."""
         return self.stride // 2 if self.window_tokenizer else self.stride
@@ -109,6 +154,11 @@ class PretrainConfig(Config):
             raise ValueError(
                 f"mask_ratio={self.mask_ratio} hides {self.masked} of {self.tokens} tokens: "
                 "some must stay and some must go; use larger images or another ratio"
+            )
+        if self.mae_views == "all" and self.local_views and not 0 < self.local_masked < self.local_tokens:
+            raise ValueError(
+                f"mask_ratio={self.mask_ratio} hides {self.local_masked} of the {self.local_tokens} tokens of a local "
+                "view: use a larger local_size, or mae_views='globals'"
             )
         return self
 
@@ -131,8 +181,10 @@ class PretrainConfig(Config):
                 raise ValueError(f"{name}={(low, high)} is no range: give 0 < low <= high" + " <= 1" * (top == 1.0))
         if min(self.teacher_temperature) <= 0 or self.mixed_share > 1:
             raise ValueError("teacher_temperature must be above 0, and mixed_share at most 1")
-        if self.decoder_dim % 4 or self.decoder_dim % self.decoder_heads:
+        head = self.decoder_heads * (4 if self.decoder_position == "rope" else 1)
+        if self.decoder_dim % 4 or self.decoder_dim % head:
             raise ValueError(
-                f"decoder_dim={self.decoder_dim} must be a multiple of 4 and of decoder_heads={self.decoder_heads}"
+                f"decoder_dim={self.decoder_dim} must be a multiple of 4 and of decoder_heads={self.decoder_heads}, "
+                "with four channels a head at least where it rotates"
             )
         return self

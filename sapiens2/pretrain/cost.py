@@ -33,23 +33,27 @@ class Cost(NamedTuple):
 def step_cost(config: PretrainConfig) -> Cost:
     """The cost of a config, from the modules themselves on the meta device; nothing is allocated."""
     with torch.device("meta"):
-        backbone = build_backbone(config.size, window_tokenizer=config.window_tokenizer)
+        backbone = build_backbone(config.architecture, window_tokenizer=config.window_tokenizer)
         dim = backbone.architecture.dim
         pixels = 3 * config.target_patch**2
         decoder = MaskedDecoder(dim, config.decoder_dim, config.decoder_layers, config.decoder_heads, pixels)
         shape = (dim, config.head_hidden, config.head_bottleneck, config.prototypes)
         head = ProjectionHead(*shape, unit_prototypes=config.unit_prototypes)
-    local_tokens = config.local_size[0] * config.local_size[1] // config.stride**2
-    seen = GLOBAL_VIEWS * [config.kept] + config.local_views * [local_tokens]
+    seen_local = config.local_tokens - config.local_masked
+    seen = GLOBAL_VIEWS * [config.kept] + config.local_views * [seen_local]
     share = {"masked": 0.0, "full": 1.0, "mixed": config.mixed_share}[config.student_cls_source]
     full = GLOBAL_VIEWS * encoder_flops(backbone, config.tokens)
     student = sum(encoder_flops(backbone, tokens) for tokens in seen) + round(share * full)
+    completed = GLOBAL_VIEWS * decoder.flops(config.kept, config.tokens)
+    if config.mae_views == "all":
+        completed += config.local_views * decoder.flops(seen_local, config.local_tokens)
     weights = 2 * sum(p.numel() for p in head.parameters() if p.ndim == 2)
+    taught = config.contrastive_weight > 0
     return Cost(
         student=(1 + BACKWARD) * student,
-        teacher=full,
-        decoder=(1 + BACKWARD) * GLOBAL_VIEWS * decoder.flops(config.kept, config.tokens) * (config.mae_weight > 0),
-        heads=weights * ((1 + BACKWARD) * len(seen) + GLOBAL_VIEWS),
+        teacher=full * taught,
+        decoder=(1 + BACKWARD) * completed * (config.mae_weight > 0),
+        heads=weights * ((1 + BACKWARD) * len(seen) + GLOBAL_VIEWS) * taught,
     )
 
 

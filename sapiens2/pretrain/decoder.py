@@ -1,7 +1,7 @@
 """The decoder of the masked reconstruction: visible tokens in, pixels of the hidden ones out.
 
 A small transformer over the whole grid. The class token comes along, the registers stay behind; a fixed sine-cosine
-code says where every token is (specification 8.2, training notes B 11 and 12).
+code says where every token is, or rotation as in the encoder (specification 8.2, training notes B 11 and 12).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sapiens2.model.block import NORM_EPS, Block, block_flops, init_linear, init_normal
+from sapiens2.model.rope import RopeRows, RopeTables
 
 SINE_BASE = 10000.0
 
@@ -17,8 +18,11 @@ SINE_BASE = 10000.0
 class MaskedDecoder(nn.Module):
     """Predicts `pixels` values for each hidden token."""
 
-    def __init__(self, encoder_dim: int, dim: int, layers: int, heads: int, pixels: int) -> None:
+    def __init__(
+        self, encoder_dim: int, dim: int, layers: int, heads: int, pixels: int, *, position: str = "sine"
+    ) -> None:
         super().__init__()
+        self.rope = RopeTables(dim // heads, "float32") if position == "rope" else None
         hidden = (8 * dim // 3 + 7) // 8 * 8  # a SwiGLU with the cost of a plain MLP four times as wide as the stream
         self.embed = nn.Linear(encoder_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
@@ -36,18 +40,21 @@ class MaskedDecoder(nn.Module):
     def forward(self, cls: Tensor, visible: Tensor, kept: Tensor, masked: Tensor, grid: tuple[int, int]) -> Tensor:
         """cls [B, D], visible [B, n, D] at indices kept [B, n]; masked [B, m] -> predictions [B, m, pixels]."""
         x = self.fill(visible, kept, grid)
-        x = torch.cat([self.embed(cls[:, None]), x], dim=1)
+        x, rows = torch.cat([self.embed(cls[:, None]), x], dim=1), self._rows(grid, x.device)
         for block in self.blocks:
-            x = block(x, None)
+            x = block(x, rows)
         hidden = take(x[:, 1:], masked)  # before the last map: it would be wasted on the visible ones
         return self.predict(self.norm(hidden))
 
+    def _rows(self, grid: tuple[int, int], device: torch.device) -> RopeRows | None:
+        return None if self.rope is None else self.rope.rows(*grid, device).with_prefix(1)
+
     def fill(self, visible: Tensor, kept: Tensor, grid: tuple[int, int]) -> Tensor:
-        """The whole grid in order: visible tokens at their places, the mask token elsewhere, all with positions."""
+        """The whole grid in order: visible tokens at their places, mask token elsewhere, with the sine-cosine code."""
         x = self.embed(visible)
         full = self.mask_token.to(x.dtype).expand(len(x), grid[0] * grid[1], -1)
         full = full.scatter(1, kept[..., None].expand_as(x), x)
-        return full + sine_cosine(grid, x.shape[-1], x.device).to(x.dtype)
+        return full if self.rope is not None else full + sine_cosine(grid, x.shape[-1], x.device).to(x.dtype)
 
     def flops(self, visible: int, tokens: int) -> int:
         """FLOPs of a forward pass over one view."""

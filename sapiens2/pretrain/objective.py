@@ -31,7 +31,15 @@ class Student(NamedTuple):
     """What the student makes of a batch of B images."""
 
     cls: Tensor  # [B, 2 + V, D] fp32, after the final norm
-    tokens: Tensor  # [2 B, 1 + kept, D] of the masked global views: class token and visible tokens, normed
+    hidden: list[Tensor]  # [2 B, 9 + kept, D] of the masked global views, [V B, 9 + kept, D] of the local ones
+    local_images: Tensor | None  # [V B, 3, h, w], recoloured
+
+
+class Teacher(NamedTuple):
+    """What the teacher makes of the two full global views of B images."""
+
+    cls: Tensor  # [2 B, D] fp32, after the final norm
+    answers: Tensor  # [B, 2, K] probabilities
 
 
 class PretrainObjective(nn.Module):
@@ -40,16 +48,17 @@ class PretrainObjective(nn.Module):
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.size, window_tokenizer=config.window_tokenizer)
+        self.backbone = build_backbone(config.architecture, window_tokenizer=config.window_tokenizer)
         with torch.device("meta"):  # it is a copy of the student
-            self.teacher = build_backbone(config.size, window_tokenizer=config.window_tokenizer)
+            self.teacher = build_backbone(config.architecture, window_tokenizer=config.window_tokenizer)
         self.teacher.to_empty(device=self.backbone.cls_token.device)
         dim = self.backbone.architecture.dim
         shape = (dim, config.head_hidden, config.head_bottleneck, config.prototypes)
         self.head = ProjectionHead(*shape, unit_prototypes=config.unit_prototypes)
         self.teacher_head = ProjectionHead(*shape, unit_prototypes=config.unit_prototypes)
         pixels = 3 * config.target_patch**2
-        self.decoder = MaskedDecoder(dim, config.decoder_dim, config.decoder_layers, config.decoder_heads, pixels)
+        decoder = (dim, config.decoder_dim, config.decoder_layers, config.decoder_heads, pixels)
+        self.decoder = MaskedDecoder(*decoder, position=config.decoder_position)
         self.centre: Tensor
         self.rankme: Tensor
         self.register_buffer("centre", torch.zeros(config.prototypes))
@@ -81,21 +90,21 @@ class PretrainObjective(nn.Module):
     def forward(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The named losses of a batch made by `views.sample`; `loss` is the total, the rest is logged."""
         config = self.config
-        global_images = normalise(batch["globals"].flatten(0, 1))  # [2 B, 3, H, W]
-        teacher_cls, probabilities = self._teach(global_images, step)
-        student = self._learn(global_images, batch)
+        images = normalise(batch["globals"].flatten(0, 1))  # [2 B, 3, H, W]
+        teacher = self._teach(images, step) if config.contrastive_weight else None
+        student = self._learn(images, batch)
         terms: dict[str, Tensor] = {}
         if config.mae_weight:
-            terms["mae"] = self._reconstruction(student.tokens, global_images, batch["kept"].flatten(0, 1))
-        with torch.autocast(global_images.device.type, enabled=False):
-            logits = self.head(student.cls, freeze_prototypes=step < config.freeze_prototypes_steps)
-            if config.contrastive_weight:
-                terms["contrastive"] = losses.cross_view_loss(logits, probabilities, config.student_temperature)
+            terms["mae"] = self._reconstruction(student, images, batch)
+        with torch.autocast(images.device.type, enabled=False):
+            if teacher is not None:
+                logits = self.head(student.cls, freeze_prototypes=step < config.freeze_prototypes_steps)
+                terms["contrastive"] = losses.cross_view_loss(logits, teacher.answers, config.student_temperature)
             if config.koleo_weight:
                 terms["koleo"] = self._spread(student.cls)
             weights = self.weights(step)
             total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-            return {"loss": total, **terms, **self._measure(teacher_cls, probabilities, batch, step)}
+            return {"loss": total, **terms, **self._measure(teacher, student.cls, batch, step)}
 
     def weights(self, step: int) -> dict[str, float]:
         """Weights of the terms; KoLeo is ramped over the warm-up, as it would drown the others at the start."""
@@ -108,8 +117,8 @@ class PretrainObjective(nn.Module):
         }
 
     @torch.no_grad()
-    def _teach(self, images: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """The teacher's class tokens [2 B, D] and answers [B, 2, K] for the full global views."""
+    def _teach(self, images: Tensor, step: int) -> Teacher:
+        """What the teacher says of the full global views."""
         config = self.config
         cls = self._class_tokens(self.teacher, images)
         with torch.autocast(images.device.type, enabled=False):
@@ -122,18 +131,24 @@ class PretrainObjective(nn.Module):
                 probabilities = losses.sinkhorn(logits, temperature)
             else:
                 probabilities = losses.centred(logits, self.centre, temperature)
-        return cls, probabilities.unflatten(0, (-1, GLOBAL_VIEWS))
+        return Teacher(cls, probabilities.unflatten(0, (-1, GLOBAL_VIEWS)))
 
     def _learn(self, images: Tensor, batch: dict[str, Tensor]) -> Student:
         """The student's pass; local views with as many tokens as a masked global one share its batch."""
         backbone, kept = self.backbone, batch["kept"].flatten(0, 1)
         tokens = [backbone.embed(take(backbone.patchify(images), kept))]
         rows = [backbone.rope.rows(*self.config.grid, images.device).gather(kept)]
+        views = None
         if self.config.local_views:
             views = normalise(augment(batch["locals"].flatten(0, 1), batch["photometric"].flatten(0, 1)))
-            grid = backbone.grid(*views.shape[-2:])
-            tokens.append(backbone.embed(backbone.patchify(views)))
-            rows.append(backbone.rope.rows(*grid, images.device).expand(len(views)))
+            places, patches = backbone.rope.rows(*self.config.local_grid, images.device), backbone.patchify(views)
+            if self.config.local_masked:
+                kept_local = batch["kept_local"].flatten(0, 1)
+                tokens.append(backbone.embed(take(patches, kept_local)))
+                rows.append(places.gather(kept_local))
+            else:
+                tokens.append(backbone.embed(patches))
+                rows.append(places.expand(len(views)))
         counts = [len(part) for part in tokens]
         if len({part.shape[1] for part in tokens}) == 1:
             hidden = list(backbone.encode(torch.cat(tokens), concatenate(rows))[0].split(counts))
@@ -141,7 +156,7 @@ class PretrainObjective(nn.Module):
             hidden = [backbone.encode(part, places)[0] for part, places in zip(tokens, rows)]
         cls = [final_norm(backbone, part[:, 0]).unflatten(0, (len(batch["kept"]), -1)) for part in hidden]
         cls[0] = self._unmasked_class_tokens(cls[0], images)
-        return Student(torch.cat(cls, dim=1), self._seen(hidden[0]))
+        return Student(torch.cat(cls, dim=1), hidden, views)
 
     def _unmasked_class_tokens(self, cls: Tensor, images: Tensor) -> Tensor:
         """Replaces class tokens [B, 2, D] by those of the full views, for the share of images that asks for it."""
@@ -163,15 +178,24 @@ class PretrainObjective(nn.Module):
         hidden, _ = backbone.encode(tokens, rows, class_only=True)
         return final_norm(backbone, hidden[:, 0])
 
-    def _reconstruction(self, tokens: Tensor, images: Tensor, kept: Tensor) -> Tensor:
-        """The decoder's loss on the hidden tokens of both global views."""
-        prediction, masked = self._complete(tokens, kept)
+    def _reconstruction(self, student: Student, images: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """The decoder's loss on the hidden tokens: a mean over the two global views, or over all views."""
+        kept, grid = batch["kept"].flatten(0, 1), self.config.grid
+        loss = self._completion_loss(student.hidden[0], images, kept, grid)
+        if not self.config.local_masked or student.local_images is None:
+            return loss
+        kept, grid, count = batch["kept_local"].flatten(0, 1), self.config.local_grid, self.config.local_views
+        local = self._completion_loss(student.hidden[1], student.local_images, kept, grid)
+        return (GLOBAL_VIEWS * loss + count * local) / (GLOBAL_VIEWS + count)
+
+    def _completion_loss(self, hidden: Tensor, images: Tensor, kept: Tensor, grid: tuple[int, int]) -> Tensor:
+        prediction, masked = self._complete(self._seen(hidden), kept, grid)
         return losses.reconstruction_loss(prediction, take(self.target_patches(images), masked))
 
-    def _complete(self, tokens: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    def _complete(self, tokens: Tensor, kept: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The decoder's answers [N, hidden, pixels] and which tokens they are of [N, hidden]."""
-        masked = complement(kept, self.config.tokens)
-        return self.decoder(tokens[:, 0], tokens[:, 1:], kept, masked, self.config.grid), masked
+        masked = complement(kept, grid[0] * grid[1])
+        return self.decoder(tokens[:, 0], tokens[:, 1:], kept, masked, grid), masked
 
     @torch.no_grad()
     def complete(self, images: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,7 +206,7 @@ class PretrainObjective(nn.Module):
         backbone = self.backbone
         tokens = backbone.embed(take(backbone.patchify(images), kept))
         rows = backbone.rope.rows(*self.config.grid, images.device).gather(kept)
-        return self._complete(self._seen(backbone.encode(tokens, rows)[0]), kept)
+        return self._complete(self._seen(backbone.encode(tokens, rows)[0]), kept, self.config.grid)
 
     def _seen(self, hidden: Tensor) -> Tensor:
         """What the decoder reads of the encoder's output: class token and patches, normed; the registers stay."""
@@ -201,18 +225,22 @@ class PretrainObjective(nn.Module):
         return torch.stack([losses.koleo_loss(v, config.koleo_group, config.koleo_floor) for v in views]).mean()
 
     @torch.no_grad()
-    def _measure(self, cls: Tensor, answers: Tensor, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
-        """Collapse metrics of the teacher over this batch, and how much the views were enlarged."""
-        flat = answers.flatten(0, 1)
+    def _measure(
+        self, teacher: Teacher | None, student_cls: Tensor, batch: dict[str, Tensor], step: int
+    ) -> dict[str, Tensor]:
+        """Collapse metrics of the teacher (without one, of the student), and how much the views were enlarged."""
+        cls = student_cls[:, :GLOBAL_VIEWS].flatten(0, 1) if teacher is None else teacher.cls
         if step % self.config.metrics_every == 0:
             self.rankme.copy_(collapse.rankme(cls))
         measured = {
-            "mutual_information": collapse.mutual_information(flat),
-            "prototypes_used": collapse.prototypes_used(flat),
             "cls_std": collapse.class_token_std(cls),
             "rankme": self.rankme.clone(),
             "upsampling_global": batch["upsampling"][:, :GLOBAL_VIEWS].mean(),
         }
+        if teacher is not None:
+            answers = teacher.answers.flatten(0, 1)
+            measured["mutual_information"] = collapse.mutual_information(answers)
+            measured["prototypes_used"] = collapse.prototypes_used(answers)
         if self.config.local_views:
             measured["upsampling_local"] = batch["upsampling"][:, GLOBAL_VIEWS:].mean()
         return measured
@@ -222,7 +250,7 @@ class PretrainObjective(nn.Module):
         """Moves the teacher towards the student, and the centre towards what the teacher said in this step."""
         ema.follow(self.teacher, self.backbone, self.config.ema)
         ema.follow(self.teacher_head, self.head, self.config.ema)
-        if self.config.centring == "centre":
+        if self.config.centring == "centre" and self.config.contrastive_weight:
             mean = all_sum(self.logit_sum) / all_sum(self.logit_count)
             self.centre.lerp_(mean, 1.0 - self.config.centre_momentum)
         self.logit_sum.zero_()

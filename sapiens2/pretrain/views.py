@@ -38,7 +38,8 @@ def sample(picture: Picture, config: PretrainConfig, index: int) -> dict[str, ND
     """Everything that the objective needs of one picture [H, W, 3], keyed by (seed, sample index).
 
     globals uint8 [2, H, W, 3], locals uint8 [V, h, w, 3], kept int64 [2, kept tokens], photometric float32 [V, 7],
-    upsampling float32 [2 + V]: view pixels per source pixel, above 1 where detail was invented.
+    upsampling float32 [2 + V]: view pixels per source pixel, above 1 where detail was invented; and where local views
+    are reconstructed, kept_local int64 [V, kept tokens].
     """
     seed = config.engine.seed
     crops = draw_crops(generator(seed, Stream.VIEWS, index), picture.shape[0], picture.shape[1], config)
@@ -46,7 +47,13 @@ def sample(picture: Picture, config: PretrainConfig, index: int) -> dict[str, ND
     views = [render(picture, crop, size) for crop, size in zip(crops, sizes)]
     masks = generator(seed, Stream.MASKS, index)
     kept = [kept_tokens(masks, config.grid, config.masked, config.block_share) for _ in range(GLOBAL_VIEWS)]
+    local_masks = {}
+    if config.local_masked and config.local_views:
+        grid, hidden = config.local_grid, config.local_masked
+        kept_local = [kept_tokens(masks, grid, hidden, config.block_share) for _ in range(config.local_views)]
+        local_masks["kept_local"] = np.stack(kept_local)
     return {
+        **local_masks,
         "globals": np.stack(views[:GLOBAL_VIEWS]),
         "locals": np.array(views[GLOBAL_VIEWS:], np.uint8).reshape(config.local_views, *config.local_size, 3),
         "kept": np.stack(kept),

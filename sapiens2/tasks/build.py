@@ -68,7 +68,7 @@ SPECS: dict[str, dict[str, HeadSpec]] = {
         "5b": HeadSpec((1536, 768, 768, 768), (128, 64, 32), **_SCALE),
     },
 }
-OWN_SIZES = ("tiny", "0.1b")
+OWN_SIZES = ("nano", "tiny", "0.1b")
 """Sizes whose heads are ours and take any input size."""
 
 
@@ -102,7 +102,7 @@ def build_head(task: TaskName, size: str) -> nn.Module:
     if task not in SPECS:
         raise ValueError(f"there is no task called {task!r}; use one of {', '.join(TASKS)}")
     dim = architecture(size).dim
-    if size == "tiny":
+    if size in ("nano", "tiny"):
         if task == "pose":
             return SmallHead(dim, len(keypoints()), stride=4, width=96)
         if task == "segmentation":

@@ -9,7 +9,7 @@ from pydantic import model_validator
 from sapiens2.config import Config, execution, recipe
 from sapiens2.engine.config import EngineConfig
 from sapiens2.model.sizes import SizeName, architecture
-from sapiens2.tasks.build import SPECS, TaskName
+from sapiens2.tasks.build import OWN_SIZES, SPECS, TaskName
 
 
 class FinetuneConfig(Config):
@@ -46,11 +46,11 @@ class FinetuneConfig(Config):
             raise ValueError(
                 f"image_size={self.image_size} does not divide into patches: use multiples of {patch} pixels"
             )
-        if self.size != "tiny" and self.size not in SPECS[self.task]:
+        if self.size not in OWN_SIZES and self.size not in SPECS[self.task]:
             raise ValueError(
                 f"no {self.task} head is defined for size {self.size!r}: use one of {', '.join(SPECS[self.task])}"
             )
-        if self.task == "pointmap" and self.size not in ("tiny", "0.1b") and self.image_size != (1024, 768):
+        if self.task == "pointmap" and self.size not in OWN_SIZES and self.image_size != (1024, 768):
             raise ValueError(f"image_size={self.image_size}: the {self.size} pointmap head takes 1024 x 768 only")
         if self.batch > self.scenes:
             raise ValueError(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sapiens2.engine.schedule import learning_rate
 from sapiens2.model.backbone import build_backbone
+from sapiens2.model.block import SwiGLU
 from sapiens2.model.normalise import normalise
 from sapiens2.model.sizes import SIZES, Architecture
 from sapiens2.model.weights import load_state, save_weights
@@ -175,10 +176,13 @@ def reference_terms(objective: PretrainObjective, batch: Batch) -> dict[str, Ten
     }
 
 
+@pytest.mark.parametrize("position", ["sine", "rope"])
 @pytest.mark.parametrize("local_size", [(32, 32), (32, 48)], ids=["one batch", "two lengths"])
-def test_the_batched_pass_equals_one_view_at_a_time(files: list[str], local_size: tuple[int, int]) -> None:
+def test_the_batched_pass_equals_one_view_at_a_time(
+    files: list[str], local_size: tuple[int, int], position: str
+) -> None:
     """Dropped tokens, crops as one batch, class-only teacher: forward and gradient, fp32."""
-    config = changed(MICRO, local_size=local_size, centring="centre")
+    config = changed(MICRO, local_size=local_size, centring="centre", decoder_position=position)
     assert (config.kept == 4) and ((local_size == (32, 32)) == (config.kept * 256 == local_size[0] * local_size[1]))
     batch = PretrainSource(files, config).batch(0, 0, 1)
     objective = randomised(config)
@@ -192,6 +196,60 @@ def test_the_batched_pass_equals_one_view_at_a_time(files: list[str], local_size
     ours = torch.cat([g.flatten() for g in torch.autograd.grad(fast["loss"], trained)])
     reference = torch.cat([g.flatten() for g in torch.autograd.grad(total, trained)])
     assert (ours - reference).norm() <= 1e-5 * reference.norm()
+
+
+def test_all_views_can_be_reconstructed(files: list[str]) -> None:
+    config = changed(MICRO, local_size=(32, 64), mae_views="all", contrastive_weight=0, koleo_weight=0)
+    batch = PretrainSource(files, config).batch(0, 0, 1)
+    kept, locals_ = batch["kept_local"], batch["locals"]
+    assert kept.shape == (4, 2, 2) and (config.local_tokens, config.local_masked) == (8, 6)
+    without = PretrainSource(files, changed(config, mae_views="globals")).batch(0, 0, 1)
+    assert "kept_local" not in without and without["kept"].equal(batch["kept"])  # the other draws are as they were
+    objective = randomised(config)
+    images = normalise(augment(locals_.flatten(0, 1), batch["photometric"].flatten(0, 1)))
+    errors = []
+    for image, seen in zip(images, kept.flatten(0, 1)):
+        backbone = objective.backbone
+        patches = backbone.patchify(image[None])
+        rows = backbone.rope.rows(*config.local_grid, image.device).gather(seen[None])
+        hidden = backbone.ln1(backbone.encode(backbone.embed(patches[:, seen]), rows)[0])
+        masked = torch.tensor([t for t in range(8) if t not in seen.tolist()])
+        prediction = objective.decoder(hidden[:, 0], hidden[:, 9:], seen[None], masked[None], config.local_grid)
+        errors.append(losses.reconstruction_loss(prediction[0], patches[0, masked]))
+    with torch.no_grad():
+        student = objective._learn(normalise(batch["globals"].flatten(0, 1)), batch)
+        of_globals = objective._completion_loss(
+            student.hidden[0], normalise(batch["globals"].flatten(0, 1)), batch["kept"].flatten(0, 1), config.grid
+        )
+    expected = (2 * of_globals + 2 * torch.stack(errors).mean()) / 4
+    assert objective(batch, 0)["mae"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_reconstruction_alone_needs_no_teacher(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = changed(MICRO, contrastive_weight=0, koleo_weight=0, local_views=0, centring="centre")
+    assert step_cost(alone).teacher == step_cost(alone).heads == 0 < step_cost(MICRO).teacher
+    objective = randomised(alone)
+    monkeypatch.setattr(objective.teacher, "forward", None)
+    monkeypatch.setattr(objective.teacher, "encode", None)
+    terms = objective(batch, 0)
+    terms["loss"].backward()
+    objective.after_step(0)
+    assert {"cls_std", "rankme"} < terms.keys() and "mutual_information" not in terms
+    assert torch.isfinite(objective.centre).all()
+
+
+@pytest.mark.parametrize("changes", [{"qk_norm": False}, {"swiglu": False}, {"layers": 20, "gqa": False}])
+def test_the_architecture_can_depart_from_the_table(batch: Batch, changes: dict[str, object]) -> None:
+    config = changed(MICRO, changes={"dim": 32, **changes})
+    objective = PretrainObjective(config)
+    block = objective.backbone.blocks[min(9, len(objective.backbone.blocks) - 1)]
+    assert objective.backbone.architecture.dim == 32
+    assert isinstance(block.attn.q_norm, torch.nn.RMSNorm) == ("qk_norm" not in changes)
+    assert isinstance(block.ffn, SwiGLU) == ("swiglu" not in changes)
+    assert block.attn.kv_heads == 2
+    weights = sum(p.numel() for p in block.ffn.parameters() if p.ndim == 2)
+    assert weights == 12 * 32**2
+    objective(batch, 0)["loss"].backward()
 
 
 def test_the_student_class_token_can_come_from_the_full_view(batch: Batch) -> None:
@@ -377,6 +435,9 @@ def test_the_cost_of_the_papers_recipes(size: str, expected: float) -> None:
         ({"mae_weight": 0, "contrastive_weight": 0, "koleo_weight": 0}, "all loss weights are 0"),
         ({"local_area": (0.5, 0.2)}, "local_area=.* is no range"),
         ({"decoder_heads": 3}, "decoder_dim=64 must be a multiple"),
+        ({"mae_views": "all", "local_size": (16, 16)}, "hides 1 of the 1 tokens of a local view"),
+        ({"decoder_position": "rope", "decoder_heads": 32}, "four channels a head at least where it rotates"),
+        ({"changes": {"heads": 5}}, "dim 64 is not divisible by 5 heads"),
         ({"size": "2b"}, "size"),
         ({"colour": 1}, "colour"),
     ],
