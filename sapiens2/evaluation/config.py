@@ -1,9 +1,13 @@
-"""What an evaluation is."""
+"""What an evaluation is, and what a frozen probe is."""
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import model_validator
+
 from sapiens2.config import Config, execution, recipe
-from sapiens2.tasks.build import TaskName
+from sapiens2.tasks.build import TASKS, TaskName
 
 
 class EvaluateConfig(Config):
@@ -19,3 +23,40 @@ class EvaluateConfig(Config):
     pictures: int = execution(8, "Scenes drawn in the fragment.", ge=0)
     batch: int = execution(16, "Images per forward pass.", ge=1)
     cache_scenes: bool = execution(True, "Keep rendered scenes on disk for other runs and tasks.")
+
+
+class ProbeConfig(Config):
+    """Settings of a frozen probe: which scenes, which decoder, how it is trained. The same for every backbone."""
+
+    n_train: int = recipe(512, "Scenes that decoders and linear probes are fitted on.", ge=16)
+    n_val: int = recipe(128, "Scenes that a checkpoint is selected on: training families, seeds of their own.", ge=1)
+    n_test: int = recipe(256, "Scenes that the selected checkpoint is reported on: families never fitted on.", ge=1)
+    scene_seed: int = recipe(0, "Seed of the first scene of each set.", ge=0, lt=1_000_000)
+    image_size: tuple[int, int] = recipe((128, 96), "Height and width of the scenes, pixels.")
+    grid: tuple[int, int] | None = recipe(
+        None, "Rows and columns that every backbone's patch map is resampled to; None keeps its own."
+    )
+    tasks: tuple[TaskName, ...] = recipe(TASKS, "Tasks whose dense probe is run.")
+    decoder: Literal["shuffle", "linear"] = recipe(
+        "shuffle", "On top of the frozen map: two pixel-shuffle stages, or one linear map of each patch."
+    )
+    width: int = recipe(64, "Channels of the decoder's projection, a multiple of 8.", ge=8, multiple_of=8)
+    steps: int = recipe(200, "Optimiser steps of each task's decoder.", ge=1)
+    batch: int = recipe(32, "Scenes of a step.", ge=1)
+    lr: float = recipe(5e-3, "Peak learning rate of AdamW; it falls to 0 as a cosine.", gt=0)
+    weight_decay: float = recipe(1e-4, "Decoupled weight decay of the decoder.", ge=0)
+    neighbours: int = recipe(10, "Votes of the k-NN probe.", ge=1)
+    rounds: int = recipe(200, "Bootstrap resamples behind every 95 % interval.", ge=1)
+    seed: int = recipe(0, "Seed of the decoder's weights, of the order of scenes and of the resamples.", ge=0)
+
+    extract_batch: int = execution(32, "Images per forward pass of the backbone.", ge=1)
+    half: bool = execution(False, "Keep patch maps in 16 bits: half the memory.")
+    cache_scenes: bool = execution(True, "Keep rendered scenes on disk for other runs and tasks.")
+
+    @model_validator(mode="after")
+    def _sizes(self) -> ProbeConfig:
+        if min(self.image_size) < 16:
+            raise ValueError(f"image_size={self.image_size} is too small for a scene: use at least 16 x 16 pixels")
+        if not self.tasks:
+            raise ValueError(f"tasks is empty: name some of {', '.join(TASKS)}")
+        return self

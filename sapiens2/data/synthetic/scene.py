@@ -25,7 +25,9 @@ from sapiens2.data.synthetic.surface import Mesh, Sheet, assemble, rotation
 Array = np.ndarray
 REVISION = 1
 """Raised whenever the same seed gives other pixels or labels."""
-SPLITS = ("train", "test")
+# split: families of (poses, looks); looks are fabric patterns and kinds of background
+_FAMILIES = {"train": ("train", "train"), "test": ("test", "test"), "transfer": ("train", "test")}
+SPLITS = tuple(_FAMILIES)
 
 
 @dataclass
@@ -159,21 +161,24 @@ def _label(
 
 
 def render(seed: int, height: int, width: int, split: str = "train") -> Scene:
-    """The scene of a seed. Splits share no random stream, pose family, fabric pattern or kind of background.
+    """The scene of a seed. Splits share no random stream.
 
-    height, width: pixels, at least 16; raises ValueError otherwise or for an unknown split.
+    train and test share no pose family, fabric pattern or kind of background; transfer has the poses of train in the
+    patterns and backgrounds of test. height, width: pixels, at least 16; raises ValueError otherwise or for an unknown
+    split.
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; use one of {', '.join(SPLITS)}")
     if min(height, width) < 16:
         raise ValueError(f"a scene of {height} x {width} pixels is too small; use at least 16 x 16")
     rng = np.random.default_rng([REVISION, SPLITS.index(split), seed])
-    pose = draw_pose(rng, split)
-    person = draw_person(rng, split, pose.seated)
+    poses, looks = _FAMILIES[split]
+    pose = draw_pose(rng, poses)
+    person = draw_person(rng, looks, pose.seated)
     figure = build_figure(person, pose)
     body = np.concatenate([s.points.reshape(-1, 3) for s in figure.sheets])
     camera = aim(draw_view(rng), body, figure.crown, height, width)
-    backdrop, light, prop = draw_backdrop(rng, split), draw_light(rng), draw_fabric(rng, split, 0.8)
+    backdrop, light, prop = draw_backdrop(rng, looks), draw_light(rng), draw_fabric(rng, looks, 0.8)
     mesh = assemble(figure.sheets + _props(rng, figure, pose.seated))
     world = mesh.points
     mesh.points, mesh.normals = camera.to_camera(world), mesh.normals @ camera.axes.T

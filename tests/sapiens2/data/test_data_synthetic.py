@@ -38,6 +38,12 @@ def test_splits_share_no_pose_family_pattern_or_background() -> None:
     assert {scene(k, "test").backdrop for k in SEEDS} <= set(KINDS["test"])
 
 
+def test_transfer_shows_training_poses_in_held_out_looks() -> None:
+    assert {scene(k, "transfer").pose for k in SEEDS} <= set(FAMILIES["train"])
+    assert {scene(k, "transfer").backdrop for k in SEEDS} <= set(KINDS["test"])
+    assert not np.array_equal(scene(3, "transfer").image, scene(3, "train").image)
+
+
 def test_arrays_have_the_stated_types() -> None:
     one = scene(0)
     assert one.image.shape == (HEIGHT, WIDTH, 3) and one.image.dtype == np.uint8
