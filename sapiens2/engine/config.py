@@ -33,6 +33,7 @@ class EngineConfig(Config):
     threads: int = execution(0, "CPU threads of each process; 0 shares all cores but one among its ranks.", ge=0)
     device: Literal["auto", "cpu", "cuda"] = execution("auto", "Where to compute; auto takes a GPU if there is one.")
     prefetch: int = execution(1, "Batches prepared ahead of the step, in a thread; 0 prepares them in line.", ge=0)
+    loader_workers: int = execution(0, "Processes of each rank that prepare batches; 0 leaves it to a thread.", ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> EngineConfig:

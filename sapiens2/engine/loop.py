@@ -27,8 +27,17 @@ from sapiens2.engine.control import PLAIN, Control
 from sapiens2.engine.feeder import Feeder
 from sapiens2.engine.history import History, Row, Window
 from sapiens2.engine.interrupt import Interrupted, StopRequest
-from sapiens2.engine.objective import BatchSource
-from sapiens2.engine.parallel import World, any_rank, cpu_threads, from_leader, join_world, parallelize, whole
+from sapiens2.engine.objective import BatchSource, Passing
+from sapiens2.engine.parallel import (
+    World,
+    any_rank,
+    cpu_threads,
+    from_leader,
+    gather_objects,
+    join_world,
+    parallelize,
+    whole,
+)
 from sapiens2.engine.progress import Reporter
 from sapiens2.engine.schedule import learning_rate
 from sapiens2.engine.step import FiniteGate, Step, make_optimizer
@@ -80,9 +89,9 @@ def train(
     world = join_world(config)
     with cpu_threads(config), _quiet_gc(), _own_randomness(world), StopRequest(control.stop) as asked:
         wanted = recipe_of(config) if recipe is None else recipe
-        run = _Run(parallelize(objective, world), config, world, out, state, title, images_per_step, wanted)
+        run = _Run(parallelize(objective, world), source, config, world, out, state, title, images_per_step, wanted)
         run.resume()
-        run.advance(source, asked, control)
+        run.advance(asked, control)
         return run.finish()
 
 
@@ -92,6 +101,7 @@ class _Run:
     def __init__(
         self,
         objective: nn.Module,
+        source: BatchSource,
         config: EngineConfig,
         world: World,
         out: str,
@@ -100,7 +110,7 @@ class _Run:
         images_per_step: int,
         recipe: dict[str, Any],
     ) -> None:
-        self.objective, self.config, self.world = objective, config, world
+        self.objective, self.source, self.config, self.world = objective, source, config, world
         self.out, self.state, self.title, self.images_per_step = out, state, title, images_per_step
         self.recipe = json.loads(json.dumps(recipe))
         self.trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
@@ -125,6 +135,7 @@ class _Run:
             self.gate.skipped.fill_(found.note["skipped"])
             self.gate.in_row.fill_(found.note["skipped_in_row"])
             self.seconds_before = found.note["seconds"]
+            self._recall(found.note.get("unreadable_rows", []))
             self.done = self.saved_at = self.resumed_from = found.step
         self.history = History(self.out, rows, writes=self.world.leads)
 
@@ -137,16 +148,28 @@ class _Run:
                     "continue with the same recipe, or give another state folder"
                 )
 
-    def advance(self, source: BatchSource, asked: StopRequest, control: Control) -> None:
+    def _recall(self, unreadable: list[str]) -> None:
+        if isinstance(self.source, Passing):
+            self.source.skipped.update(unreadable)
+
+    def _unreadable(self) -> list[str]:
+        """Ids of rows that the source passed over, on any rank; all ranks know them from now on."""
+        own = sorted(self.source.skipped) if isinstance(self.source, Passing) else []
+        every = sorted({name for names in gather_objects(own, self.world) for name in names})
+        self._recall(every)
+        return every
+
+    def advance(self, asked: StopRequest, control: Control) -> None:
         """Train from where the run stands to the last step."""
         config, steps = self.config, self.config.steps
         feeder = Feeder(
-            source,
+            self.source,
             self.world,
             micro_batches=config.micro_batches,
             prefetch=config.prefetch,
             first=self.done,
             last=steps,
+            workers=config.loader_workers,
         )
         shows = control.shows and self.world.leads
         with feeder, Reporter(self.title, steps, self.done, shows=shows, listener=control.on_row) as reporter:
@@ -203,6 +226,7 @@ class _Run:
             "skipped": int(self.gate.skipped.item()),
             "skipped_in_row": int(self.gate.in_row.item()),
             "seconds": self._seconds(),
+            "unreadable_rows": self._unreadable(),
         }
         tensors = collect(self.objective, self.optimizer)
         checkpoint.save(tensors, note, root=self.state, step=self.done, world=self.world)

@@ -1,8 +1,9 @@
-"""What the engine trains, and what feeds it: two protocols."""
+"""What the engine trains, and what feeds it: protocols."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -32,3 +33,32 @@ class BatchSource(Protocol):
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
         """The batch of `rank` out of `world` at `step`."""
+
+
+@runtime_checkable
+class SharedSource(BatchSource, Protocol):
+    """A source that splits its work: this process reads, others may prepare. `batch` must give the same."""
+
+    def job(self, step: int, rank: int, world: int) -> Any:
+        """What a process needs to prepare that batch; picklable. Asked for in the order of the steps."""
+
+    def worker(self) -> Callable[[Any], Any]:
+        """What makes of a job most of a batch, tensors; picklable, and called in the processes."""
+
+    def completed(self, made: Any, step: int, rank: int, world: int) -> dict[str, Tensor]:
+        """The batch, from what the worker made of its job."""
+
+
+@runtime_checkable
+class Passing(Protocol):
+    """A source that passes over rows it cannot read. The ids met so far are kept with a saved state."""
+
+    skipped: set[str]
+
+
+class Key(NamedTuple):
+    """Which batch: the arguments of `BatchSource.batch`."""
+
+    step: int
+    rank: int
+    world: int

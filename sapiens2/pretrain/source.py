@@ -6,10 +6,9 @@ A batch depends on (seed, step, rank, world) alone, so nothing about the data ne
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,19 +16,14 @@ from torch import Tensor
 from sapiens2.data.order import EpochOrder
 from sapiens2.data.shards import Row, Shards
 from sapiens2.pretrain.config import PretrainConfig
+from sapiens2.pretrain.preparation import Preparation, Prepared, decode, reduction, stacked
 from sapiens2.pretrain.views import Picture, sample
 
-REDUCED = {
-    1: cv2.IMREAD_COLOR_RGB,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 MEBIBYTE = 2**20
 
 
 class PretrainSource:
-    """Batches of views; see `sapiens2.engine.objective.BatchSource`.
+    """Batches of views; see `sapiens2.engine.objective.SharedSource`.
 
     A row whose bytes cannot be decoded is skipped: its place is taken by the next readable position of the order, on
     every run alike. `skipped` holds the image ids met so far.
@@ -52,12 +46,36 @@ class PretrainSource:
         Raises ValueError when the batch does not divide among the ranks in whole KoLeo groups.
         """
         indices = self.sample_indices(step, rank, world)
-        samples = (
-            [self._sample(i) for i in indices]
-            if self._threads is None
-            else list(self._threads.map(self._sample, indices))
-        )
-        return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
+        if self._threads is None:
+            return stacked([self._sample(i) for i in indices])
+        return stacked(list(self._threads.map(self._sample, indices)))
+
+    def job(self, step: int, rank: int, world: int) -> list[tuple[int, Row]]:
+        """The sample indices of a batch and their encoded pictures, rows known to be unreadable passed over."""
+        job = []
+        for index in self.sample_indices(step, rank, world):
+            row = next((r for r in self._rows_from(index) if r not in self._unreadable), None)
+            if row is None:
+                raise self._nothing_readable()
+            job.append((index, self.shards[row]))
+        return job
+
+    def worker(self) -> Preparation:
+        """What makes samples of a job."""
+        return Preparation(self.config)
+
+    def completed(self, made: Prepared, step: int, rank: int, world: int) -> dict[str, Tensor]:
+        """The batch: where a picture could not be decoded, the next readable one is taken here, as `batch` does."""
+        if not made.holes:
+            return made.batch
+        indices = self.sample_indices(step, rank, world)
+        mended = {place: self._sample(indices[place]) for place in made.holes}
+        if not made.batch:
+            return stacked([mended[place] for place in range(len(indices))])
+        for place, own in mended.items():
+            for name, array in own.items():
+                made.batch[name][place] = torch.from_numpy(array)
+        return made.batch
 
     def sample_indices(self, step: int, rank: int, world: int) -> range:
         """The samples of a batch, counted from the start of the run; each is also its position in the order."""
@@ -81,22 +99,30 @@ class PretrainSource:
 
         Raises ValueError when no row can be read.
         """
-        for offset in range(len(self.shards)):
-            with self._lock:
-                row = self.order.index(position + offset)
-            picture = self._row(row)
+        for row in self._rows_from(position):
+            picture = self._picture(row)
             if picture is not None:
                 return picture
-        raise ValueError(f"none of the {len(self.shards)} pictures of the shards can be decoded; run the export again")
+        raise self._nothing_readable()
 
-    def _row(self, index: int) -> Picture | None:
+    def _rows_from(self, position: int) -> Iterator[int]:
+        """The rows from a position of the order on, until each row has come at least once."""
+        for offset in range(2 * len(self.shards)):  # a row may come first in this epoch and last in the next
+            with self._lock:
+                row = self.order.index(position + offset)
+            yield row
+
+    def _nothing_readable(self) -> ValueError:
+        return ValueError(f"none of the {len(self.shards)} pictures of the shards can be decoded; run the export again")
+
+    def _picture(self, index: int) -> Picture | None:
         """The decoded picture of a row, from memory if it fits there; None when it cannot be decoded."""
         if index in self._pictures:
             return self._pictures[index]
         if index in self._unreadable:
             return None
         row = self.shards[index]
-        picture = decode(row, self._reduction(row))
+        picture = decode(row, reduction(row, self.config))
         with self._lock:
             if picture is None:
                 self.skipped.add(row.image_id)
@@ -105,25 +131,3 @@ class PretrainSource:
                 self._pictures[index] = picture
                 self._cached_bytes += picture.nbytes
         return picture
-
-    def _reduction(self, row: Row) -> int:
-        """How far the decoder may shrink a picture so that even the smallest crop need not be enlarged for it."""
-        config = self.config
-        demands = [(config.image_size, config.global_area[0])]
-        if config.local_views:
-            demands.append((config.local_size, config.local_area[0]))
-        needed = [max(size[axis] / low**0.5 for size, low in demands) for axis in (0, 1)]
-        return max((f for f in REDUCED if row.height >= f * needed[0] and row.width >= f * needed[1]), default=1)
-
-
-def decode(row: Row, reduction: int) -> Picture | None:
-    """The pixels of a row, upright, at 1 / reduction of their size; None for bytes that are no picture."""
-    if not row.data:
-        return None
-    try:
-        pixels = cv2.imdecode(np.frombuffer(row.data, np.uint8), REDUCED[reduction])
-    except cv2.error:  # what OpenCV raises for some truncated files; the caller counts the row
-        return None
-    if pixels is None:
-        return None
-    return np.asarray(pixels if reduction == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)

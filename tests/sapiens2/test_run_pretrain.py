@@ -103,6 +103,27 @@ def test_resume_gives_the_same_weights(undisturbed: Path, shards: dict[str, list
         pretrain(config(seed=1), **shards, **places)
 
 
+def test_loader_processes_give_the_same_weights(
+    undisturbed: Path, shards: dict[str, list[str]], tmp_path: Path
+) -> None:
+    places = {"out": str(tmp_path / "out"), "state": str(tmp_path / "state")}
+    metrics = pretrain(config(loader_workers=1), **shards, **places)
+    assert metrics["digest"] == json.loads((undisturbed / "metrics.json").read_text())["digest"]
+
+
+def test_unreadable_pictures_are_counted_over_a_restart(tmp_path: Path) -> None:
+    """Every picture is due in the first three steps; the second run starts after them, with a process of its own."""
+    rows = [shard_files.row(i, shard_files.encode(shard_files.picture(i))) for i in range(12)]
+    for i in (2, 3, 8):
+        rows[i]["bytes"] = b"no picture"
+    file = shard_files.write(tmp_path / "shard.parquet", rows)
+    given = {"train_files": [file], "val_files": [], "out": str(tmp_path / "out"), "state": str(tmp_path / "state")}
+    asked = iter([False, False, True])
+    with pytest.raises(Interrupted, match="step 3 of 4"):
+        pretrain(config(4), **given, control=Control(stop=lambda: next(asked)))
+    assert pretrain(config(4, loader_workers=1), **given)["unreadable_pictures"] == 3
+
+
 def test_start_from_weights_and_nothing_held_out(
     undisturbed: Path, shards: dict[str, list[str]], tmp_path: Path
 ) -> None:

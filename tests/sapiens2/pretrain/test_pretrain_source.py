@@ -12,8 +12,9 @@ import torch
 
 from sapiens2.data.shards import Row
 from sapiens2.pretrain.config import PretrainConfig
+from sapiens2.pretrain.preparation import decode
 from sapiens2.pretrain.recipes import micro
-from sapiens2.pretrain.source import PretrainSource, decode
+from sapiens2.pretrain.source import PretrainSource
 
 CONFIG = micro()
 
