@@ -11,7 +11,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,21 +77,23 @@ def train(
     title: str = "train",
     images_per_step: int = 0,
     recipe: dict[str, Any] | None = None,
+    publish_at: Collection[int] = (),
     control: Control = PLAIN,
 ) -> TrainSummary:
     """Train `objective` on `source`, continuing from the newest verified state under `state` if there is one.
 
     Writes `<state>/step_<n>/` while it runs and `<out>/{history.jsonl, model.safetensors}`; both are local paths or
-    s3:// URIs. `recipe` is what a saved state must have been written with (default: the engine's own recipe). Raises
-    Interrupted (state saved) when asked to stop or signalled, Diverged when gradients stay non-finite, ValueError if
-    the saved state belongs to another recipe or model.
+    s3:// URIs; and the weights after each step of `publish_at`, see `published`. `recipe` is what a saved state must
+    have been written with (default: the engine's own recipe). Raises Interrupted (state saved) when asked to stop or
+    signalled, Diverged when gradients stay non-finite, ValueError if the saved state belongs to another recipe or
+    model.
     """
     world = join_world(config)
     with cpu_threads(config), _quiet_gc(), _own_randomness(world), StopRequest(control.stop) as asked:
         wanted = recipe_of(config) if recipe is None else recipe
         run = _Run(parallelize(objective, world), source, config, world, out, state, title, images_per_step, wanted)
         run.resume()
-        run.advance(asked, control)
+        run.advance(asked, control, frozenset(publish_at))
         return run.finish()
 
 
@@ -159,7 +161,7 @@ class _Run:
         self._recall(every)
         return every
 
-    def advance(self, asked: StopRequest, control: Control) -> None:
+    def advance(self, asked: StopRequest, control: Control, publish_at: frozenset[int] = frozenset()) -> None:
         """Train from where the run stands to the last step."""
         config, steps = self.config, self.config.steps
         feeder = Feeder(
@@ -183,6 +185,8 @@ class _Run:
                 saving = stopping or self.done == steps or self.done % config.checkpoint_every == 0
                 if saving or self.done % config.log_every == 0:
                     self._log(reporter, feeder)
+                if self.done in publish_at:
+                    self._publish(published(self.out, self.done))  # before the state: a killed run comes by again
                 if saving:
                     self._save()
                 if stopping:
@@ -235,15 +239,19 @@ class _Run:
         if self.world.leads:
             checkpoint.retain(self.state, self.config.keep_checkpoints)
 
+    def _publish(self, uri: str) -> None:
+        """Write the weights; collective over all ranks."""
+        with torch.no_grad():
+            exported = {name: whole(t).cpu().contiguous() for name, t in self.objective.export_state().items()}  # type: ignore[operator]
+        if self.world.leads:
+            _publish_weights(exported, uri)
+
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.began
 
     def finish(self) -> TrainSummary:
         """Write the weights and sum the run up; collective over all ranks."""
-        with torch.no_grad():
-            exported = {name: whole(t).cpu().contiguous() for name, t in self.objective.export_state().items()}  # type: ignore[operator]
-        if self.world.leads:
-            _publish_weights(exported, storage.join(self.out, "model.safetensors"))
+        self._publish(storage.join(self.out, "model.safetensors"))
         rows = self.history.rows
         return TrainSummary(
             steps=self.done,
@@ -260,6 +268,11 @@ class _Run:
             last=rows[-1],
             history=rows,
         )
+
+
+def published(out: str, step: int) -> str:
+    """Where the weights after a step of `publish_at` lie."""
+    return storage.join(out, "checkpoints", f"step_{step}.safetensors")
 
 
 def _flat(recipe: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -86,6 +86,9 @@ class PretrainConfig(Config):
     koleo_group: int = recipe(8, "Images, consecutive in the global batch, among which neighbours are sought.", ge=2)
     koleo_floor: float = recipe(0.05, "Distance of unit vectors below which the KoLeo gradient fades.", gt=0)
 
+    probe_checkpoints: int = recipe(
+        0, "Teachers kept along the run besides the last, evenly spaced, for the selection of a checkpoint.", ge=0
+    )
     metrics_every: int = recipe(1, "Steps between two measurements of RankMe, which waits for the device.", ge=1)
     workers: int = execution(1, "Training processes that share a batch; 0 trains in the calling process.", ge=0)
     decode_threads: int = execution(1, "Threads that decode and crop pictures.", ge=1)
@@ -95,6 +98,12 @@ class PretrainConfig(Config):
     def architecture(self) -> Architecture:
         """What the backbone is made of."""
         return self.changes.of(self.size)
+
+    @property
+    def kept_steps(self) -> tuple[int, ...]:
+        """The steps after which a teacher is kept besides the last: equal parts of the run."""
+        parts = self.probe_checkpoints + 1
+        return tuple(sorted({self.engine.steps * k // parts for k in range(1, parts)} - {0}))
 
     @property
     def stride(self) -> int:

@@ -36,7 +36,8 @@ def pretrain(
     """Train a backbone on the shards `train_files` and measure it on `val_files`; all are paths or URIs.
 
     `init` is a model.safetensors to start from, a released one or ours. Writes `<out>/{model.safetensors, config.json,
-    history.jsonl, fragment.json, metrics.json}`, metrics.json last, and resumes from `<state>` by itself. Returns the
+    history.jsonl, fragment.json, metrics.json}`, metrics.json last, `<out>/checkpoints/step_<n>.safetensors` for each
+    of `config.kept_steps`, and resumes from `<state>` by itself. Returns the
     metrics, on every rank. Raises ValueError for empty or incomplete shards and for foreign weights or states,
     Interrupted when asked to stop, Diverged when the gradients stay non-finite.
     """
@@ -59,6 +60,7 @@ def pretrain(
         title="pretrain",
         images_per_step=config.batch,
         recipe=recipe,
+        publish_at=config.kept_steps,
         control=control,
     )
     metrics = report.run_metrics(summary, seed=engine.seed, flops_per_image=step_cost(config).total)

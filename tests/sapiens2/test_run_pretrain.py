@@ -29,7 +29,7 @@ from sapiens2.pretrain.run import pretrain
 
 
 def config(steps: int = 6, **engine: Any) -> PretrainConfig:
-    base = micro().model_dump()
+    base = micro().model_dump() | {"probe_checkpoints": 2}
     base["engine"] |= {
         "steps": steps,
         "lr": 2e-3,
@@ -62,7 +62,11 @@ def test_what_is_published(undisturbed: Path, shards: dict[str, list[str]]) -> N
         "history.jsonl",
         "fragment.json",
         "metrics.json",
+        "checkpoints",
     }
+    kept = [f"step_{step}.safetensors" for step in config().kept_steps]
+    assert kept == ["step_2.safetensors", "step_4.safetensors"]
+    assert sorted(p.name for p in (undisturbed / "checkpoints").iterdir()) == kept
     metrics = json.loads((undisturbed / "metrics.json").read_text())
     assert metrics["images"] == 24 and metrics["pictures"] == 10 and metrics["epochs"] == 2.4
     assert metrics["held_out_pictures"] == 5 and 0 < metrics["held_out_mae"] < 3
@@ -97,8 +101,8 @@ def test_resume_gives_the_same_weights(undisturbed: Path, shards: dict[str, list
     again = pretrain(config(), **shards, **places)
     before = json.loads((undisturbed / "metrics.json").read_text())
     assert again["digest"] == before["digest"] and again["held_out_mae"] == before["held_out_mae"]
-    weights = "model.safetensors"
-    assert (tmp_path / "out" / weights).read_bytes() == (undisturbed / weights).read_bytes()
+    for weights in ("model.safetensors", "checkpoints/step_2.safetensors", "checkpoints/step_4.safetensors"):
+        assert (tmp_path / "out" / weights).read_bytes() == (undisturbed / weights).read_bytes()
     with pytest.raises(ValueError, match=r"was written with engine\.seed=0, this run has engine\.seed=1"):
         pretrain(config(seed=1), **shards, **places)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from toy_process import Toy
 from toy_run import ToyObjective, ToySource, toy_config
 
@@ -115,3 +116,26 @@ def test_sigterm_saves_and_exits(toy: Toy, undisturbed: TrainSummary) -> None:
     told = int(complaints.split("stopped after step ")[1].split()[0])
     assert newest.step == told
     assert run(toy.out.parent).digest == undisturbed.digest
+
+
+def test_weights_along_the_way_are_those_of_a_shorter_run_whatever_stopped_it(tmp_path: Path) -> None:
+    def advance(folder: Path, steps: int = 20, stop_after: int | None = None) -> Path:
+        done = iter(range(1, 1000))
+        control = Control(stop=None if stop_after is None else lambda: next(done) >= stop_after)
+        config = toy_config(steps=steps, min_lr=1e-2, warmup_steps=0, checkpoint_every=4)
+        places = {"out": str(folder / "out"), "state": str(folder / "state")}
+        train(ToyObjective(), ToySource(), config, **places, publish_at=(4, 10), control=control)
+        return folder / "out"
+
+    whole = advance(tmp_path / "whole")
+    assert {p.name for p in (whole / "checkpoints").iterdir()} == {"step_4.safetensors", "step_10.safetensors"}
+    with pytest.raises(Interrupted):
+        advance(tmp_path / "stopped", stop_after=4)
+    stopped = advance(tmp_path / "stopped")
+    shorter = advance(tmp_path / "shorter", steps=10)
+    for step in (4, 10):
+        name = f"checkpoints/step_{step}.safetensors"
+        assert (stopped / name).read_bytes() == (whole / name).read_bytes()
+    kept, last = (load_file(p) for p in (whole / "checkpoints/step_10.safetensors", shorter / "model.safetensors"))
+    assert kept.keys() == last.keys()
+    assert all(torch.equal(tensor, last[name]) for name, tensor in kept.items())
