@@ -104,6 +104,32 @@ def evaluate(task: str, given: tuple[str, ...], root: str, **chosen: Any) -> Non
     run_one(f"evaluate-{task}", None, given, root, _settings(**chosen), dry_run=False)
 
 
+@cli.command()
+@click.argument("task", type=click.Choice(["pose", "segmentation", "normal", "pointmap", "albedo"]))
+@click.option("--images", required=True, help="Folder, picture, video, .tar, .parquet or list of URLs.")
+@click.option("--out", required=True, help="Where the answers go: a folder or s3://bucket/prefix.")
+@click.option("--checkpoint", help="A .safetensors file, the folder of a run, or an artifact; default latest of TASK.")
+@click.option("--size", help="Of weights that do not say it: tiny, 0.1b, 0.4b, 0.8b, 1b or 5b.")
+@click.option("--people", help="A segmentation checkpoint or artifact: maps then hold on people's pixels only.")
+@click.option("--detector", type=click.Choice(["builtin", "small", "full"]), help="Default builtin.")
+@click.option("--boxes", help="A .json, .csv or .parquet of person boxes, or `none`: every picture whole.")
+@click.option("--min-score", type=click.FloatRange(0, 1), help="Detector score of a person.")
+@click.option("--keypoint-score", type=float, default=0.3, show_default=True, help="Keypoints below are not drawn.")
+@click.option("--image-size", nargs=2, type=click.IntRange(16), metavar="H W", help="Default: that of the training.")
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="People per forward pass.")
+@click.option("--device", help="Default cuda if there is one, else cpu.")
+@click.option("--no-overlays", is_flag=True, help="Write data only.")
+@click.option("--ray", is_flag=True, help="Spread over the Ray at RAY_ADDRESS, or over a local one.")
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="With --ray.")
+@click.option("--gpus", type=click.FloatRange(0), default=0.0, show_default=True, help="With --ray: of each worker.")
+@root_option
+def predict(**options: Any) -> None:
+    """Predict on pictures or a video: overlays to look at, and data at the pictures' own size."""
+    from pipelines.predict_command import run_predict
+
+    sys.exit(run_predict(**options))
+
+
 class _Artifacts(click.Group):
     """The commands of pipelines.artifacts_cli, loaded when one is asked for."""
 

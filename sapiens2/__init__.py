@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sapiens2.model.weights import load_weights as load_weights
     from sapiens2.model.weights import save_weights as save_weights
     from sapiens2.tasks.build import build_task as build_task
+    from sapiens2.tasks.load import load_task as load_task
     from sapiens2.tasks.predict import predict as predict
 
 _HOMES = {
@@ -20,10 +21,11 @@ _HOMES = {
     "load_weights": "sapiens2.model.weights",
     "save_weights": "sapiens2.model.weights",
     "build_task": "sapiens2.tasks.build",
+    "load_task": "sapiens2.tasks.load",
     "predict": "sapiens2.tasks.predict",
 }
 
-__all__ = ["build_backbone", "build_task", "load_weights", "predict", "save_weights"]
+__all__ = ["build_backbone", "build_task", "load_task", "load_weights", "predict", "save_weights"]
 
 
 def __getattr__(name: str) -> Any:

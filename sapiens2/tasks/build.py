@@ -79,6 +79,7 @@ class TaskModel(nn.Module):
         super().__init__()
         self.task: TaskName = task
         self.size = size
+        self.image_size: tuple[int, int] | None = None  # height and width it was trained at, where known
         self.backbone = backbone
         self.decode_head = head
 

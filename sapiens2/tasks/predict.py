@@ -1,13 +1,14 @@
 """From pictures to answers: crop each person, run the model in batches, bring the output back to the picture.
 
-Pose crops follow the test protocol of the release (box padded by 1.25, aspect of the model's input, UDP corners); dense
-tasks take the whole picture, or the padded box where boxes are given. Everything is returned in the picture's pixels.
+Person crops follow the test protocol of the release (box padded by 1.25, aspect of the model's input, UDP corners). A
+whole picture is fitted in with margins, for segmentation stretched. Answers are in the picture's own pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,31 +16,38 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sapiens2.model.normalise import normalise
-from sapiens2.tasks.build import TaskModel
+from sapiens2.tasks.build import OUTPUT, TaskModel
 from sapiens2.tasks.heatmaps import decode, to_image
+from sapiens2.tasks.regions import MAX_SIDE, Window, crop, person_region, place, whole_region, window_of
 
 Array = np.ndarray
 Detector = Callable[[Array], Array]
-"""uint8 [H, W, 3] -> person boxes [N, 4] as x0, y0, x1, y1 pixels."""
-PADDING = 1.25
+"""uint8 [H, W, 3] -> person boxes [N, 4] as x0, y0, x1, y1 pixels, or [N, 5] with the detector's score last."""
 DEFAULT_INPUT = {"tiny": (128, 96)}
+RELEASED_INPUT = (1024, 768)
 
 
 @dataclass(frozen=True)
 class Prediction:
     """One person's answer in the pixels of its picture; fields that the task does not give are None.
 
-    Maps cover the picture; outside the box they are 0 (class 0).
+    Maps [h, w, ...] cover the window: the part of the picture that was looked at, the whole of it without boxes.
+    `sapiens2.tasks.compose.compose` joins the maps of several persons on the picture.
     """
 
-    box: Array  # float32 [4] x0, y0, x1, y1, edges of the region that was looked at
-    keypoints: Array | None = None  # float32 [308, 2]
+    box: Array  # float32 [4] x0, y0, x1, y1 of the person; of the picture without boxes
+    keypoints: Array | None = None  # float32 [308, 2] x, y
     scores: Array | None = None  # float32 [308]
-    labels: Array | None = None  # uint8 [H, W]
-    normals: Array | None = None  # float32 [H, W, 3] unit
-    points: Array | None = None  # float32 [H, W, 3] metres
-    scale: float | None = None  # canonical points per metre: the focal length is input width / scale
-    albedo: Array | None = None  # float32 [H, W, 3] sRGB
+    labels: Array | None = None  # uint8 [h, w]
+    normals: Array | None = None  # float32 [h, w, 3] unit
+    points: Array | None = None  # float32 [h, w, 3] metres, camera in the middle of the picture
+    scale: float | None = None  # canonical points per metre
+    albedo: Array | None = None  # float32 [h, w, 3] sRGB
+    valid: Array | None = None  # bool [h, w] the person's pixels, where a model of the parts was given
+    score: float | None = None  # the detector's
+    region: Array | None = None  # float32 [4] what the network saw
+    window: Window = (0, 0, 0, 0)
+    focal_px: float | None = None  # of the camera that the points imply, in picture pixels
 
 
 @torch.inference_mode()
@@ -52,9 +60,7 @@ def forward(model: TaskModel, crops: Tensor, size: tuple[int, int]) -> dict[str,
     model.eval()
     out = model(crops)
     if model.task == "pose":
-        xy, scores = decode(out["heatmaps"])
-        h, w = out["heatmaps"].shape[-2:]
-        return {"keypoints": to_image(xy, size, (h, w)), "scores": scores}
+        return _pose(out["heatmaps"], size)
 
     def resized(x: Tensor) -> Tensor:
         return F.interpolate(x.float(), size, mode="bilinear", align_corners=False)
@@ -65,119 +71,215 @@ def forward(model: TaskModel, crops: Tensor, size: tuple[int, int]) -> dict[str,
         return {"normals": F.normalize(resized(out["normals"]), dim=1)}
     if model.task == "albedo":
         return {"albedo": resized(out["albedo"]).clamp(0, 1)}
-    scale = out["scale"].float().clamp(min=1e-3)
+    scale = _scale(out["scale"])
     return {"points": resized(out["points"]) / scale[:, None, None, None], "scale": scale}
 
 
-def pose_region(box: Array, aspect: float, padding: float = PADDING) -> Array:
-    """The region [x0, y0, x1, y1] around a box: padded, then grown to width / height = aspect."""
-    x0, y0, x1, y1 = np.asarray(box, np.float64)
-    w, h = max(x1 - x0, 1.0) * padding, max(y1 - y0, 1.0) * padding
-    w, h = max(w, h * aspect), max(h, w / aspect)
-    cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
-    return np.array([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
+def _pose(heatmaps: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+    xy, scores = decode(heatmaps)
+    return {"keypoints": to_image(xy, size, (heatmaps.shape[-2], heatmaps.shape[-1])), "scores": scores}
 
 
-def crop(image: Array, region: Array, size: tuple[int, int]) -> Array:
-    """The region of an image, resampled to size (height, width), uint8; what lies outside the image is 0.
-
-    The centres of the crop's corner pixels fall on the region's corners (UDP). Shrinking averages.
-    """
-    import cv2
-
-    height, width = size
-    x0, y0, x1, y1 = region
-    sx, sy = (x1 - x0) / (width - 1), (y1 - y0) / (height - 1)
-    # cv2 does not average when warping: blur first by the amount that shrinking would lose.
-    blur = max(sx, sy)
-    if blur > 1.5:
-        image = cv2.GaussianBlur(image, (0, 0), 0.4 * blur)
-    matrix = np.array([[sx, 0, x0], [0, sy, y0]])
-    out: Array = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    return out
+def _scale(raw: Tensor) -> Tensor:
+    return raw.float().clamp(min=1e-3)
 
 
-def paste(values: Array, region: Array, shape: tuple[int, int], nearest: bool) -> Array:
-    """A crop's map [h, w, ...] back in an image of shape (height, width); 0 outside the region."""
-    import cv2
-
-    h, w = values.shape[:2]
-    x0, y0, x1, y1 = region
-    sx, sy = (w - 1) / (x1 - x0), (h - 1) / (y1 - y0)
-    matrix = np.array([[sx, 0, -x0 * sx], [0, sy, -y0 * sy]])
-    flags = (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
-    out: Array = cv2.warpAffine(values, matrix, (shape[1], shape[0]), flags=flags)
-    return out
+def input_size(model: TaskModel) -> tuple[int, int]:
+    """Height and width that a model's crops have: those it was trained at, else 1024 x 768, for tiny 128 x 96."""
+    return model.image_size or DEFAULT_INPUT.get(model.size, RELEASED_INPUT)
 
 
 def predict(
     task_model: TaskModel,
     images: Sequence[Array],
     *,
-    boxes: Sequence[Array] | None = None,
+    boxes: Sequence[Array | None] | None = None,
     detector: Detector | None = None,
+    people: TaskModel | None = None,
     input_size: tuple[int, int] | None = None,
     batch: int = 8,
 ) -> list[list[Prediction]]:
-    """One list of predictions per image, one prediction per box.
+    """One list of predictions per image, one prediction per person; persons of all images share the batches.
 
-    images: uint8 [H, W, 3] RGB, any size. boxes: per image [N, 4] as x0, y0, x1, y1 pixels; else `detector` finds them;
-    else, and where it finds nobody, the whole image is one box. input_size: (height, width) of the network, default
-    1024 x 768, 128 x 96 for tiny. Raises ValueError for images that are not uint8 RGB or boxes of another number.
+    images: uint8 [H, W, 3] RGB, any sizes. boxes: per image [N, 4] as x0, y0, x1, y1 pixels, or [N, 5] with scores;
+    None for an image takes it whole. Without boxes `detector` finds them, and an image where it finds nobody gets an
+    empty list; without either every image is taken whole. people: a segmentation model whose parts say which pixels
+    are a person's (`valid`). input_size: (height, width) of the network, default that of its training. batch: crops per
+    forward pass. Raises ValueError for images that are not uint8 RGB, boxes of another number or without an area.
     """
     if boxes is not None and len(boxes) != len(images):
         raise ValueError(f"{len(boxes)} lists of boxes for {len(images)} images: give one list per image")
     for index, image in enumerate(images):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(
-                f"image {index} is {image.dtype} {list(image.shape)}: give uint8 [height, width, 3] in RGB"
-            )
-    size = input_size or DEFAULT_INPUT.get(task_model.size, (1024, 768))
-    jobs = [
-        (index, region)
-        for index, image in enumerate(images)
-        for region in _regions(task_model.task, image, None if boxes is None else boxes[index], detector, size)
-    ]
-    device = next(task_model.parameters()).device
-    results: list[list[Prediction]] = [[] for _ in images]
+        check_image(image, f"image {index}")
+    found = (_boxes(image, None if boxes is None else boxes[i], detector) for i, image in enumerate(images))
+    return list(predict_each(task_model, zip(images, found), people=people, input_size=input_size, batch=batch))
+
+
+def check_image(image: Array, name: str) -> None:
+    """Raises ValueError unless an image is uint8 [H, W, 3] of sides that can be warped."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ValueError(f"{name} is {image.dtype} {list(image.shape)}: give uint8 [height, width, 3] in RGB")
+    if max(image.shape) > MAX_SIDE:
+        raise ValueError(f"{name} has a side of {max(image.shape)} pixels: shrink it to {MAX_SIDE} or less")
+
+
+def _boxes(image: Array, boxes: Array | None, detector: Detector | None) -> Array | None:
+    return detector(image) if boxes is None and detector is not None else boxes
+
+
+def checked_boxes(boxes: Array, shape: tuple[int, int]) -> Array:
+    """Boxes on a picture of shape (height, width) as float64 [N, 4 or 5].
+
+    Raises ValueError for another shape, numbers that are not finite, and boxes without an area or off the picture.
+    """
+    boxes = np.asarray(boxes, np.float64)
+    boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
+    if boxes.ndim != 2 or boxes.shape[1] not in (4, 5):
+        raise ValueError(f"boxes have the shape {list(boxes.shape)}: give [N, 4] as x0, y0, x1, y1, or [N, 5]")
+    wrong = ~np.isfinite(boxes).all(1) | (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
+    if wrong.any():
+        raise ValueError(f"box {boxes[wrong][0].tolist()} has no area: give x0 < x1 and y0 < y1 in pixels")
+    off = (boxes[:, 2:4] <= 0).any(1) | (boxes[:, 0] >= shape[1] - 1) | (boxes[:, 1] >= shape[0] - 1)
+    if off.any():
+        raise ValueError(f"box {boxes[off][0].tolist()} lies outside the picture of {shape[1]} x {shape[0]} pixels")
+    return boxes
+
+
+@dataclass
+class _Picture:
+    """A picture whose persons are not all answered yet."""
+
+    image: Array
+    people: list[Prediction]
+    left: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.left = len(self.people)
+
+
+def predict_each(
+    task_model: TaskModel,
+    pictures: Iterable[tuple[Array, Array | None]],
+    *,
+    people: TaskModel | None = None,
+    input_size: tuple[int, int] | None = None,
+    batch: int = 8,
+) -> Iterator[list[Prediction]]:
+    """`predict` for a stream of (image, boxes or None), in order; holds no more pictures than a batch needs."""
+    network = _Network(task_model, people, input_size)
+    waiting: deque[_Picture] = deque()
+    jobs: list[tuple[_Picture, int]] = []
+    for image, boxes in pictures:
+        picture = _Picture(image, network.persons(image, boxes))
+        waiting.append(picture)
+        jobs += [(picture, index) for index in range(picture.left)]
+        while len(jobs) >= batch:
+            network.answer(jobs[:batch])
+            del jobs[:batch]
+        while waiting and not waiting[0].left:
+            yield waiting.popleft().people
     for start in range(0, len(jobs), batch):
-        part = jobs[start : start + batch]
-        crops = np.stack([crop(images[index], region, size) for index, region in part])
-        out = forward(task_model, normalise(torch.from_numpy(crops).to(device)), size)
-        arrays = {name: tensor.cpu().numpy() for name, tensor in out.items()}
-        for row, (index, region) in enumerate(part):
-            one = {name: array[row] for name, array in arrays.items()}
-            results[index].append(_place(one, region, images[index].shape[:2], size))
-    return results
+        network.answer(jobs[start : start + batch])
+    yield from (picture.people for picture in waiting)
 
 
-def _regions(
-    task: str, image: Array, boxes: Array | None, detector: Detector | None, size: tuple[int, int]
-) -> list[Array]:
-    height, width = image.shape[:2]
-    whole = np.array([0.0, 0.0, width - 1.0, height - 1.0])
-    if boxes is None and detector is not None:
-        boxes = detector(image)
-    if boxes is None or not len(boxes):
-        return [pose_region(whole, size[1] / size[0], 1.0) if task == "pose" else whole]
-    return [pose_region(box, size[1] / size[0]) for box in boxes]
+class _Network:
+    """A task model, perhaps one of the parts beside it, and the size of their crops."""
+
+    def __init__(self, model: TaskModel, people: TaskModel | None, size: tuple[int, int] | None) -> None:
+        if people is not None and people.task != "segmentation":
+            raise ValueError(f"people is a {people.task} model: give a segmentation model")
+        self.model, self.people = model.eval(), None if people is None else people.eval()
+        self.size = size or input_size(model)
+        self.device = next(model.parameters()).device
+
+    def persons(self, image: Array, boxes: Array | None) -> list[Prediction]:
+        """The persons of a picture, not answered yet."""
+        shape, (height, width) = image.shape[:2], self.size
+        if boxes is None:
+            whole = np.array([0, 0, shape[1] - 1, shape[0] - 1], np.float32)
+            regions = [whole_region(shape, self.size, stretch=self.model.task == "segmentation")]
+            given = [Prediction(whole)]
+        else:
+            boxes = checked_boxes(boxes, shape)
+            regions = [person_region(box, width / height) for box in boxes]
+            scores = boxes[:, 4].tolist() if boxes.shape[1] == 5 else [None] * len(boxes)
+            given = [Prediction(b[:4].astype(np.float32), score=s) for b, s in zip(boxes, scores)]
+        return [replace(g, region=r, window=window_of(r, shape)) for g, r in zip(given, regions)]
+
+    @torch.inference_mode()
+    def answer(self, jobs: list[tuple[_Picture, int]]) -> None:
+        """One forward pass; fills in the predictions of (picture, person)."""
+        out = self._run(self.model, jobs, self.size)
+        valid = None if self.people is None else self._run(self.people, jobs, input_size(self.people))["logits"]
+        for row, (picture, index) in enumerate(jobs):
+            one = {name: array[row] for name, array in out.items()}
+            answered = _placed(picture.people[index], one, self.model.task, self.size, picture.image.shape[:2])
+            if valid is not None and self.people is not None:
+                answered = _with_people(answered, valid[row], input_size(self.people))
+            picture.people[index] = answered
+            picture.left -= 1
+
+    def _run(self, model: TaskModel, jobs: list[tuple[_Picture, int]], size: tuple[int, int]) -> dict[str, Array]:
+        crops = np.stack([crop(picture.image, _region(picture.people[index]), size) for picture, index in jobs])
+        out = model(normalise(torch.from_numpy(crops).to(self.device)))
+        if model.task == "pose":
+            out = _pose(out["heatmaps"], size)
+        return {name: tensor.float().cpu().numpy() for name, tensor in out.items()}
 
 
-def _place(out: dict[str, Array], region: Array, shape: tuple[int, int], size: tuple[int, int]) -> Prediction:
-    box = region.astype(np.float32)
-    if "keypoints" in out:
+def _region(person: Prediction) -> Array:
+    assert person.region is not None
+    return person.region
+
+
+def _placed(
+    person: Prediction, out: dict[str, Array], task: str, size: tuple[int, int], shape: tuple[int, int]
+) -> Prediction:
+    """The raw output of one crop, in the picture's pixels."""
+    region = _region(person)
+    if task == "pose":
         step = np.array([(region[2] - region[0]) / (size[1] - 1), (region[3] - region[1]) / (size[0] - 1)])
-        return Prediction(
-            box, keypoints=(out["keypoints"] * step + region[:2]).astype(np.float32), scores=out["scores"]
+        return replace(
+            person, keypoints=(out["keypoints"] * step + region[:2]).astype(np.float32), scores=out["scores"]
         )
-    if "labels" in out:
-        return Prediction(box, labels=paste(out["labels"], region, shape, nearest=True))
-    name = next(key for key in ("normals", "points", "albedo") if key in out)
-    placed = paste(np.ascontiguousarray(out[name].transpose(1, 2, 0)), region, shape, nearest=False)
-    if name == "normals":
-        length = np.linalg.norm(placed, axis=-1, keepdims=True)
-        placed = np.where(length > 0.1, placed / np.maximum(length, 1e-6), 0).astype(np.float32)
-        return Prediction(box, normals=placed)
-    if name == "points":
-        return Prediction(box, points=placed, scale=float(out["scale"]))
-    return Prediction(box, albedo=placed)
+    if task == "segmentation":
+        return replace(person, labels=_labels(out["logits"], region, person.window, size))
+    values = place(out[OUTPUT[task]].transpose(1, 2, 0), region, person.window, size)
+    if task == "normal":
+        length = np.linalg.norm(values, axis=-1, keepdims=True)
+        return replace(person, normals=values / np.maximum(length, 1e-12))
+    if task == "albedo":
+        return replace(person, albedo=values.clip(0, 1))
+    scale = max(float(out["scale"]), 1e-3)
+    focal = size[1] / scale * (region[2] - region[0]) / (size[1] - 1)
+    return replace(person, points=_centred(values / scale, region, shape, focal), scale=scale, focal_px=focal)
+
+
+def _labels(logits: Array, region: Array, window: Window, size: tuple[int, int]) -> Array:
+    """The class of the largest logit [C, h, w] at every pixel of the window, each logit interpolated: smooth edges."""
+    best = place(logits[0], region, window, size)
+    labels = np.zeros(best.shape, np.uint8)
+    for index in range(1, len(logits)):
+        value = place(logits[index], region, window, size)
+        larger = value > best
+        labels[larger] = index
+        np.maximum(best, value, out=best)
+    return labels
+
+
+def _centred(points: Array, region: Array, shape: tuple[int, int], focal: float) -> Array:
+    """Points of a camera that looks at the middle of the crop, for the camera that looks at the middle of the picture.
+
+    A pinhole's principal point moves by the distance of the middles; depth stays, x and y grow by distance * z / f.
+    """
+    middle = np.array([(region[0] + region[2]) - (shape[1] - 1), (region[1] + region[3]) - (shape[0] - 1)]) / 2
+    shift = np.array([*(middle / focal), 0], np.float32)
+    moved: Array = points + points[..., 2:] * shift
+    return moved
+
+
+def _with_people(person: Prediction, logits: Array, size: tuple[int, int]) -> Prediction:
+    """The prediction with the pixels where any part [29, h, w] is likelier than the background."""
+    margin = place(logits[1:].max(0) - logits[0], _region(person), person.window, size)
+    return replace(person, valid=margin > 0)

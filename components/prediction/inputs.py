@@ -1,0 +1,162 @@
+"""What is predicted on, in chunks: pictures of a folder, an archive or a list, one picture, or frames of a video."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from curation.images import Image, Reject, decode, read_header
+from curation.images.fetch import FetchPolicy
+from curation.images.items import SourceItem
+from curation.images.places import Place, PoolFile
+from curation.images.reading import read_all
+from curation.images.reasons import Reason
+from curation.images.sources import list_pool
+from curation.images.video import Video, is_video, open_video, read_frames
+
+CHUNK = 32
+"""Pictures that a worker takes at a time: their persons share batches."""
+_LISTS = (".parquet", ".tar", ".txt", ".csv", ".tsv")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture by the name that its user knows, and `stem`, the name of its files without their ending."""
+
+    name: str
+    stem: str
+    item: SourceItem | None = None
+    frame: int = -1  # of the chunk's video
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Pictures that are read one after the other."""
+
+    pictures: tuple[Picture, ...]
+    video: Video | None = None
+    content: str = ""  # sha256 of the video
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All chunks in order, and the video they come from, if it is one."""
+
+    chunks: tuple[Chunk, ...]
+    video: Video | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all pictures in order."""
+        return [picture.name for chunk in self.chunks for picture in chunk.pictures]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A picture that was opened: its pixels uint8 [H, W, 3] or why not; neither where it was not due."""
+
+    picture: Picture
+    content: str  # sha256 of its bytes, for a frame of the video's and its number
+    pixels: Any = None
+    reject: Reject | None = None
+
+
+def list_inputs(images: str) -> Inputs:
+    """The pictures of a folder, .tar, .parquet, list of URLs, picture or video, local or s3:// (no videos there).
+
+    Raises ValueError when nothing is there, or it is none of these.
+    """
+    place = Place.of(images)
+    if not place.is_directory():
+        file = place.as_file()
+        if is_video(file.name):
+            return _video(file)
+        if not file.name.lower().endswith(_LISTS):
+            return _pictures([SourceItem.file(file, file.sha256())])
+    listing = list_pool(images, rows_per_partition=1 << 30, bytes_per_partition=1 << 62, fetch_epoch=0)
+    return _pictures([item for partition in listing.partitions for item in partition.items])
+
+
+def _video(file: PoolFile) -> Inputs:
+    if file.location.startswith("s3://"):
+        raise ValueError(f"{file.location} is a video: copy it to this machine, videos are read from local files only")
+    video = open_video(file.location)
+    width = max(6, len(str(video.frames - 1)))
+    frames = [Picture(f"frame {n}", f"frame_{n:0{width}}", frame=n) for n in range(video.frames)]
+    return Inputs(tuple(Chunk(part, video, file.sha256()) for part in _parts(frames)), video)
+
+
+def _pictures(items: Sequence[SourceItem]) -> Inputs:
+    stems = _stems([item.source for item in items])
+    pictures = [Picture(item.source, stem, item) for item, stem in zip(items, stems, strict=True)]
+    return Inputs(tuple(Chunk(part) for part in _parts(pictures)))
+
+
+def _parts(pictures: Sequence[Picture]) -> Iterator[tuple[Picture, ...]]:
+    for start in range(0, len(pictures), CHUNK):
+        yield tuple(pictures[start : start + CHUNK])
+
+
+def _stems(names: Sequence[str]) -> list[str]:
+    """A path for each name: without its ending where that tells it apart, with a number where nothing does."""
+    safe = [_safe(name) for name in names]
+    short = [re.sub(r"\.[A-Za-z0-9]{1,5}$", "", name) for name in safe]
+    counted = Counter(short)
+    seen: dict[str, int] = {}
+    stems = []
+    for whole, stem in zip(safe, short, strict=True):
+        stem = stem if counted[stem] == 1 and stem.rpartition("/")[2] else whole
+        seen[stem] = n = seen.get(stem, 0) + 1
+        stems.append(stem if n == 1 else f"{stem}-{n}")
+    return stems
+
+
+def _safe(name: str) -> str:
+    """A name as a relative path of plain characters; members of an archive lie in a folder of its name."""
+    parts = [re.sub(r"[^\w.\-]+", "_", part).lstrip(".") or "_" for part in name.replace("::", "/").split("/") if part]
+    return "/".join(parts) or "_"
+
+
+def open_chunk(chunk: Chunk, due: Callable[[Picture, str], bool]) -> Iterator[Opened]:
+    """Every picture of a chunk in order; those that are not due by their content are not decoded."""
+    if chunk.video is not None:
+        yield from _frames(chunk, due)
+        return
+    items = [picture.item for picture in chunk.pictures if picture.item is not None]
+    for picture, (_, data) in zip(chunk.pictures, read_all(items, FetchPolicy()), strict=True):
+        if isinstance(data, Reject):
+            yield Opened(picture, "", reject=data)
+            continue
+        content = hashlib.sha256(data).hexdigest()
+        yield _decoded(picture, content, data) if due(picture, content) else Opened(picture, content)
+
+
+def _decoded(picture: Picture, content: str, data: bytes) -> Opened:
+    if is_video(picture.name) and isinstance(read_header(data), Reject):
+        return Opened(picture, content, reject=Reject(Reason.UNSUPPORTED, "a video among pictures: give it by itself"))
+    image = decode(data)
+    if isinstance(image, Image):
+        return Opened(picture, content, image.pixels)
+    return Opened(picture, content, reject=image)
+
+
+def _frames(chunk: Chunk, due: Callable[[Picture, str], bool]) -> Iterator[Opened]:
+    assert chunk.video is not None
+    contents = [f"{chunk.content}:{picture.frame}" for picture in chunk.pictures]
+    wanted = [due(picture, content) for picture, content in zip(chunk.pictures, contents)]
+    if not any(wanted):
+        yield from (Opened(picture, content) for picture, content in zip(chunk.pictures, contents))
+        return
+    frames = read_frames(chunk.video, chunk.pictures[0].frame, len(chunk.pictures))
+    for picture, content, is_due, (number, pixels) in zip(chunk.pictures, contents, wanted, frames, strict=True):
+        assert number == picture.frame
+        if not is_due:
+            yield Opened(picture, content)
+        elif isinstance(pixels, Reject):
+            yield Opened(picture, content, reject=pixels)
+        else:
+            yield Opened(picture, content, pixels)

@@ -1,0 +1,69 @@
+"""A task model from its file: our runs say in config.json what they are, released files by the names inside."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from sapiens2.engine import storage
+from sapiens2.model.sizes import SIZES, SizeName
+from sapiens2.model.weights import load_state, read_state
+from sapiens2.tasks.build import TASKS, TaskModel, TaskName, build_task
+
+_LAST = {f"decode_head.conv_{name}.weight": task for name, task in zip(("pose", "seg", *TASKS[2:]), TASKS)}
+"""The key of a released head's last layer, which names its task."""
+CONFIG = "config.json"
+
+
+def load_task(
+    path: str, *, task: TaskName | None = None, size: SizeName | None = None, device: str | None = None
+) -> TaskModel:
+    """The task model in a .safetensors file or in the folder of a fine-tuning run, ready to predict.
+
+    path: local or s3://. What the model is comes from the config.json beside the weights; without one, from `task` and
+    `size`, and what these leave open from the names inside, as in released files. device: default a GPU if there is
+    one. `model.image_size` is the size it was trained at, where that is known. Raises FileNotFoundError for a missing
+    file, ValueError for a model of another task or size than asked for and for weights that do not fit.
+    """
+    weights = path if path.endswith(".safetensors") else storage.join(path, "model.safetensors")
+    about = _config_beside(weights)
+    state = read_state(weights)
+    found: dict[str, Any] = {"task": about.get("task") or _task(state), "size": about.get("size") or _size(state)}
+    for name, asked in (("task", task), ("size", size)):
+        if asked and found[name] and asked != found[name]:
+            raise ValueError(f"{weights} holds a {found['task']} model of size {found['size']}, not {name} {asked}")
+        if not (asked or found[name]):
+            raise ValueError(f"{weights} does not say its {name}, and has no config.json beside it: give {name}")
+    with torch.device("meta"):
+        model = build_task(task or found["task"], size or found["size"])
+    load_state(model, state, where=weights)
+    if about.get("image_size"):
+        model.image_size = (int(about["image_size"][0]), int(about["image_size"][1]))
+    return model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _config_beside(weights: str) -> dict[str, Any]:
+    path = weights.rpartition("/")[0] + "/" + CONFIG if "/" in weights else CONFIG
+    try:
+        text = storage.read_bytes(path)
+    except FileNotFoundError:
+        return {}
+    try:
+        about = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): restore it, or remove it and say task and size") from error
+    if not isinstance(about, dict) or about.get("task") not in (None, *TASKS):
+        return {}
+    return about if about.get("size") in (None, *get_args(SizeName)) else {}
+
+
+def _task(state: dict[str, Tensor]) -> str | None:
+    return next((task for key, task in _LAST.items() if key in state), None)
+
+
+def _size(state: dict[str, Tensor]) -> str | None:
+    token = state.get("backbone.cls_token")
+    return None if token is None else next((n for n, arch in SIZES.items() if arch.dim == token.shape[-1]), None)
