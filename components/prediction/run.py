@@ -102,7 +102,7 @@ def predict_all(
         done += len(made)
         progress(done, total)
     ordered = [record for index in sorted(records) for record in records[index]]
-    notes = _notes(job, inputs)
+    notes = _notes(job, inputs) + _unseen(job, ordered)
     if inputs.video is not None and job.overlays:
         problem = write_film(job, ordered, inputs.video)
         notes += [problem] if problem else []
@@ -115,6 +115,16 @@ def _notes(job: Job, inputs: Inputs) -> list[str]:
         return []
     shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
     return [f"{len(unknown)} pictures of the box file are not among the pictures: {shown}"]
+
+
+def _unseen(job: Job, records: list[dict[str, Any]]) -> list[str]:
+    """People of whom an overlay shows no keypoint: a threshold too high for this model looks like a failure."""
+    least = job.least_keypoint_score
+    people = [person for record in records for person in record["people"] if "keypoints" in person]
+    unseen = sum(max(person["keypoints"][2::3]) < least for person in people)
+    if not unseen:
+        return []
+    return [f"{unseen} of {len(people)} people have no keypoint of score {least} to draw: lower --keypoint-score"]
 
 
 def _here(job: Job, inputs: Inputs) -> Iterator[tuple[int, list[dict[str, Any]]]]:

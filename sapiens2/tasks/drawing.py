@@ -79,11 +79,12 @@ def draw_box(image: Array, box: Array, text: str = "") -> Array:
 
     out = np.ascontiguousarray(image).copy()
     x0, y0, x1, y1 = (round(float(v)) for v in box[:4])
+    size = max(0.4, min(image.shape[:2]) / 1400)
     for colour, width in (((20, 20, 20), 3), ((255, 255, 255), 1)):
         cv2.rectangle(out, (x0, y0), (x1, y1), colour, width, cv2.LINE_AA)
         if text:
-            place = (x0 + 4, y0 + 18 if y0 < 20 else y0 - 6)
-            cv2.putText(out, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, width, cv2.LINE_AA)
+            place = (x0 + 4, y0 + round(32 * size) if y0 < 36 * size else y0 - 6)
+            cv2.putText(out, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, width, cv2.LINE_AA)
     return out
 
 

@@ -85,6 +85,8 @@ def test_every_picture_is_answered_or_named(task: str, models: Any, folder: Path
     status = {p["image"]: (p["status"], p.get("reason")) for p in summary["pictures"]}
     assert status["half.jpg"] == ("unreadable", "truncated") and status["notes.txt"] == ("unreadable", "not_an_image")
     assert "2 unreadable: half.jpg (truncated), notes.txt (not_an_image)" in closing_lines(summary)
+    unseen = "3 of 3 people have no keypoint of score 0.3 to draw: lower --keypoint-score"
+    assert (unseen in summary["notes"]) == (task == "pose")
     files = set(written(out))
     for stem in ("a", "sub/b"):
         assert {f"data/{stem}.{end}" for end in ENDINGS[task]} | {f"overlays/{stem}.jpg"} <= files
