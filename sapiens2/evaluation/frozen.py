@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sapiens2.model.backbone import Backbone, build_backbone
+from sapiens2.model.foreign import LIBRARIES, ForeignBackbone, build_foreign
 from sapiens2.model.normalise import normalise
-from sapiens2.model.sizes import SIZES
+from sapiens2.model.sizes import SIZES, Architecture
 from sapiens2.model.weights import load_state, read_state
 
 Pixels = tuple[int, int]
@@ -32,55 +33,69 @@ class Extractor(Protocol):
         """uint8 images [B, H, W, 3] RGB -> class vectors [B, D] and patch maps [B, D, h, w], float32."""
 
 
-class OurBackbone:
-    """One of our backbones as an extractor."""
+class FrozenBackbone:
+    """A backbone of ours, or another one behind the same interface (sapiens2.model.foreign)."""
 
-    def __init__(self, backbone: Backbone, name: str) -> None:
-        self.backbone, self.name = backbone.eval(), name
-        self.dim = backbone.architecture.dim
+    def __init__(self, backbone: Backbone | ForeignBackbone, name: str, *, dim: int, cell: int) -> None:
+        """cell: pixels of the picture per cell of the patch map; foreign ones see it enlarged until that is so."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.backbone, self.name, self.dim, self.cell = backbone.eval().to(device), name, dim, cell
+        self.device = torch.device(device)
 
     def grid(self, height: int, width: int) -> Pixels:
-        """Rows and columns of tokens; raises ValueError when the size does not divide into them."""
-        return self.backbone.grid(height, width)
+        """Rows and columns of cells; raises ValueError when the size does not divide into them."""
+        if height % self.cell or width % self.cell:
+            raise ValueError(
+                f"{self.name}: pictures of {height} x {width} pixels do not divide into cells of {self.cell} pixels: "
+                "set image_size to multiples of it"
+            )
+        return height // self.cell, width // self.cell
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See Extractor."""
-        self.backbone.eval()
-        features = self.backbone(normalise(images.to(self.backbone.cls_token.device)))
+        h, w = self.grid(images.shape[1], images.shape[2])
+        x = normalise(images.to(self.device))
+        size = (h * self.backbone.stride, w * self.backbone.stride)
+        if x.shape[2:] != size:
+            x = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+        features = self.backbone.eval()(x)
         return features.cls.float(), features.patches.float()
 
 
-def open_backbone(reference: str, *, pretrained: bool = True) -> Extractor:
+def freeze(backbone: Backbone, name: str) -> FrozenBackbone:
+    """One of our backbones as an extractor."""
+    return FrozenBackbone(backbone, name, dim=backbone.architecture.dim, cell=backbone.stride)
+
+
+def open_backbone(reference: str, *, cell: int = 16) -> FrozenBackbone:
     """A frozen backbone by name, on the GPU if there is one.
 
-    `timm:NAME` and `hf:NAME` take their published weights, downloaded at need, or those of a local place:
-    `timm:NAME@FILE`, `hf:FOLDER`. Everything else is the path or URI of one of our files, or of a released one.
-    `pretrained=False` leaves timm's weights as they were drawn. Raises ValueError for an unknown name.
+    `timm:NAME[:FILE]` and `hf:NAME[:FILE]` are those of sapiens2.model.foreign, brought to `cell` pixels per patch
+    whatever their own; everything else is the path or URI of a file of ours or of the release. Raises ValueError for
+    an unknown name and FileNotFoundError without a file.
     """
-    kind, colon, name = reference.partition(":")
-    if colon and kind == "timm":
-        from sapiens2.evaluation.foreign import TimmBackbone
-
-        return TimmBackbone(name, pretrained=pretrained)
-    if colon and kind == "hf":
-        from sapiens2.evaluation.foreign import HfBackbone
-
-        return HfBackbone(name)
+    kind, colon, _ = reference.partition(":")
+    if colon and kind in LIBRARIES:
+        foreign = build_foreign(reference)
+        return FrozenBackbone(foreign, f"{kind}:{foreign.name.name}", dim=foreign.dim, cell=cell)
     if colon and kind not in ("file", "s3") and not Path(reference).exists():
         raise ValueError(f"unknown backbone {reference!r}: use timm:NAME, hf:NAME, or the path of a .safetensors file")
     return load_backbone(reference)
 
 
-def load_backbone(path: str, name: str = "") -> OurBackbone:
-    """The backbone in a safetensors file of ours or of the release; its size is told from the shapes."""
+def load_backbone(path: str, name: str = "", architecture: Architecture | None = None) -> FrozenBackbone:
+    """The backbone in a safetensors file; without its architecture, the size that its shapes tell."""
     state = read_state(path)
-    size, windows = size_of(state, path)
+    size, windows = size_of(state, path) if architecture is None else (architecture, _has_tokenizer(state))
     with torch.device("meta"):
         backbone = build_backbone(size, window_tokenizer=windows)
     load_state(backbone, state, where=path)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return OurBackbone(backbone.to(device), name or Path(path).stem)
+    return freeze(backbone, name or Path(path).stem)
+
+
+def _has_tokenizer(state: dict[str, Tensor]) -> bool:
+    return any(name.removeprefix("backbone.").startswith("tokenizer.") for name in state)
 
 
 def size_of(state: dict[str, Tensor], where: str) -> tuple[str, bool]:
@@ -95,7 +110,7 @@ def size_of(state: dict[str, Tensor], where: str) -> tuple[str, bool]:
     layers = max(numbers, default=-1) + 1
     for size, arch in SIZES.items():
         if (arch.dim, arch.patch, arch.layers) == (patch.shape[0], patch.shape[-1], layers):
-            return size, any(name.startswith("tokenizer.") for name in state)
+            return size, _has_tokenizer(state)
     raise ValueError(f"{where} holds {layers} blocks of width {patch.shape[0]}, which is none of {', '.join(SIZES)}")
 
 

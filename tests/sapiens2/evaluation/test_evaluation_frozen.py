@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
 
 from sapiens2 import build_backbone, save_weights
-from sapiens2.evaluation.frozen import OurBackbone, extract, open_backbone
+from sapiens2.evaluation.frozen import extract, freeze, load_backbone, open_backbone
 from sapiens2.model.normalise import normalise
 
 IMAGES = torch.randint(0, 256, (3, 64, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -22,68 +21,43 @@ def test_ours_from_a_file_is_the_backbone_itself(tmp_path: Path) -> None:
     backbone = build_backbone("nano").eval()
     save_weights(backbone, tmp_path / "model.safetensors")
     frozen = open_backbone(str(tmp_path / "model.safetensors"))
-    assert isinstance(frozen, OurBackbone) and frozen.backbone.architecture == backbone.architecture
+    assert frozen.backbone.architecture == backbone.architecture
+    told = load_backbone(str(tmp_path / "model.safetensors"), architecture=backbone.architecture)
+    assert torch.equal(told(IMAGES)[0], frozen(IMAGES)[0])
     cls, patches = frozen(IMAGES)
     with torch.no_grad():
         expected = backbone(normalise(IMAGES))
     assert torch.equal(cls, expected.cls) and torch.equal(patches, expected.patches)
     assert not cls.requires_grad and frozen.grid(64, 48) == tuple(patches.shape[2:])
-    with pytest.raises(ValueError, match="does not divide into tokens"):
+    with pytest.raises(ValueError, match="do not divide into cells of 8 pixels"):
         frozen(IMAGES[:, :63])
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch14_dinov2", "resnet18"])
-def test_timm_networks_fill_one_grid(name: str) -> None:
-    frozen = open_backbone(f"timm:{name}", pretrained=False)
-    features = extract(frozen, [image.numpy() for image in IMAGES], (4, 3), batch=2)
-    assert features.cls.shape == (3, frozen.dim) and features.patches.shape == (3, frozen.dim, 4, 3)
-    own = extract(frozen, [image.numpy() for image in IMAGES], None)
-    assert tuple(own.patches.shape[2:]) == frozen.grid(64, 48)
-    assert features.mean.shape == (3, frozen.dim)
-
-
-def test_timm_sees_its_own_normalisation() -> None:
-    frozen = open_backbone("timm:vit_tiny_patch16_224", pretrained=False)
-    torch.manual_seed(0)
-    network = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0, dynamic_img_size=True).eval()
-    with torch.no_grad():
-        tokens = network.forward_features((IMAGES.movedim(-1, 1).float() / 255 - 0.5) / 0.5)
+@pytest.mark.parametrize("cell", [16, 8])
+def test_other_backbones_fill_the_grid_of_ours(name: str, cell: int) -> None:
+    frozen = open_backbone(f"timm:{name}:random", cell=cell)
+    grid = (64 // cell, 48 // cell)
     cls, patches = frozen(IMAGES)
-    torch.testing.assert_close(cls, tokens[:, 0])
-    torch.testing.assert_close(patches.flatten(2), tokens[:, 1:].transpose(1, 2))
+    assert frozen.grid(64, 48) == grid == tuple(patches.shape[2:])
+    assert cls.shape == (3, frozen.dim) and patches.shape[:2] == (3, frozen.dim)
+    features = extract(frozen, [image.numpy() for image in IMAGES], (2, 3), batch=2)
+    assert features.patches.shape == (3, frozen.dim, 2, 3) and features.mean.shape == (3, frozen.dim)
 
 
-def test_timm_takes_weights_from_a_file(tmp_path: Path) -> None:
-    torch.manual_seed(7)
-    network = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0).eval()
-    save_file(network.state_dict(), tmp_path / "w.safetensors")
-    frozen = open_backbone(f"timm:vit_tiny_patch16_224@{tmp_path / 'w.safetensors'}")
-    for name, tensor in network.state_dict().items():
-        assert torch.equal(frozen.network.state_dict()[name], tensor), name  # type: ignore[attr-defined]
-
-
-def test_transformers_from_a_folder(tmp_path: Path) -> None:
-    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
-
-    config = Dinov2WithRegistersConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
-    )
-    torch.manual_seed(0)
-    network = Dinov2WithRegistersModel(config).eval()
-    network.save_pretrained(tmp_path)
-    frozen = open_backbone(f"hf:{tmp_path}")
-    images = torch.randint(0, 256, (2, 28, 42, 3), dtype=torch.uint8)
-    cls, patches = frozen(images)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+def test_another_backbone_is_the_network_behind_its_own_normalisation() -> None:
+    frozen = open_backbone("timm:vit_tiny_patch16_224:random")
+    network = frozen.backbone.net
     with torch.no_grad():
-        tokens = network(((images / 255 - mean) / std).movedim(-1, 1)).last_hidden_state
-    torch.testing.assert_close(cls, tokens[:, 0])
-    torch.testing.assert_close(patches.flatten(2), tokens[:, 1 + config.num_register_tokens :].transpose(1, 2))
+        tokens = network.forward_features((IMAGES.movedim(-1, 1).float() / 255 - 0.5) / 0.5)  # type: ignore[operator]
+    cls, patches = frozen(IMAGES)
+    torch.testing.assert_close(cls, tokens[:, 0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(patches.flatten(2), tokens[:, 1:].transpose(1, 2), atol=1e-5, rtol=1e-5)
 
 
 def test_half_keeps_the_map_in_16_bits() -> None:
     torch.manual_seed(0)
-    frozen = OurBackbone(build_backbone("nano"), "ours")
+    frozen = freeze(build_backbone("nano"), "ours")
     images = [image.numpy() for image in IMAGES]
     full, half = extract(frozen, images, None), extract(frozen, images, None, half=True)
     assert half.patches.dtype == torch.float16 and half.mean.dtype == torch.float32
@@ -93,9 +67,8 @@ def test_half_keeps_the_map_in_16_bits() -> None:
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("timm:vit_smal", "timm knows no model 'vit_smal'"),
-        ("timm:resnet18@/no/such/file", "there are no weights at /no/such/file"),
-        ("hf:/no/such/folder", "no weights for hf:/no/such/folder"),
+        ("timm:vit_smal", "timm has no model 'vit_smal'"),
+        ("timm:resnet18:/no/such/file", "there is no file /no/such/file"),
         ("torch:resnet", "use timm:NAME, hf:NAME, or the path"),
     ],
 )
