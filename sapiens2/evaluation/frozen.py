@@ -63,9 +63,11 @@ class FrozenBackbone:
         return features.cls.float(), features.patches.float()
 
 
-def freeze(backbone: Backbone, name: str) -> FrozenBackbone:
+class OurBackbone(FrozenBackbone):
     """One of our backbones as an extractor."""
-    return FrozenBackbone(backbone, name, dim=backbone.architecture.dim, cell=backbone.stride)
+
+    def __init__(self, backbone: Backbone, name: str) -> None:
+        super().__init__(backbone, name, dim=backbone.architecture.dim, cell=backbone.stride)
 
 
 def open_backbone(reference: str, *, cell: int = 16) -> FrozenBackbone:
@@ -84,14 +86,14 @@ def open_backbone(reference: str, *, cell: int = 16) -> FrozenBackbone:
     return load_backbone(reference)
 
 
-def load_backbone(path: str, name: str = "", architecture: Architecture | None = None) -> FrozenBackbone:
+def load_backbone(path: str, name: str = "", architecture: Architecture | None = None) -> OurBackbone:
     """The backbone in a safetensors file; without its architecture, the size that its shapes tell."""
     state = read_state(path)
     size, windows = size_of(state, path) if architecture is None else (architecture, _has_tokenizer(state))
     with torch.device("meta"):
         backbone = build_backbone(size, window_tokenizer=windows)
     load_state(backbone, state, where=path)
-    return freeze(backbone, name or Path(path).stem)
+    return OurBackbone(backbone, name or Path(path).stem)
 
 
 def _has_tokenizer(state: dict[str, Tensor]) -> bool:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from sapiens2 import build_backbone, save_weights
-from sapiens2.evaluation.frozen import extract, freeze, load_backbone, open_backbone
+from sapiens2.evaluation.frozen import OurBackbone, extract, load_backbone, open_backbone
 from sapiens2.model.normalise import normalise
 
 IMAGES = torch.randint(0, 256, (3, 64, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -57,7 +57,7 @@ def test_another_backbone_is_the_network_behind_its_own_normalisation() -> None:
 
 def test_half_keeps_the_map_in_16_bits() -> None:
     torch.manual_seed(0)
-    frozen = freeze(build_backbone("nano"), "ours")
+    frozen = OurBackbone(build_backbone("nano"), "ours")
     images = [image.numpy() for image in IMAGES]
     full, half = extract(frozen, images, None), extract(frozen, images, None, half=True)
     assert half.patches.dtype == torch.float16 and half.mean.dtype == torch.float32
