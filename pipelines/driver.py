@@ -18,6 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pipelines.step_server import StepServer, start_steps_from
+
 PR_SET_PDEATHSIG = 1
 GRACE_SECONDS = 3.0  # for a training step to save its state
 
@@ -25,17 +27,21 @@ GRACE_SECONDS = 3.0  # for a training step to save its state
 def main(spec_path: str) -> None:
     """Run the pipeline that the specification names with its arguments; exit code 1 when a step failed."""
     end_with_parent()
+    server = StepServer()  # first, so that it loads while the rest starts
     spec: dict[str, Any] = json.loads(Path(spec_path).read_text())
     with tempfile.TemporaryDirectory(prefix="sapiens2-") as neutral:
         os.chdir(neutral)  # so that a folder of the caller's cannot shadow a package
         try:
-            run(spec, neutral)
+            run(spec, neutral, server)
         finally:
             os.chdir("/")
 
 
-def run(spec: dict[str, Any], folder: str) -> None:
-    """Run `spec["pipeline"]` of pipelines.pipelines through kfp.local, or a compiled one at `spec["package"]`."""
+def run(spec: dict[str, Any], folder: str, server: StepServer | None) -> None:
+    """Run `spec["pipeline"]` of pipelines.pipelines through kfp.local, or a compiled one at `spec["package"]`.
+
+    Steps are forked by `server` once it is ready; without one, kfp.local starts each.
+    """
     from kfp import components, local
 
     from components.ray_session import ray_session
@@ -44,6 +50,8 @@ def run(spec: dict[str, Any], folder: str) -> None:
     with ray_session() if spec["ray"] else nullcontext():
         signal.signal(signal.SIGTERM, _end_group)  # again: ray.init has put its own in place
         runner = local.SubprocessRunner(use_venv=False)
+        if server is not None:
+            start_steps_from(server)
         local.init(runner=runner, pipeline_root=f"{folder}/kfp", raise_on_error=True, enable_caching=False)
         package = spec.get("package")
         pipeline = components.load_component_from_file(package) if package else getattr(pipelines, spec["pipeline"])

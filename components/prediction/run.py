@@ -57,7 +57,7 @@ def make_job(
     options: further fields of Job. Raises ValueError or FileNotFoundError for weights, ValueError for `out`.
     """
     from sapiens2.engine import storage
-    from sapiens2.tasks.build import TASKS
+    from sapiens2.tasks.head_specs import TASKS
 
     if task not in TASKS:
         raise ValueError(f"there is no task called {task!r}; use one of {', '.join(TASKS)}")

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from sapiens2.config import Config, execution, recipe
-from sapiens2.tasks.build import TASKS, TaskName
+from sapiens2.tasks.head_specs import TASKS, TaskName
 
 
 class EvaluateConfig(Config):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sapiens2.evaluation.config import EvaluateConfig
-from sapiens2.tasks.build import TaskName
+from sapiens2.tasks.head_specs import TaskName
 
 
 def micro(task: TaskName = "pose") -> EvaluateConfig:

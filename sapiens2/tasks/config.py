@@ -9,7 +9,7 @@ from pydantic import model_validator
 from sapiens2.config import Config, execution, recipe
 from sapiens2.engine.config import EngineConfig
 from sapiens2.model.sizes import SizeName, architecture
-from sapiens2.tasks.build import OWN_SIZES, SPECS, TaskName
+from sapiens2.tasks.head_specs import OWN_SIZES, SPECS, TaskName
 
 
 class FinetuneConfig(Config):

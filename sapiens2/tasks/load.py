@@ -11,7 +11,8 @@ from torch import Tensor
 from sapiens2.engine import storage
 from sapiens2.model.sizes import SIZES, SizeName
 from sapiens2.model.weights import load_state, read_state
-from sapiens2.tasks.build import TASKS, TaskModel, TaskName, build_task
+from sapiens2.tasks.build import TaskModel, build_task
+from sapiens2.tasks.head_specs import TASKS, TaskName
 
 _LAST = {f"decode_head.conv_{name}.weight": task for name, task in zip(("pose", "seg", *TASKS[2:]), TASKS)}
 """The key of a released head's last layer, which names its task."""

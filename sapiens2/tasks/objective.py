@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from sapiens2.model.normalise import normalise
 from sapiens2.model.weights import named_weights
-from sapiens2.tasks.build import OUTPUT, TaskModel
+from sapiens2.tasks.build import TaskModel
 from sapiens2.tasks.config import FinetuneConfig
+from sapiens2.tasks.head_specs import OUTPUT
 from sapiens2.tasks.heatmaps import encode, heatmap_sigma, to_heatmap
 from sapiens2.tasks.losses import albedo_losses, normal_losses, pose_losses, segmentation_losses
 from sapiens2.tasks.pointmap_losses import pointmap_losses

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sapiens2.model.normalise import normalise
-from sapiens2.tasks.build import OUTPUT, TaskModel
+from sapiens2.tasks.build import TaskModel
+from sapiens2.tasks.head_specs import OUTPUT
 from sapiens2.tasks.heatmaps import decode, to_image
 from sapiens2.tasks.regions import MAX_SIDE, Window, crop, person_region, place, whole_region, window_of
 

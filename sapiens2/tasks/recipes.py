@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sapiens2.engine.config import EngineConfig
-from sapiens2.tasks.build import TaskName
 from sapiens2.tasks.config import FinetuneConfig
+from sapiens2.tasks.head_specs import TaskName
 
 
 def micro(task: TaskName = "pose") -> FinetuneConfig:

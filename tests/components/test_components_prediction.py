@@ -22,7 +22,8 @@ from components.prediction.run import RayOptions, make_job, predict_all, resolve
 from components.prediction.summary import closing_lines
 from sapiens2.data.synthetic import render
 from sapiens2.model.weights import save_weights
-from sapiens2.tasks.build import TASKS, build_task
+from sapiens2.tasks.build import build_task
+from sapiens2.tasks.head_specs import TASKS
 from sapiens2.tasks.vocabulary import keypoints, parts
 
 

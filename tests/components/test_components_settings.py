@@ -1,5 +1,8 @@
 """Settings: every field has a role, overrides find their step, mistakes are named with the mend."""
 
+import subprocess
+import sys
+
 import pytest
 from pydantic import BaseModel
 
@@ -72,3 +75,17 @@ def test_values_of_set_are_json_where_they_parse():
 def test_unknown_steps_are_refused_with_the_list():
     with pytest.raises(ValueError, match="unknown step 'filterr'; the steps are ingest, detect"):
         find_steps("filterr")
+
+
+def test_planning_loads_neither_torch_nor_ray():
+    """The command line and every step that trains nothing would pay for it, more than a second."""
+    code = """
+import sys
+from components.settings import Settings
+from components.steps import STEPS
+for step in STEPS.values():
+    Settings().config(step)
+print([name for name in ("torch", "ray", "kfp", "cv2", "polars", "matplotlib") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -19,8 +19,9 @@ from sapiens2.engine.control import Control
 from sapiens2.engine.interrupt import Interrupted
 from sapiens2.model.backbone import build_backbone
 from sapiens2.model.weights import load_weights, save_weights
-from sapiens2.tasks.build import TASKS, build_task
+from sapiens2.tasks.build import build_task
 from sapiens2.tasks.config import FinetuneConfig
+from sapiens2.tasks.head_specs import TASKS
 from sapiens2.tasks.recipes import micro
 from sapiens2.tasks.run import _flops_per_image, finetune
 

@@ -16,7 +16,7 @@ from sapiens2.evaluation.measure import MAIN, STATISTICS
 from sapiens2.evaluation.probe import FittedProbe, ProbeResult, probe_backbone
 from sapiens2.evaluation.probe_scenes import ProbeScenes, targets
 from sapiens2.evaluation.semantic_probe import Ridge, nearest, vote
-from sapiens2.tasks.build import TASKS
+from sapiens2.tasks.head_specs import TASKS
 
 
 @pytest.fixture(scope="module")

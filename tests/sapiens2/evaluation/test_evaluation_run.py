@@ -17,7 +17,7 @@ from sapiens2.evaluation.config import EvaluateConfig
 from sapiens2.evaluation.measure import MAIN
 from sapiens2.evaluation.run import evaluate
 from sapiens2.tasks import recipes
-from sapiens2.tasks.build import TASKS
+from sapiens2.tasks.head_specs import TASKS
 from sapiens2.tasks.run import finetune
 
 

@@ -7,7 +7,8 @@ import torch
 
 from sapiens2.model.heads import PointmapHead, ShuffleHead, flops, parameter_count
 from sapiens2.model.sizes import architecture
-from sapiens2.tasks.build import OUTPUT, TASKS, build_head, build_task
+from sapiens2.tasks.build import build_head, build_task
+from sapiens2.tasks.head_specs import OUTPUT, TASKS
 
 # Millions of parameters and GMAC on a 64 x 48 grid, from the specification's table (section 2).
 PUBLISHED = {

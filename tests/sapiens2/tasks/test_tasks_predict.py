@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 from sapiens2.data.synthetic import render
 from sapiens2.model.normalise import normalise
 from sapiens2.model.weights import save_weights
-from sapiens2.tasks.build import TASKS, build_task
+from sapiens2.tasks.build import build_task
 from sapiens2.tasks.compose import compose
 from sapiens2.tasks.drawing import draw_depth, draw_keypoints, draw_normals, draw_parts, part_colours
+from sapiens2.tasks.head_specs import TASKS
 from sapiens2.tasks.load import load_task
 from sapiens2.tasks.predict import Prediction, _placed, forward, predict
 from sapiens2.tasks.regions import crop, person_region, place, whole_region, window_of

@@ -12,8 +12,9 @@ from sapiens2.data.synthetic import render
 from sapiens2.data.synthetic.store import BLOCK, SceneStore
 from sapiens2.model.normalise import normalise
 from sapiens2.tasks import recipes
-from sapiens2.tasks.build import OUTPUT, TASKS, build_task
+from sapiens2.tasks.build import build_task
 from sapiens2.tasks.config import FinetuneConfig
+from sapiens2.tasks.head_specs import OUTPUT, TASKS
 from sapiens2.tasks.objective import TaskObjective, layer_of, photometric
 from sapiens2.tasks.sample import Sample, flip, from_scene
 from sapiens2.tasks.source import NEUTRAL, SyntheticSource
