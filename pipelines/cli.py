@@ -130,6 +130,20 @@ def predict(**options: Any) -> None:
     sys.exit(run_predict(**options))
 
 
+@cli.command()
+@click.argument("task", type=click.Choice(["pose", "segmentation", "normal", "pointmap", "albedo", "backbone"]))
+@click.option("--out", required=True, type=click.Path(), help="The .onnx file to write.")
+@click.option("--checkpoint", help="A .safetensors file, the folder of a run, or an artifact; default latest of TASK.")
+@click.option("--size", help="Of weights that do not say it: tiny, 0.1b, 0.4b, 0.8b, 1b or 5b.")
+@click.option("--image-size", nargs=2, type=click.IntRange(8), metavar="H W", help="Default: that of the training.")
+@root_option
+def export(**options: Any) -> None:
+    """Write a model as ONNX, checked against onnxruntime; a file that does not agree is not written."""
+    from pipelines.export_command import run_export
+
+    run_export(**options)
+
+
 class _Artifacts(click.Group):
     """The commands of pipelines.artifacts_cli, loaded when one is asked for."""
 

@@ -131,7 +131,7 @@ class Backbone(nn.Module):
         if any(not -layers <= tap < layers for tap in taps):
             raise ValueError(f"taps {list(taps)} are not all blocks of this backbone; it has {layers}")
         wanted = {tap % layers for tap in taps}
-        batch = len(tokens)
+        batch = tokens.shape[0]  # not len(): an exported graph would keep that number
         prefix = [self.cls_token.expand(batch, -1, -1), self.storage_tokens.expand(batch, -1, -1)]
         x, rows = torch.cat([*prefix, tokens], dim=1), rows.with_prefix(self.prefix)
         tapped: dict[int, Tensor] = {}

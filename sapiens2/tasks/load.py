@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sapiens2.engine import storage
+from sapiens2.model.backbone import Backbone, build_backbone
 from sapiens2.model.sizes import SIZES, SizeName
 from sapiens2.model.weights import load_state, read_state
 from sapiens2.tasks.build import TaskModel, build_task
@@ -46,6 +47,25 @@ def load_task(
     return model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
+def load_backbone(path: str, *, size: SizeName | None = None) -> Backbone:
+    """The backbone in a .safetensors file or the folder of a run, pretrained or of a task, on the CPU.
+
+    Its size and its window tokenizer are told by the names inside; `size` has to agree where it is given. Raises as
+    `load_task` does.
+    """
+    weights = path if path.endswith(".safetensors") else storage.join(path, "model.safetensors")
+    state = read_state(weights)
+    whole = any(name.startswith("backbone.") for name in state)
+    named = state if whole else {f"backbone.{name}": tensor for name, tensor in state.items()}
+    found = size or _size(named)
+    if found is None:
+        raise ValueError(f"{weights} is of no known size: give size")
+    with torch.device("meta"):
+        model = build_backbone(found, window_tokenizer=any(".tokenizer." in name for name in named))
+    load_state(model, state, where=weights)
+    return model.eval()
+
+
 def _config_beside(weights: str) -> dict[str, Any]:
     path = weights.rpartition("/")[0] + "/" + CONFIG if "/" in weights else CONFIG
     try:
@@ -66,5 +86,10 @@ def _task(state: dict[str, Tensor]) -> str | None:
 
 
 def _size(state: dict[str, Tensor]) -> str | None:
-    token = state.get("backbone.cls_token")
-    return None if token is None else next((n for n, arch in SIZES.items() if arch.dim == token.shape[-1]), None)
+    """The size whose width, depth and patch are those of the file."""
+    token, patches = state.get("backbone.cls_token"), state.get("backbone.patch_embed.projection.weight")
+    if token is None or patches is None:
+        return None
+    layers = len({key.split(".")[2] for key in state if key.startswith("backbone.blocks.")})
+    found = (token.shape[-1], layers, patches.shape[-1])
+    return next((n for n, arch in SIZES.items() if (arch.dim, arch.layers, arch.patch) == found), None)

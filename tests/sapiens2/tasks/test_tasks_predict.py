@@ -196,6 +196,8 @@ def test_a_model_is_loaded_from_its_folder_its_file_and_by_its_names(tmp_path: P
 
 def test_a_released_file_says_by_its_names_what_it_is(tmp_path: Path) -> None:
     state = {f"decode_head.conv_{name}.weight": torch.zeros(1) for name in ("seg",)}
+    state |= {f"backbone.blocks.{k}.ln1.weight": torch.zeros(1) for k in range(24)}
+    state |= {"backbone.patch_embed.projection.weight": torch.zeros(1, 3, 16, 16)}
     save_file(state | {"backbone.cls_token": torch.zeros(1, 1, 1024)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=r"does not fit this model \(the file holds size 0\.4b"):
         load_task(str(tmp_path / "model.safetensors"))
