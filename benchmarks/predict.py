@@ -13,6 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -109,7 +110,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
                 a, b = ours(x), theirs(x)
                 error = float((a - b).abs().max() / b.abs().max())
                 assert error <= TOLERANCE, f"{name}: outputs differ by {error:.1e}"
-                ms, port_ms, ratio = in_turns(lambda: ours(x), lambda: theirs(x), args.rounds)
+                ms, port_ms, ratio = in_turns(partial(ours, x), partial(theirs, x), args.rounds)
                 row = {"model": name, "mode": mode, "batch": batch, "ours_ms": ms, "port_ms": port_ms, "ratio": ratio}
                 print(" ".join(f"{v:.3f}" if isinstance(v, float) else f"{v:>12}" for v in row.values()), flush=True)
                 rows.append(row)
