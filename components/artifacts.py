@@ -150,11 +150,13 @@ class Store:
             f"no artifact, tag or version {reference!r} under {self.root}; `sapiens2 artifacts list` shows what is"
         )
 
-    def tag(self, name: str, artifact: Artifact) -> None:
-        """Give a version a human's name; a later call moves the name."""
+    def tag(self, name: str, artifact: Artifact, file: str | None = None) -> None:
+        """Give a version a human's name, or one file inside it; a later call moves the name."""
         if not name or any(part in ("", ".", "..") for part in name.split("/")):
             raise ArtifactError(f"{name!r} is no name for a tag; use letters, digits, '-', '_', '.' and '/'")
         record = {"kind": artifact.kind, "version": artifact.version}
+        if file is not None:
+            record["file"] = artifact.file_path(file).removeprefix(f"{artifact.folder}/")
         self.storage.write(f"tags/{name}.json", json.dumps(record).encode())
 
     def tagged(self, name: str) -> Artifact | None:
@@ -169,7 +171,7 @@ class Store:
         """The kind and version in a tag's file."""
         try:
             record = json.loads(self.storage.read(path))
-            return {"kind": record["kind"], "version": record["version"]}
+            return {key: str(record[key]) for key in ("kind", "version", *({"file"} & set(record)))}
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ArtifactError(
                 f"the tag {self.storage.full(path)} is damaged; delete it, and tag the version again"
@@ -183,6 +185,10 @@ class Store:
                 record = self._record(path)
                 found[path.removeprefix("tags/").removesuffix(".json")] = f"{record['kind']}={record['version']}"
         return found
+
+    def tagged_file(self, name: str) -> str | None:
+        """The file, by its name inside the version, that a tag points at; None for a tag of a whole version."""
+        return self._record(f"tags/{name}.json").get("file")
 
     def latest(self, name: str) -> Artifact | None:
         """The version that the newest run of this name made or reused (see Step.latest_name), if it is still there."""

@@ -176,8 +176,23 @@ def pretrain(
 
 
 @component
+def probe(
+    backbone: Input[Model],
+    root: str,
+    settings: str,
+    code_version: str,
+    evaluation: Output[Artifact],
+    facts: Output[Metrics],
+):
+    from components.kfp_entry import run
+
+    run("probe", {"backbone": backbone}, evaluation, facts, root, settings)
+
+
+@component
 def finetune(
     backbone: Input[Model],
+    probe: Input[Artifact],
     task: str,
     root: str,
     settings: str,
@@ -187,7 +202,7 @@ def finetune(
 ):
     from components.kfp_entry import run
 
-    run(f"finetune-{task}", {"backbone": backbone}, checkpoint, facts, root, settings)
+    run(f"finetune-{task}", {"backbone": backbone, "probe": probe}, checkpoint, facts, root, settings)
 
 
 @component
@@ -233,6 +248,6 @@ COMPONENTS = {
     each.name: each
     for each in (
         *(ingest, detect, score, filter, dedup, cluster, balance, export, card),
-        *(pretrain, finetune, evaluate, report),
+        *(pretrain, probe, finetune, evaluate, report),
     )
 }

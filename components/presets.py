@@ -43,6 +43,10 @@ def _evaluate(step: Step, profile: str, preset: str) -> Any:
     return load(f"sapiens2.evaluation.recipes:{preset}")(step.task)
 
 
+def _probe(step: Step, profile: str, preset: str) -> Any:
+    return load(f"sapiens2.evaluation.recipes:{preset}_probe")()
+
+
 def _report(step: Step, profile: str, preset: str) -> Any:
     return load(step.config)()
 
@@ -50,6 +54,7 @@ def _report(step: Step, profile: str, preset: str) -> Any:
 PRESET_CONFIGS: dict[str, Callable[[Step, str, str], Any]] = {
     **dict.fromkeys(("ingest", "detect", "score", "filter", "dedup", "cluster", "balance", "export", "card"), _stage),
     "pretrain": _pretrain,
+    "probe": _probe,
     "finetune": _finetune,
     "evaluate": _evaluate,
     "report": _report,

@@ -124,7 +124,7 @@ def run_step(
     identity = identify(step, config, versions, source.digest if source is not None else None)
     if store.committed(step.kind, identity.version):
         artifact = store.get(step.kind, identity.version)
-        store.tag(f"latest/{step.latest_name}", artifact)
+        tag_outcome(store, step, artifact)
         progress.say("reused", version=identity.version, **_counts(artifact.manifest.metrics))
         return Outcome(step, artifact, True, time.monotonic() - began)
     check_disk(store)
@@ -139,9 +139,17 @@ def run_step(
         emit("FAIL", context, None, error=error)
         raise
     emit("COMPLETE", context, artifact)
-    store.tag(f"latest/{step.latest_name}", artifact)
+    tag_outcome(store, step, artifact)
     progress.say("done", version=identity.version, **_counts(artifact.manifest.metrics))
     return Outcome(step, artifact, False, time.monotonic() - began)
+
+
+def tag_outcome(store: Store, step: Step, artifact: Artifact) -> None:
+    """What a run made or reused is the latest of its name; the tags that its manifest asks for follow it."""
+    store.tag(f"latest/{step.latest_name}", artifact)
+    for wanted in artifact.manifest.metrics.get("tags", []):
+        if store.committed(wanted["kind"], wanted["version"]):
+            store.tag(wanted["name"], store.get(wanted["kind"], wanted["version"]), wanted["file"])
 
 
 def _attempt(context: StepContext, identity: Identity) -> Artifact:

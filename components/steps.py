@@ -49,6 +49,8 @@ class Step:
     @property
     def latest_name(self) -> str:
         """Under which name the newest version is found: the kind, and the task where one kind serves several."""
+        if self.kind == "evaluation":
+            return f"{self.kind}-{self.task or self.name}"
         return f"{self.kind}-{self.task}" if self.task and self.kind != self.task else self.kind
 
 
@@ -155,12 +157,23 @@ PRETRAIN = Step(
 )
 
 
+PROBE = Step(
+    name="probe",
+    kind="evaluation",
+    inputs=(Input("backbone", "pretrain"),),
+    config="sapiens2.evaluation.config:SelectionConfig",
+    body="components.training_steps:probe",
+    summary="frozen probes of every kept checkpoint; the best on validation scenes is tagged best-val",
+    sources=("sapiens2.evaluation", "sapiens2.tasks", "sapiens2.model", "sapiens2.data"),
+)
+
+
 def _finetune(task: str) -> Step:
     return Step(
         name=f"finetune-{task}",
         kind=task,
         task=task,
-        inputs=(Input("backbone", "pretrain"),),
+        inputs=(Input("backbone", "pretrain"), Input("probe", "probe")),
         config="sapiens2.tasks.config:FinetuneConfig",
         body="components.training_steps:finetune",
         summary=f"post-train the backbone for {task}",
@@ -182,7 +195,7 @@ def _evaluate(task: str) -> Step:
     )
 
 
-TRAINING: tuple[Step, ...] = (PRETRAIN, *(_finetune(t) for t in TASKS), *(_evaluate(t) for t in TASKS))
+TRAINING: tuple[Step, ...] = (PRETRAIN, PROBE, *(_finetune(t) for t in TASKS), *(_evaluate(t) for t in TASKS))
 
 REPORT = Step(
     name="report",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from components.artifacts import Artifact
+from components.artifacts import Artifact, ArtifactError
 from components.run_step import Publication, StepContext
 
 LOOSE = ("model.safetensors", "config.json", "history.jsonl", "fragment.json", "metrics.json")
@@ -22,10 +22,45 @@ def pretrain(context: StepContext) -> Publication:
     )
 
 
-def finetune(context: StepContext) -> Publication:
-    """Post-train one task from the backbone, on Ray Train."""
+def probe(context: StepContext) -> Publication:
+    """Probe the kept checkpoints of a backbone; its metrics name the chosen one and the tags that are to follow it."""
+    from sapiens2.evaluation.select import select
+
     backbone = context.inputs["backbone"]
-    return _launch(context, "finetune", backbone=context.store.storage.full(backbone.file_path("model.safetensors")))
+    run = f"{backbone.folder}/out"
+    select(
+        context.config,
+        run=context.store.storage.full(run),
+        files=[entry.path.removeprefix(f"{run}/") for entry in backbone.manifest.files],
+        out=context.attempt.uri("out"),
+        progress=lambda done, total: context.progress.update(done, total, "backbones"),
+    )
+    publication = _collect(context)
+    metrics = publication.metrics
+    metrics["tags"] = [
+        {"name": name, "kind": backbone.kind, "version": backbone.version, "file": f"out/{metrics[key]['file']}"}
+        for name, key in (("best-val", "chosen"), ("last", "last"))
+    ]
+    return publication
+
+
+def finetune(context: StepContext) -> Publication:
+    """Post-train one task from the checkpoint of the backbone that the probe chose (or the last), on Ray Train."""
+    backbone = context.inputs["backbone"]
+    file = starting_point(backbone, context.inputs["probe"], context.config.checkpoint)
+    return _launch(context, "finetune", backbone=context.store.storage.full(backbone.file_path(file)))
+
+
+def starting_point(backbone: Artifact, probe: Artifact, checkpoint: str) -> str:
+    """The name of the chosen weights inside the backbone's version. Raises ArtifactError for a probe of another one."""
+    probed = [ref.version for ref in probe.manifest.inputs if ref.role == "backbone"]
+    if probed != [backbone.version]:
+        raise ArtifactError(
+            f"{probe} chose among the checkpoints of backbone={probed[0]}, not of {backbone}: run "
+            f"`sapiens2 probe --each --input {backbone}` first, or name the probe of this backbone with --input"
+        )
+    file: str = probe.manifest.metrics["chosen" if checkpoint == "best-val" else "last"]["file"]
+    return file
 
 
 def evaluate(context: StepContext) -> Publication:
@@ -75,7 +110,9 @@ def _files(shards: Artifact, split: str) -> list[str]:
 def _collect(context: StepContext) -> Publication:
     """What a run left in its `out` folder, as files of the artifact."""
     storage, folder = context.store.storage, f"{context.attempt.folder}/out"
-    written = [path.removeprefix(f"{folder}/") for path, is_file, _, _ in storage.list(folder) if is_file]
+    written = [
+        path.removeprefix(f"{folder}/") for path, is_file, _, _ in storage.list(folder, recursive=True) if is_file
+    ]
     metrics = json.loads(storage.read(f"{folder}/metrics.json"))
     metrics["headline"] = _headline(metrics)
     existing = [context.attempt.existing_file(f"out/{name}") for name in written]
@@ -83,7 +120,10 @@ def _collect(context: StepContext) -> Publication:
 
 
 def _headline(metrics: dict[str, Any]) -> str:
-    """What a person wants to know first: how far the loss fell, or the main metric beside its baseline."""
+    """What a person wants to know first: how far the loss fell, which checkpoint, or the metric beside its baseline."""
+    if "chosen" in metrics:
+        chosen, count = metrics["chosen"], len(metrics["candidates"])
+        return f"{chosen['name']} of {count} checkpoints, score {chosen['score']:.3f}, test {metrics['score']:.3f}"
     if "loss_first" in metrics:
         return f"loss {metrics['loss_first']:.3f} -> {metrics['loss_final']:.3f}"
     name = metrics["main"]

@@ -27,7 +27,9 @@ def list_command(kind: str | None, as_json: bool, root: str) -> None:
     store = Store(root)
     names: dict[str, list[str]] = {}
     for tag, reference in store.tags().items():
-        names.setdefault(reference, []).append("latest" if tag.startswith("latest/") else tag)
+        file = store.tagged_file(tag)
+        shown = "latest" if tag.startswith("latest/") else f"{tag} ({file})" if file else tag
+        names.setdefault(reference, []).append(shown)
     rows = [(a, names.get(repr(a), [])) for a in store.all(kind)]
     if as_json:
         for artifact, tags in rows:

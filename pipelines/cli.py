@@ -93,6 +93,24 @@ def train(target: str, task: str | None, given: tuple[str, ...], root: str, **ch
 
 
 @cli.command()
+@click.option("--each", is_flag=True, help="Every kept checkpoint, to choose one; without it only the last.")
+@click.option("--backbone", "compare", multiple=True, help="Measure beside it: timm:NAME, hf:NAME or a FILE.")
+@click.option("--input", "given", multiple=True, metavar="KIND=VERSION", help="A backbone other than the latest.")
+@root_option
+@settings_options
+def probe(each: bool, compare: tuple[str, ...], given: tuple[str, ...], root: str, **chosen: Any) -> None:
+    """Probe the frozen backbone: five tasks, pose classes, colours; tag the best checkpoint best-val."""
+    from dataclasses import replace
+
+    from pipelines.run_command import run_one
+
+    settings = _settings(**chosen)
+    own = {"probe.checkpoints": "each" if each else "last", "probe.compare": list(compare)}
+    settings = replace(settings, overrides=own | dict(settings.overrides))
+    run_one("probe", None, given, root, settings, dry_run=False)
+
+
+@cli.command()
 @click.argument("task")
 @click.option("--input", "given", multiple=True, metavar="KIND=VERSION", help="A checkpoint other than the latest.")
 @root_option

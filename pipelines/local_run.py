@@ -19,6 +19,7 @@ from typing import Any
 from components.artifacts import Artifact, Store
 from components.plan import PlannedStep
 from components.progress import FOLDER
+from components.run_step import tag_outcome
 
 POLL_SECONDS = 0.25
 LAST_LINES = 25
@@ -136,5 +137,5 @@ def tag_run(store: Store, planned: Sequence[PlannedStep]) -> dict[str, Artifact]
     made = {}
     for each in planned:
         made[each.step.name] = store.get(each.step.kind, each.version)
-        store.tag(f"latest/{each.step.latest_name}", made[each.step.name])
+        tag_outcome(store, each.step, made[each.step.name])
     return made

@@ -44,11 +44,17 @@ def _curate(pool: str, common: dict) -> dict:
 
 
 def _train(shards, common: dict) -> dict:
-    """Pretraining, then five tasks, each evaluated; returns the evaluations by role. One training at a time."""
-    last = _set(steps.pretrain(shards=shards, **common), "pretrain")
-    backbone, evaluations = last.outputs["backbone"], {}
+    """Pretraining, the choice of a checkpoint, then five tasks, each evaluated; returns the evaluations by role.
+
+    One training at a time.
+    """
+    backbone = _set(steps.pretrain(shards=shards, **common), "pretrain").outputs["backbone"]
+    last = _set(steps.probe(backbone=backbone, **common), "probe")
+    chosen, evaluations = last.outputs["evaluation"], {}
     for task in TASKS:
-        tuned = _set(steps.finetune(backbone=backbone, task=task, **common), f"finetune-{task}").after(last)
+        tuned = _set(steps.finetune(backbone=backbone, probe=chosen, task=task, **common), f"finetune-{task}").after(
+            last
+        )
         last = _set(steps.evaluate(checkpoint=tuned.outputs["checkpoint"], task=task, **common), f"evaluate-{task}")
         evaluations[f"evaluation_{task}"] = last.outputs["evaluation"]
     return evaluations

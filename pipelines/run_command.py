@@ -144,11 +144,12 @@ def _sample_pool(preset: str) -> str:
 
 
 def _given(store: Store, references: Sequence[str]) -> dict[str, Artifact]:
-    """Inputs that the user names, by role: a kind is its own role but for task checkpoints."""
+    """Inputs that the user names, by role: a kind is its own role but for task checkpoints and probes."""
     found = {}
     for reference in references:
         artifact = store.find(reference)
-        role = "checkpoint" if artifact.manifest.step.startswith("finetune") else artifact.kind
+        step = artifact.manifest.step
+        role = "checkpoint" if step.startswith("finetune") else "probe" if step == "probe" else artifact.kind
         found[role] = artifact
     return found
 

@@ -10,7 +10,7 @@ from kfp import dsl
 from components import kfp as steps
 from components.steps import Step
 
-TYPES = {"backbone": dsl.Model, "checkpoint": dsl.Model}
+TYPES = {"backbone": dsl.Model, "checkpoint": dsl.Model, "probe": dsl.Artifact}
 COMMON = ("root", "settings", "code_version")
 
 

@@ -60,3 +60,11 @@ class ProbeConfig(Config):
         if not self.tasks:
             raise ValueError(f"tasks is empty: name some of {', '.join(TASKS)}")
         return self
+
+
+class SelectionConfig(ProbeConfig):
+    """Settings of the probe step: a frozen probe of a run's checkpoints, by which one of them is selected."""
+
+    checkpoints: Literal["each", "last"] = recipe("each", "Probe every checkpoint that the run kept, or only the last.")
+    compare: tuple[str, ...] = recipe((), "Other backbones measured beside the selected one: timm:NAME, hf:NAME, FILE.")
+    pictures: int = execution(4, "Scenes whose nearest neighbours are drawn in the fragment.", ge=0)

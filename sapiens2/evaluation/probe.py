@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -110,6 +110,10 @@ class FittedProbe:
         return extract(
             self.extractor, self.scenes.images(name), self.grid, batch=config.extract_batch, half=config.half
         )
+
+    def queries(self, images: Sequence[Array]) -> Array:
+        """Class vectors [M, D] of other pictures of the same size."""
+        return extract(self.extractor, images, self.grid, batch=self.config.extract_batch).cls.numpy()
 
     def measure(self, split: str) -> ProbeResult:
         """Every probe on `val` or `test`. Raises ValueError for another split."""

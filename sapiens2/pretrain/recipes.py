@@ -52,6 +52,7 @@ def micro() -> PretrainConfig:
         centring="sinkhorn",
         ema=0.9,
         freeze_prototypes_steps=0,
+        probe_checkpoints=1,
     )
 
 
@@ -83,4 +84,5 @@ def demo() -> PretrainConfig:
         centring="sinkhorn",
         ema=0.95,
         freeze_prototypes_steps=5,
+        probe_checkpoints=2,
     )

@@ -34,6 +34,9 @@ class FinetuneConfig(Config):
         "release", "Weights of the 29 parts in the cross-entropy: published, their square roots, or all 1."
     )
     layer_decay: float = recipe(0.9, "Learning rate ratio between a block and the one below it.", gt=0, le=1)
+    checkpoint: Literal["best-val", "last"] = recipe(
+        "best-val", "Which checkpoint of the backbone to start from: the one that the probe step chose, or the last."
+    )
     freeze_backbone: bool = recipe(False, "Train the head only.")
 
     workers: int = execution(1, "Training processes that share a batch; 0 trains in the calling process.", ge=0)

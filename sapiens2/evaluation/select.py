@@ -1,0 +1,93 @@
+"""Which checkpoint of a backbone to go on with: every kept one is probed, the best on validation scenes is reported."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sapiens2.engine import storage
+from sapiens2.evaluation.bootstrap import Estimate
+from sapiens2.evaluation.candidates import Probed, best, candidates
+from sapiens2.evaluation.config import SelectionConfig
+from sapiens2.evaluation.frozen import load_backbone, open_backbone
+from sapiens2.evaluation.probe import FittedProbe, ProbeResult
+from sapiens2.evaluation.probe_scenes import ProbeScenes
+from sapiens2.evaluation.select_report import selection_fragment
+from sapiens2.pretrain.config import PretrainConfig
+
+Progress = Callable[[int, int], None]
+
+
+def select(
+    config: SelectionConfig, *, run: str, files: Sequence[str], out: str, progress: Progress = lambda done, total: None
+) -> dict[str, Any]:
+    """Probe the checkpoints of the pretraining run in the folder or URI `run`, whose files are `files`.
+
+    Writes `<out>/{config.json, fragment.json, metrics.json}`, metrics.json last, and returns it: `chosen` and `last`
+    (file, step, validation score), every candidate's values, and the chosen one's test metrics with intervals. Raises
+    ValueError for a size of pictures that the backbone cannot take, and for an unknown backbone to compare with.
+    """
+    began = time.perf_counter()
+    about = PretrainConfig(**json.loads(storage.read_bytes(storage.join(run, "config.json")))["config"])
+    found = candidates(about, files, config.checkpoints)
+    others = [open_backbone(name, cell=about.stride) for name in config.compare]
+    total = len(found) + 1 + len(others)
+    scenes = ProbeScenes(config)
+    probed: list[Probed] = []
+    for candidate in found:
+        progress(len(probed), total)
+        uri = storage.join(run, candidate.file)
+        fitted = FittedProbe(load_backbone(uri, candidate.name, about.architecture), config, scenes)
+        probed.append(Probed(candidate, fitted, fitted.measure("val")))
+    chosen = probed[best([each.result.score for each in probed])]
+    tested = [chosen.fitted]
+    for other in others:
+        progress(len(probed) + len(tested), total)
+        tested.append(FittedProbe(other, config, scenes))
+    results = [fitted.measure("test") for fitted in tested]
+    metrics = _metrics(config, probed, chosen, results) | {"seconds": round(time.perf_counter() - began, 3)}
+    fragment = selection_fragment(config, probed, chosen, results, tested)
+    for name, content in (("config", config.model_dump(mode="json")), ("fragment", fragment), ("metrics", metrics)):
+        storage.write_bytes(storage.join(out, f"{name}.json"), json.dumps(content, indent=2, allow_nan=False).encode())
+    progress(total, total)
+    return metrics
+
+
+def _metrics(
+    config: SelectionConfig, probed: Sequence[Probed], chosen: Probed, results: Sequence[ProbeResult]
+) -> dict[str, Any]:
+    ours, *others = results
+    told = [
+        {"name": p.candidate.name, "file": p.candidate.file, "step": p.candidate.step, "score": p.result.score}
+        | {"validation": {key: _number(value) for key, value in p.result.main.items()}}
+        for p in probed
+    ]
+    by_name = {each["name"]: each for each in told}
+    kept = ("name", "file", "step", "score")
+    return {
+        "chosen": {key: by_name[chosen.candidate.name][key] for key in kept},
+        "last": {key: by_name["last"][key] for key in kept},
+        "candidates": told,
+        "n_test": config.n_test,
+        "score": ours.score,
+        "main": "segmentation" if "segmentation" in ours.main else next(iter(ours.main)),
+        "metrics": {key: _interval(estimate) for key, estimate in ours.estimates.items()},
+        "baseline": {key: _number(value) for key, value in ours.baseline.items()},
+        "others": [
+            {"name": other.backbone, "score": other.score}
+            | {"metrics": {key: _interval(estimate) for key, estimate in other.estimates.items()}}
+            for other in others
+        ],
+        "seed": config.seed,
+    }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _interval(estimate: Estimate) -> dict[str, float | None]:
+    return {name: _number(getattr(estimate, name)) for name in ("value", "low", "high")}

@@ -1,0 +1,123 @@
+"""What the selection of a checkpoint has to show: scores along the run, the choice, its test results, neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sapiens2.engine import report
+from sapiens2.evaluation.candidates import Probed
+from sapiens2.evaluation.config import SelectionConfig
+from sapiens2.evaluation.measure import MAIN
+from sapiens2.evaluation.probe import METRIC, FittedProbe, ProbeResult
+from sapiens2.evaluation.probe_scenes import SEMANTIC
+from sapiens2.evaluation.semantic_probe import nearest
+
+Array = np.ndarray
+NEIGHBOURS = 5
+GAP = 4  # pixels between the query and its neighbours
+
+
+def selection_fragment(
+    config: SelectionConfig,
+    probed: Sequence[Probed],
+    chosen: Probed,
+    results: Sequence[ProbeResult],
+    tested: Sequence[FittedProbe],
+) -> dict[str, Any]:
+    """The fragment. `results` and `tested`: the chosen checkpoint on the test scenes, then others to compare with."""
+    sections = [
+        {"type": "text", "title": "Choice", "body": _why(config, probed, chosen, results[0])},
+        _candidates(config, probed, chosen),
+        *(_curves(probed) if len(probed) > 1 else ()),
+        _test(config, results),
+    ]
+    if config.pictures:
+        sections += [_neighbours(fitted, config.pictures) for fitted in tested]
+    return {"title": "Frozen probe", "sections": sections}
+
+
+def _why(config: SelectionConfig, probed: Sequence[Probed], chosen: Probed, result: ProbeResult) -> str:
+    name, score = chosen.candidate.name, chosen.result.score
+    seen = f"On {config.n_test} test scenes its score is {result.score:.3f}."
+    if len(probed) == 1:
+        return f"Only the last checkpoint was probed; its validation score is {score:.3f}. {seen}"
+    last = next(each.result.score for each in probed if each.candidate.name == "last")
+    against = "" if name == "last" else f", against {last:.3f} of the last"
+    return (
+        f"Of {len(probed)} checkpoints, {name} (trained for {chosen.candidate.step} steps) has the highest score on "
+        f"{config.n_val} validation scenes, {score:.3f}{against}, and is tagged best-val. The score is the mean over "
+        f"the dense tasks of the share of the mean map's error that a light decoder on the frozen features removes. "
+        f"No test scene took part in the choice. {seen}"
+    )
+
+
+def _candidates(config: SelectionConfig, probed: Sequence[Probed], chosen: Probed) -> report.Section:
+    keys = list(probed[0].result.estimates)
+    rows = []
+    for each in probed:
+        name = each.candidate.name + (" (chosen)" if each is chosen else "")
+        rows.append([name, each.candidate.step, f"{each.result.score:.3f}"])
+        rows[-1] += [each.result.estimates[key].text() for key in keys]
+    rows.append(["mean of the fitted labels", "", "0.000", *(f"{probed[0].result.baseline[key]:.3f}" for key in keys)])
+    return {
+        "type": "table",
+        "title": "Checkpoints on validation scenes",
+        "columns": ["checkpoint", "steps", "score", *(f"{key} ({METRIC[key.partition('.')[0]]})" for key in keys)],
+        "rows": rows,
+        "note": f"95 % intervals over {config.rounds} resamples of {config.n_val} scenes; one training seed.",
+    }
+
+
+def _curves(probed: Sequence[Probed]) -> list[report.Section]:
+    """Gains of the dense tasks, and the questions to single vectors, over the steps of the run."""
+    steps = [each.candidate.step for each in probed]
+    keys = list(probed[0].result.estimates)
+    score = {"name": "score", "x": steps, "y": [each.result.score for each in probed]}
+    gains = [{"name": key, "x": steps, "y": [each.result.gain(key) for each in probed]} for key in keys if key in MAIN]
+    told = [
+        {"name": key, "x": steps, "y": [each.result.main[key] for each in probed]} for key in keys if key not in MAIN
+    ]
+    lines = {"type": "lines", "x_label": "step"}
+    return [
+        lines | {"title": "Dense probes along the run", "y_label": "gain over the mean map", "series": [score, *gains]},
+        lines | {"title": "Single vectors along the run", "y_label": "accuracy, R2 or PCK", "series": told},
+    ]
+
+
+def _test(config: SelectionConfig, results: Sequence[ProbeResult]) -> report.Section:
+    ours = results[0]
+    rows = [
+        [key, METRIC[key.partition(".")[0]], *(r.estimates[key].text() for r in results), f"{ours.baseline[key]:.3f}"]
+        for key in ours.estimates
+    ]
+    rows.append(["score", "", *(f"{result.score:.3f}" for result in results), "0.000"])
+    return {
+        "type": "table",
+        "title": "Test scenes",
+        "columns": ["probe", "metric", *(result.backbone for result in results), "mean of the fitted labels"],
+        "rows": rows,
+        "note": f"{config.n_test} scenes. Dense tasks: poses, patterns and backgrounds of families never fitted on. "
+        "Pose class, colours, keypoints: fitted poses in patterns and backgrounds never fitted on. One decoder and one "
+        "recipe for every backbone. normal in degrees, pointmap in canonical units at the best scale.",
+    }
+
+
+def _neighbours(fitted: FittedProbe, count: int) -> report.Section:
+    """Test scenes, each beside the fitted scenes whose class vectors are nearest."""
+    scenes = fitted.scenes
+    name = SEMANTIC["test"]
+    queries, known = scenes.images(name)[:count], scenes.images("fit")
+    order, _ = nearest(fitted.queries(queries), fitted.vectors["cls"], NEIGHBOURS)
+    asked, classes = scenes.classes(name), scenes.classes("fit")
+    items = []
+    for row, query in enumerate(queries):
+        gap = np.full((len(query), GAP, 3), 255, np.uint8)
+        strip = np.concatenate([query, gap, *(known[k] for k in order[row])], axis=1)
+        same = sum(classes[k] == asked[row] for k in order[row])
+        items.append((strip, f"{asked[row].replace('_', ' ')}: {same} of {order.shape[1]} share the pose"))
+    title = f"Nearest neighbours by the class vector of {fitted.extractor.name}"
+    note = "Left a scene in looks never fitted on; then the fitted scenes that are nearest by cosine, nearest first."
+    return report.pictures(title, items, note)

@@ -1,0 +1,79 @@
+"""Selection: every kept checkpoint is probed, the best on validation scenes is chosen and reported on others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sapiens2 import build_backbone, save_weights
+from sapiens2.evaluation.candidates import best, candidates
+from sapiens2.evaluation.frozen import load_backbone
+from sapiens2.evaluation.probe import probe_backbone
+from sapiens2.evaluation.recipes import micro_probe
+from sapiens2.evaluation.select import select
+from sapiens2.pretrain.recipes import micro
+
+FILES = ["config.json", "model.safetensors", "checkpoints/step_1.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def selected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+    """(run, what selection wrote, its metrics) of a run of two steps with a checkpoint between them."""
+    run, out = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("selected")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAPIENS2_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        for seed, name in enumerate(FILES[1:]):
+            torch.manual_seed(seed)
+            save_weights(build_backbone("tiny"), run / name)
+        (run / "config.json").write_text(json.dumps({"config": micro().model_dump(mode="json")}))
+        config = micro_probe().model_copy(update={"compare": ("timm:vit_tiny_patch16_224:random",)})
+        metrics = select(config, run=str(run), files=FILES, out=str(out))
+    return run, out, metrics
+
+
+def test_the_best_on_validation_scenes_is_chosen(selected: tuple[Path, Path, dict[str, Any]]) -> None:
+    _, out, metrics = selected
+    told = metrics["candidates"]
+    assert [each["file"] for each in told] == ["checkpoints/step_1.safetensors", "model.safetensors"]
+    assert told[0]["score"] != told[1]["score"]
+    assert metrics["chosen"]["score"] == max(each["score"] for each in told)
+    assert metrics["last"]["file"] == "model.safetensors" and metrics["last"]["step"] == 2
+    assert json.loads((out / "metrics.json").read_text()) == metrics
+    assert [other["name"] for other in metrics["others"]] == ["timm:vit_tiny_patch16_224"]
+
+
+def test_the_chosen_one_is_reported_on_the_test_split(selected: tuple[Path, Path, dict[str, Any]]) -> None:
+    run, _, metrics = selected
+    found = load_backbone(str(run / metrics["chosen"]["file"]))
+    alone = probe_backbone(found, micro_probe())
+    assert {key: figure["value"] for key, figure in metrics["metrics"].items()} == alone.main
+    assert metrics["score"] == alone.score
+
+
+def test_the_fragment_says_which_and_why(selected: tuple[Path, Path, dict[str, Any]]) -> None:
+    _, out, metrics = selected
+    fragment = json.loads((out / "fragment.json").read_text())
+    sections = {section["title"]: section for section in fragment["sections"]}
+    assert metrics["chosen"]["name"] in sections["Choice"]["body"]
+    rows = sections["Checkpoints on validation scenes"]["rows"]
+    assert [("chosen" in str(row[0])) for row in rows].count(True) == 1
+    score = sections["Dense probes along the run"]["series"][0]
+    assert score["x"] == [1, 2] and score["y"] == [each["score"] for each in metrics["candidates"]]
+    shown = [section for title, section in sections.items() if title.startswith("Nearest neighbours")]
+    assert len(shown) == 2 and all(len(section["items"]) == 2 for section in shown)
+
+
+def test_candidates_are_those_that_the_recipe_keeps() -> None:
+    recipe = micro()
+    assert [c.name for c in candidates(recipe, FILES, "each")] == ["step 1", "last"]
+    assert [c.step for c in candidates(recipe, FILES, "last")] == [2]
+    with pytest.raises(ValueError, match=r"has no checkpoints/step_1\.safetensors"):
+        candidates(recipe, FILES[:2], "each")
+
+
+def test_of_equals_the_longest_trained_is_best() -> None:
+    assert best([0.1, 0.3, 0.3, 0.2]) == 2 and best([0.5]) == 0
