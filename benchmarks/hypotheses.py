@@ -8,8 +8,8 @@ H4  With 64 labelled pictures and equal steps, fine-tuning from both beats fine-
 Three objectives with three seeds each, at equal arithmetic, then frozen probes on held-out factors; H4 fine-tunes.
 Everything that is done stays in --out: stop it at will, and the same command goes on.
 
-    python benchmarks/hypotheses.py --out /tmp/hypotheses                # nano backbone, 64 x 48 pixels, CPU
-    python benchmarks/hypotheses.py --out /tmp/hypotheses --gpu          # 20M parameters, 128 x 96, one GPU, half an hour
+    python benchmarks/hypotheses.py --out /tmp/hypotheses          # nano backbone, 64 x 48 pixels, CPU
+    python benchmarks/hypotheses.py --out /tmp/hypotheses --gpu    # 20M parameters, 128 x 96, one GPU, half an hour
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from sapiens2.data.synthetic.shards import write_shard
 from sapiens2.engine import storage
@@ -33,11 +34,15 @@ from sapiens2.evaluation.ablation.comparison import Difference, differences, int
 from sapiens2.evaluation.ablation.report import arms_table, differences_table, facts_table, text
 from sapiens2.evaluation.ablation.runner import Outcome, run_arms
 from sapiens2.evaluation.config import ProbeConfig
-from sapiens2.evaluation.dense_probe import answers, fit, output_grid
+from sapiens2.evaluation.few_labels import tune
+from sapiens2.evaluation.probe_scenes import ProbeScenes
+from sapiens2.model.backbone import build_backbone
+from sapiens2.model.weights import load_weights
 from sapiens2.pretrain.config import PretrainConfig
 
 SEMANTIC = ("pose_class.linear.cls", "pose_class.linear.mean", "keypoints.cls", "keypoints.mean")
 COLOUR = ("colour.cls", "colour.mean", "albedo")
+LABELS = 64
 DENSE = ("pose", "segmentation", "normal", "pointmap", "albedo")
 
 
@@ -46,7 +51,7 @@ def base_config(gpu: bool) -> PretrainConfig:
     nano = PretrainConfig(
         size="nano",
         engine=EngineConfig(
-            steps=500,
+            steps=320,
             lr=2e-3,
             min_lr=1e-5,
             warmup_steps=25,
@@ -118,9 +123,16 @@ def few_labels(outcomes: list[Outcome], base: PretrainConfig, gpu: bool, out: Pa
 
 def _tuned(base: PretrainConfig, weights: str | None, seed: int, probe: ProbeConfig) -> dict[str, Any]:
     """Backbone and the probe's decoder trained together on 64 scenes; the error of every held-out scene by task."""
-    from benchmarks_few_labels import tune  # beside this file
-
-    return {task: tune(task, base, weights, seed, probe) for task in DENSE}
+    config = probe.model_copy(update={"seed": seed, "batch": 16})
+    scenes, errors = ProbeScenes(config), {}
+    for task in DENSE:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            backbone = build_backbone(base.architecture)
+        if weights is not None:
+            load_weights(backbone, weights)
+        errors[task] = tune(task, backbone, LABELS, config, scenes)
+    return errors
 
 
 # ---- verdicts ----

@@ -102,17 +102,17 @@ def fit(task: str, patches: Tensor, labels: Targets, config: ProbeConfig) -> Dec
         torch.manual_seed(config.seed)
         decoder = Decoder(patches.shape[1], task, config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    decoder.start_from(patches, _level(task, labels))
+    decoder.start_from(patches, first_answer(task, labels))
     decoder.to(device).train()
     optimizer = torch.optim.AdamW(
         decoder.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=config.weight_decay
     )
     weights = torch.tensor(parts().weights).sqrt().to(device)
-    batches = _batches(len(patches), config)
+    batches = batches_of(len(patches), config)
     for step in range(config.steps):
         chosen = next(batches)
         out = decoder(patches[chosen].float().to(device))
-        loss = _loss(task, out, {k: v[chosen].to(device) for k, v in labels.items()}, weights, config)
+        loss = task_loss(task, out, {k: v[chosen].to(device) for k, v in labels.items()}, weights, config)
         optimizer.param_groups[0]["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * step / config.steps))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -120,7 +120,7 @@ def fit(task: str, patches: Tensor, labels: Targets, config: ProbeConfig) -> Dec
     return decoder.eval()
 
 
-def _batches(count: int, config: ProbeConfig) -> Iterator[Tensor]:
+def batches_of(count: int, config: ProbeConfig) -> Iterator[Tensor]:
     """Indices of each step: permutation after permutation, incomplete batches left out."""
     generator = torch.Generator().manual_seed(config.seed)
     size = min(config.batch, count)
@@ -129,7 +129,7 @@ def _batches(count: int, config: ProbeConfig) -> Iterator[Tensor]:
         yield from order[: count - count % size].split(size)
 
 
-def _level(task: str, labels: Targets) -> Tensor:
+def first_answer(task: str, labels: Targets) -> Tensor:
     """The constant answer that a decoder starts from: class log frequencies, channel means, no keypoint anywhere."""
     if task == "pose":
         return torch.zeros(CHANNELS[task])
@@ -140,7 +140,7 @@ def _level(task: str, labels: Targets) -> Tensor:
     return (labels["target"] * covered).sum((0, 2, 3)) / covered.sum((0, 2, 3)).clamp(min=1)
 
 
-def _loss(task: str, out: Tensor, labels: Targets, class_weights: Tensor, config: ProbeConfig) -> Tensor:
+def task_loss(task: str, out: Tensor, labels: Targets, class_weights: Tensor, config: ProbeConfig) -> Tensor:
     """The task's own losses at the decoder's resolution; points only up to scale."""
     if task == "pose":
         size = (out.shape[-2], out.shape[-1])

@@ -16,6 +16,7 @@ from sapiens2.engine import storage
 from sapiens2.engine.config import recipe_of
 from sapiens2.engine.control import Control
 from sapiens2.engine.interrupt import Interrupted
+from sapiens2.engine.parallel import cpu_threads
 from sapiens2.evaluation.ablation.arms import Arm, changed
 from sapiens2.evaluation.config import ProbeConfig
 from sapiens2.evaluation.frozen import OurBackbone
@@ -100,7 +101,8 @@ def _run(
     weights = storage.join(out, "model.safetensors")
     backbone = build_backbone(config.architecture, window_tokenizer=config.window_tokenizer)
     load_weights(backbone, weights)
-    result = probe_backbone(OurBackbone(backbone, f"{arm.name}, seed {seed}"), probe, scenes=scenes)
+    with cpu_threads(config.engine):
+        result = probe_backbone(OurBackbone(backbone, f"{arm.name}, seed {seed}"), probe, scenes=scenes)
     facts = {name: metrics[name] for name in FACTS if name in metrics}
     facts |= {"grad_norm_max": metrics["final"].get("grad_norm_max"), "total_seconds": time.monotonic() - began}
     facts |= {k: metrics["final"][k] for k in ("mae", "contrastive", "mutual_information") if k in metrics["final"]}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sapiens2.data.shards import Shards
 from sapiens2.data.synthetic.shards import write_shard
@@ -22,6 +23,9 @@ from sapiens2.evaluation.ablation.comparison import differences, interval
 from sapiens2.evaluation.ablation.report import arms_table, fragment, text
 from sapiens2.evaluation.ablation.runner import Outcome, run_arms
 from sapiens2.evaluation.config import ProbeConfig
+from sapiens2.evaluation.few_labels import tune
+from sapiens2.evaluation.probe_scenes import ProbeScenes
+from sapiens2.model.backbone import build_backbone
 from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.recipes import micro
 
@@ -124,3 +128,19 @@ def test_differences_are_paired_by_scene_and_seed() -> None:
 def test_undefined_scenes_are_left_out() -> None:
     value, low, high = interval(np.array([[1.0, np.nan, 3.0], [1.0, 2.0, 3.0]]))
     assert value == 2.0 and low <= 2.0 <= high
+
+
+def test_few_labels_train_backbone_and_decoder() -> None:
+    config = PROBE.model_copy(update={"steps": 30, "batch": 8, "n_test": 8})
+    scenes = ProbeScenes(config)
+    architecture = base().architecture
+    torch.manual_seed(0)
+    backbone = build_backbone(architecture)
+    before = {name: p.clone() for name, p in backbone.named_parameters()}
+    errors = tune("normal", backbone, 8, config, scenes)
+    assert errors.shape == (8,) and (errors < 90).all()
+    assert all(not p.equal(before[name]) for name, p in backbone.named_parameters() if "blocks" in name)
+    torch.manual_seed(0)
+    assert (tune("normal", build_backbone(architecture), 8, config, scenes) == errors).all()
+    with pytest.raises(ValueError, match=r"labels=64 must lie in 1\.\.32"):
+        tune("normal", backbone, 64, config, scenes)
