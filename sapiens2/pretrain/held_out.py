@@ -29,7 +29,12 @@ class HeldOut:
     mae: float
     low: float
     high: float
-    pictures: int
+    errors: tuple[float, ...]  # of each picture, in the order of the files
+
+    @property
+    def pictures(self) -> int:
+        """How many were measured."""
+        return len(self.errors)
 
 
 def held_out_batches(files: Sequence[str], config: PretrainConfig) -> Iterator[dict[str, Tensor]]:
@@ -50,7 +55,7 @@ def held_out_loss(objective: PretrainObjective, batches: Sequence[dict[str, Tens
     errors = np.concatenate([_errors(objective, batch) for batch in batches])
     draws = np.random.default_rng(seed).integers(len(errors), size=(_RESAMPLES, len(errors)))
     low, high = np.percentile(errors[draws].mean(1), (2.5, 97.5))
-    return HeldOut(float(errors.mean()), float(low), float(high), len(errors))
+    return HeldOut(float(errors.mean()), float(low), float(high), tuple(errors.tolist()))
 
 
 def _errors(objective: PretrainObjective, batch: dict[str, Tensor]) -> np.ndarray:

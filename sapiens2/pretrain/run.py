@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,9 @@ def pretrain(
             batches = list(held_out_batches(held_out, config)) if held_out else []
             measured = held_out_loss(objective, batches, engine.seed) if batches and config.mae_weight else None
             metrics |= _held_out_metrics(measured)
+            if measured is not None:
+                told = json.dumps({"mae": measured.errors}).encode()
+                storage.write_bytes(storage.join(out, "held_out.json"), told)
             shown = batches[0] if batches else source.batch(0, 0, 1)
             fragment = _fragment(config, summary, metrics, objective, shown, bool(batches))
             report.publish(out, _config_file(config), fragment, metrics)

@@ -1,0 +1,238 @@
+"""Does pretraining learn? Masked reconstruction of held-out photographs against two predictors that know nothing.
+
+A nano backbone learns from a pool of photographs with the whole objective, bfloat16, two cores, within half an hour.
+Held-out pictures share no duplicate group with the others. On their masks, the same for all:
+
+    zero         answers each hidden patch's mean: about 1 by construction
+    blur fill    a normalised Gaussian of the visible pixels, its width and its shrinkage chosen on training pictures
+
+Stated beforehand: a held-out loss below 0.75 and below blur fill (paired bootstrap over pictures); mutual information
+between picture and prototype above 0.5 nats over the last fifth of the run, and never below half of that there; over
+the run no term's gradient norm above ten times that of every other.
+
+    python benchmarks/learning.py --pool POOL        # a folder with manifest.jsonl and images/, as acceptance has one
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from sapiens2.engine.config import EngineConfig
+from sapiens2.evaluation.ablation.comparison import interval
+from sapiens2.model.backbone import patchify
+from sapiens2.model.normalise import normalise
+from sapiens2.pretrain.config import PretrainConfig
+from sapiens2.pretrain.decoder import complement, take
+from sapiens2.pretrain.held_out import held_out_batches
+from sapiens2.pretrain.losses import normalised_targets
+from sapiens2.pretrain.run import pretrain
+
+PHOTOGRAPHS = {"photo_person", "photo_no_person", "text_overlay"}
+HELD_OUT_SHARE = 5  # one group in so many
+STORED_SIDE_PX = 256
+SIGMAS = (1.5, 2.0, 3.0, 4.0, 6.0)  # pixels of a view
+MAE_GOAL, INFORMATION_FLOOR, DROWNED = 0.75, 0.5, 10.0
+
+Batch = dict[str, Tensor]
+
+
+def config(steps: int) -> PretrainConfig:
+    """The run: half a second of one core a step."""
+    return PretrainConfig(
+        size="nano",
+        engine=EngineConfig(
+            steps=steps,
+            lr=2e-3,
+            min_lr=1e-5,
+            warmup_steps=max(1, steps // 20),
+            precision="bf16",
+            checkpoint_every=max(1, steps // 10),
+            log_every=max(1, steps // 50),
+            term_norms_every=max(1, steps // 50),
+        ),
+        batch=32,
+        image_size=(64, 48),
+        local_size=(32, 24),
+        decoder_dim=128,
+        decoder_layers=2,
+        decoder_heads=4,
+        prototypes=256,
+        head_hidden=256,
+        head_bottleneck=64,
+        unit_prototypes=True,
+        teacher_temperature=(0.02, 0.02),
+        centring="sinkhorn",
+        ema=0.98,
+        freeze_prototypes_steps=max(1, steps // 40),
+        workers=0,
+        cache_mb=2048,
+    )
+
+
+# ---- pictures ----
+
+
+def shards(pool: Path, out: Path) -> dict[str, str]:
+    """Train and held-out photographs of a labelled pool, split by duplicate group, at most 256 pixels across."""
+    rows: dict[str, list[dict[str, object]]] = {"train": [], "val": []}
+    seen = set()
+    for line in (pool / "manifest.jsonl").read_text().splitlines():
+        about = json.loads(line)
+        group = about["dup_group"] or about["file"]
+        data = (pool / about["file"]).read_bytes() if about["kind"] in PHOTOGRAPHS else b""
+        image_id = hashlib.sha256(data).hexdigest()[:32]
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        if picture is None or image_id in seen:
+            continue
+        seen.add(image_id)
+        held_out = int(hashlib.sha256(group.encode()).hexdigest(), 16) % HELD_OUT_SHARE == 0
+        rows["val" if held_out else "train"].append(_row(image_id, picture))
+    files = {}
+    for split, own in rows.items():
+        files[split] = str(out / f"{split}.parquet")
+        pq.write_table(pa.Table.from_pylist(own), files[split], row_group_size=32)
+    return files
+
+
+def _row(image_id: str, picture: np.ndarray) -> dict[str, object]:
+    scale = STORED_SIDE_PX / min(picture.shape[:2])
+    if scale < 1:
+        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    return {"image_id": image_id, "bytes": data, "width": picture.shape[1], "height": picture.shape[0]}
+
+
+# ---- the predictor that only blurs ----
+
+
+class BlurFill:
+    """Hidden patches from a normalised Gaussian of the visible pixels, shrunk: the best of its kind on `files`."""
+
+    def __init__(self, files: list[str], settings: PretrainConfig) -> None:
+        self.config = settings
+        batches = list(held_out_batches(files, settings))
+        fits = {sigma: self._fit(batches, sigma) for sigma in SIGMAS}
+        self.sigma = min(fits, key=lambda sigma: fits[sigma][1])
+        self.shrink = fits[self.sigma][0]
+
+    def _fit(self, batches: list[Batch], sigma: float) -> tuple[float, float]:
+        """Least-squares factor on the guess, and the error that it leaves."""
+        guess_guess = guess_truth = truth_truth = 0.0
+        for guess, truth in (self._pair(batch, sigma) for batch in batches):
+            guess_guess += float(guess.square().sum())
+            guess_truth += float((guess * truth).sum())
+            truth_truth += float(truth.square().sum())
+        return guess_truth / guess_guess, truth_truth - guess_truth**2 / guess_guess
+
+    def errors(self, batches: list[Batch]) -> np.ndarray:
+        """Mean squared error of each picture over both global views, in the units of the reconstruction loss."""
+        found = []
+        for batch in batches:
+            guess, truth = self._pair(batch, self.sigma)
+            found.append((self.shrink * guess - truth).square().mean((1, 2)).unflatten(0, (-1, 2)).mean(1))
+        return torch.cat(found).numpy().astype(np.float64)
+
+    def _pair(self, batch: Batch, sigma: float) -> tuple[Tensor, Tensor]:
+        """Normalised guesses and truths of the hidden patches [2 B, hidden, pixels]."""
+        settings, images = self.config, normalise(batch["globals"].flatten(0, 1))
+        kept, patch = batch["kept"].flatten(0, 1), settings.target_patch
+        visible = torch.zeros(len(images), settings.tokens).scatter(1, kept, 1.0).unflatten(1, settings.grid)
+        mask = visible.repeat_interleave(patch, 1).repeat_interleave(patch, 2).numpy()
+        filled = torch.from_numpy(np.stack([_fill(i, m, sigma) for i, m in zip(images.numpy(), mask)]))
+        masked = complement(kept, settings.tokens)
+        guess, truth = (normalised_targets(take(patchify(x, patch), masked))[0] for x in (filled, images))
+        return guess, truth
+
+
+def _fill(image: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarray:
+    """[3, H, W] and [H, W] of 0 and 1 -> the mean of the visible pixels around each, weighted by a Gaussian."""
+    blur = lambda x: cv2.GaussianBlur(x.astype(np.float64), (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)  # noqa: E731
+    weight = np.maximum(blur(mask), 1e-12)
+    return np.stack([blur(channel * mask) / weight for channel in image]).astype(np.float32)
+
+
+# ---- the proof ----
+
+
+def facts(history: list[dict[str, float]]) -> dict[str, float]:
+    """Mutual information at the end, and how far the loudest term's gradient is above the next."""
+    last = [row["mutual_information"] for row in history[-max(1, len(history) // 5) :]]
+    terms = ("grad_norm_mae", "grad_norm_contrastive", "grad_norm_koleo")
+    norms = [sorted(row[t] for t in terms) for row in history if all(row.get(t) is not None for t in terms)]
+    return {
+        "mutual_information_last_fifth": float(np.mean(last)),
+        "mutual_information_lowest_there": float(np.min(last)),
+        "loudest_over_next": float(np.max([n[-1] / n[-2] for n in norms])) if norms else float("nan"),
+    }
+
+
+def prove(files: dict[str, str], settings: PretrainConfig, out: Path) -> dict[str, object]:
+    """Train, then measure the held-out pictures: ours, blur fill, zero; with paired intervals."""
+    began = time.monotonic()
+    where = {"out": str(out / "out"), "state": str(out / "state")}
+    metrics = pretrain(settings, train_files=[files["train"]], val_files=[files["val"]], **where)
+    history = [json.loads(line) for line in (out / "out/history.jsonl").read_text().splitlines()]
+    ours = np.array(json.loads((out / "out/held_out.json").read_text())["mae"])
+    blur = BlurFill([files["train"]], settings)
+    theirs = blur.errors(list(held_out_batches([files["val"]], settings)))
+    value, low, high = interval((ours - theirs)[None])
+    return {
+        "held_out_mae": float(ours.mean()),
+        "held_out_mae_interval": metrics["held_out_mae_interval"],
+        "blur_fill": float(theirs.mean()),
+        "blur_fill_sigma_px": blur.sigma,
+        "ours_minus_blur_fill": [value, low, high],
+        "held_out_pictures": len(ours),
+        "training_pictures": metrics["pictures"],
+        "steps": settings.engine.steps,
+        **facts(history),
+        "seconds": time.monotonic() - began,
+    }
+
+
+def verdicts(told: dict[str, object]) -> dict[str, bool]:
+    """What was stated beforehand, and whether it came true."""
+    mean, lowest = told["mutual_information_last_fifth"], told["mutual_information_lowest_there"]
+    return {
+        f"held-out loss below {MAE_GOAL}": told["held_out_mae"] < MAE_GOAL,  # type: ignore[operator]
+        "below blur fill, interval included": told["ours_minus_blur_fill"][2] < 0,  # type: ignore[index]
+        f"mutual information above {INFORMATION_FLOOR} nats, and stays": (
+            mean > INFORMATION_FLOOR and lowest > INFORMATION_FLOOR / 2  # type: ignore[operator]
+        ),
+        f"no term's gradient above {DROWNED:g} times the next": told["loudest_over_next"] < DROWNED,  # type: ignore[operator]
+    }
+
+
+def main() -> None:
+    """Trains, measures, prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pool", type=Path, required=True, help="A labelled pool: manifest.jsonl beside images/.")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--out", type=Path, help="Keep the run here and continue it; default a temporary folder.")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="learning-") as scratch:
+        out = given.out or Path(scratch)
+        out.mkdir(parents=True, exist_ok=True)
+        told = prove(shards(given.pool, out), config(given.steps), out)
+    for name, value in told.items():
+        print(f"{name:34} {value}")
+    came_true = verdicts(told)
+    for name, true in came_true.items():
+        print(f"{'yes' if true else 'NO ':4}{name}")
+    print(json.dumps({"benchmark": "learning", **told, "verdicts": came_true}))
+
+
+if __name__ == "__main__":
+    main()
