@@ -61,6 +61,7 @@ def test_what_is_published(undisturbed: Path, shards: dict[str, list[str]]) -> N
         "config.json",
         "history.jsonl",
         "fragment.json",
+        "held_out.json",
         "metrics.json",
         "checkpoints",
     }
