@@ -194,6 +194,23 @@ def models() -> None:
     """Third-party networks: which are known, where they are found, whether their bytes are right."""
 
 
+class _Data(click.Group):
+    """The commands of pipelines.data_cli, loaded when one is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["check"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from pipelines.data_cli import COMMANDS
+
+        return COMMANDS.get(cmd_name)
+
+
+@cli.command(cls=_Data)
+def data() -> None:
+    """Labelled data: check a folder, bring other formats in, take labels out."""
+
+
 def _settings(pairs: tuple[str, ...], file: str | None, profile: str, preset: str) -> Any:
     from components.settings import Settings, parse_overrides
 

@@ -25,6 +25,7 @@ class Sample:
     intrinsics: Array | None = None  # float32 [3, 3]
     keypoints: Array | None = None  # float32 [308, 2]
     labelled: Array | None = None  # bool [308] keypoints that count
+    box: Array | None = None  # float32 [4] x0, y0, x1, y1 pixels, the person; None: the whole picture
 
 
 def labelled_keypoints(visibility: Array) -> Array:
@@ -48,6 +49,7 @@ def from_scene(scene: Scene) -> Sample:
         intrinsics=scene.intrinsics,
         keypoints=scene.keypoints,
         labelled=labelled_keypoints(scene.visibility),
+        box=scene.box,
     )
 
 
@@ -84,4 +86,7 @@ def flip(sample: Sample) -> Sample:
         mirrored = sample.keypoints[order].copy()
         mirrored[:, 0] = width - 1 - mirrored[:, 0]
         changes["keypoints"], changes["labelled"] = mirrored, sample.labelled[order]
+    if sample.box is not None:
+        x0, y0, x1, y1 = sample.box
+        changes["box"] = np.array([width - 1 - x1, y0, width - 1 - x0, y1], np.float32)
     return replace(out, **changes)

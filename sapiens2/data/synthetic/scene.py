@@ -7,6 +7,7 @@ their x. Pixel centres have whole coordinates, so mirroring sends x to width - 1
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,12 +161,14 @@ def _label(
     )
 
 
-def render(seed: int, height: int, width: int, split: str = "train") -> Scene:
+def render(
+    seed: int, height: int, width: int, split: str = "train", *, change: Callable[[Camera], Camera] | None = None
+) -> Scene:
     """The scene of a seed. Splits share no random stream.
 
     train and test share no pose family, fabric pattern or kind of background; transfer has the poses of train in the
     patterns and backgrounds of test. height, width: pixels, at least 16; raises ValueError otherwise or for an unknown
-    split.
+    split. change: the same scene through another camera than its own, which is how the geometry of labels is tested.
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; use one of {', '.join(SPLITS)}")
@@ -178,6 +181,7 @@ def render(seed: int, height: int, width: int, split: str = "train") -> Scene:
     figure = build_figure(person, pose)
     body = np.concatenate([s.points.reshape(-1, 3) for s in figure.sheets])
     camera = aim(draw_view(rng), body, figure.crown, height, width)
+    camera = camera if change is None else change(camera)
     backdrop, light, prop = draw_backdrop(rng, looks), draw_light(rng), draw_fabric(rng, looks, 0.8)
     mesh = assemble(figure.sheets + _props(rng, figure, pose.seated))
     world = mesh.points
