@@ -198,7 +198,7 @@ class _Data(click.Group):
     """The commands of pipelines.data_cli, loaded when one is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["check"]
+        return ["check", "import", "export"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         from pipelines.data_cli import COMMANDS

@@ -67,4 +67,79 @@ def _absolute(folder: str) -> str:
     return folder if "://" in folder else str(Path(folder).expanduser().absolute())
 
 
-COMMANDS = {command.name or "": command for command in (check_command,)}
+@click.command("import")
+@click.argument("vocabulary")
+@click.option("--labels", required=True, type=click.Path(exists=True), help="COCO-like JSON, or a folder of masks.")
+@click.option("--images", required=True, type=click.Path(exists=True, file_okay=False), help="Folder of the pictures.")
+@click.option("--out", required=True, type=click.Path(), help="Folder of labelled data to write.")
+@click.option("--split", default="train", type=click.Choice(["train", "val", "test"]), help="Of every row.")
+def import_command(vocabulary: str, labels: str, images: str, out: str, split: str) -> None:
+    """Bring labels of another VOCABULARY into the layout: coco17, wholebody133, halpe26, ..., cihp20, lip20, voc21."""
+    from sapiens2.data.formats.vocabularies import CLASS_MAPS, LAYOUTS
+
+    if vocabulary not in (*LAYOUTS, *CLASS_MAPS):
+        raise ValueError(f"unknown vocabulary {vocabulary!r}; use one of {', '.join((*LAYOUTS, *CLASS_MAPS))}")
+    reader = _import_masks if vocabulary in CLASS_MAPS else _import_keypoints
+    rows, note = reader(vocabulary, Path(labels), Path(images), out, split)
+    console.print(f"{rows} rows in {out}{note}; `sapiens2 data check {out}` looks at them", soft_wrap=True)
+
+
+def _import_masks(name: str, labels: Path, images: Path, out: str, split: str) -> tuple[int, str]:
+    from sapiens2.data.formats.masks import import_masks
+    from sapiens2.data.labelled import DatasetFacts, DatasetWriter
+
+    with DatasetWriter(out, DatasetFacts(name=f"{labels.name} ({name})")) as writer:
+        return import_masks(images, labels, name, writer, split), ""
+
+
+def _import_keypoints(name: str, labels: Path, images: Path, out: str, split: str) -> tuple[int, str]:
+    from sapiens2.data.formats.coco import read_coco
+    from sapiens2.data.labelled import DatasetFacts, DatasetWriter
+
+    found = read_coco(labels, name, split=split)
+    with DatasetWriter(out, DatasetFacts(name=f"{labels.name} ({name})")) as writer:
+        for picture in sorted({row.image for row in found.rows}):
+            source = images / picture.removeprefix("images/")
+            if not source.is_file():
+                raise ValueError(f"{source} is not there: give the folder that file names of {labels} are relative to")
+            writer.file(picture, source.read_bytes())
+        writer.rows += found.rows
+    left = ", ".join(f"{count} {reason}" for reason, count in found.left_out.items() if count)
+    return len(found.rows), f" ({left} left out)" if left else ""
+
+
+@click.command("export")
+@click.argument("folder")
+@click.option("--format", "name", required=True, help="coco17, wholebody133, another keypoint layout, or openpose.")
+@click.option("--out", required=True, type=click.Path(), help="JSON file; for openpose a folder, one file a picture.")
+def export_command(folder: str, name: str, out: str) -> None:
+    """Take the keypoints of labelled data out, in another layout."""
+    import json
+
+    from sapiens2.data.formats.convert import coco_file, openpose
+    from sapiens2.data.formats.vocabularies import layout
+    from sapiens2.data.labelled import LabelledDataset
+    from sapiens2.data.labelled.read import read_image
+
+    dataset = LabelledDataset(_absolute(folder), "pose", None)
+    pictures: dict[str, list[Any]] = {}
+    for row in dataset.rows:
+        pictures.setdefault(row.image, []).append(row)
+    if name == "openpose":
+        Path(out).mkdir(parents=True, exist_ok=True)
+        for picture, rows in pictures.items():
+            text = json.dumps(openpose([row.keypoints for row in rows]))
+            (Path(out) / f"{Path(picture).stem}_keypoints.json").write_text(text)
+    else:
+        layout(name)  # an unknown name is refused before pictures are read
+        sizes = {picture: read_image(f"{dataset.folder}/{picture}").shape[:2] for picture in pictures}
+        people = [
+            (number, picture, sizes[picture], row.keypoints, row.box)
+            for number, (picture, rows) in enumerate(pictures.items(), 1)
+            for row in rows
+        ]
+        Path(out).write_text(json.dumps(coco_file(people, name)))
+    console.print(f"{len(dataset)} people of {len(pictures)} pictures as {name} in {out}", soft_wrap=True)
+
+
+COMMANDS = {command.name or "": command for command in (check_command, import_command, export_command)}

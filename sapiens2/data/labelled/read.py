@@ -112,7 +112,7 @@ def read_keypoints(row: Row, size: tuple[int, int]) -> tuple[Array, Array]:
     return xy.astype(np.float32), labelled
 
 
-def _picture(path: str) -> Array:
+def stored_picture(path: str) -> Array:
     """A PNG as it is stored: indices of a palette, 8 or 16 bits; LabelError if it cannot be decoded."""
     from PIL import Image, UnidentifiedImageError
 
@@ -143,7 +143,7 @@ def _say(array: Array) -> str:
 
 def read_mask(path: str, size: tuple[int, int]) -> Array:
     """Class ids uint8 [H, W]; LabelError for a class that the vocabulary does not have."""
-    mask = _sized(path, _picture(path), size, ())
+    mask = _sized(path, stored_picture(path), size, ())
     unknown = sorted({int(v) for v in np.unique(mask)} - {*range(len(parts())), IGNORE})
     if unknown:
         raise LabelError(
@@ -156,7 +156,7 @@ def read_mask(path: str, size: tuple[int, int]) -> Array:
 
 def read_valid(path: str, size: tuple[int, int]) -> Array:
     """Where labels are known, bool [H, W]: the first channel is not 0."""
-    stored = _picture(path)
+    stored = stored_picture(path)
     return _sized(path, stored[..., 0] if stored.ndim == 3 else stored, size, ()) > 0
 
 
@@ -222,7 +222,7 @@ def read_albedo(path: str, size: tuple[int, int], valid: Array | None) -> Array:
     if path.endswith((".npy", ".npz")):
         albedo = _array(path, "albedo")
     else:
-        stored = _picture(path)
+        stored = stored_picture(path)
         if stored.ndim == 3 and stored.shape[2] == 4:
             stored = stored[..., :3]
         albedo = stored.astype(np.float32) / np.iinfo(stored.dtype if stored.dtype.kind == "u" else np.uint8).max
@@ -263,7 +263,7 @@ def read_points(
 def _depth(path: str, facts: DatasetFacts) -> Array:
     if path.endswith((".npy", ".npz")):
         return _array(path, "depth")
-    return _picture(path).astype(np.float32) * np.float32(facts.depth_unit)
+    return stored_picture(path).astype(np.float32) * np.float32(facts.depth_unit)
 
 
 def _check_points(path: str, points: Array, pixels: Array, k: Array) -> None:
