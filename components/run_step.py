@@ -84,7 +84,8 @@ class Identity:
 def identify(step: Step, config: BaseModel, inputs: Mapping[str, str], source: str | None = None) -> Identity:
     """The version that a step will have, from its inputs' versions by role: known before anything runs.
 
-    Raises FileNotFoundError naming a weight file that is missing and where to put it.
+    Raises FileNotFoundError naming a weight file that is missing and where to put it, ValueError for labelled data
+    that cannot be read.
     """
     models, paths = [], {}
     if step.weights:
@@ -95,6 +96,8 @@ def identify(step: Step, config: BaseModel, inputs: Mapping[str, str], source: s
             paths[spec.name] = str(found)
             sha256 = spec.sha256 or file_sha256(found)
             models.append(ModelRef(name=spec.name, revision=spec.revision, sha256=sha256, licence=spec.licence))
+    if step.data and source is None:
+        source = load(step.data)(config)
     recipe = recipe_fields(config)
     hashes = {model.name: model.sha256 for model in models}
     version = version_of(step.family, step.revision, recipe, inputs.items(), hashes, source)

@@ -140,6 +140,8 @@ def recipe_fields(config: BaseModel) -> dict[str, Any]:
         value = getattr(config, name)
         if isinstance(value, BaseModel):
             result[name] = recipe_fields(value)
+        elif role == "recipe" and isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+            result[name] = [recipe_fields(item) for item in value]
         elif role not in ("recipe", "execution"):
             raise TypeError(f"{type(config).__name__}.{name} is marked neither recipe nor execution")
         elif role == "recipe":

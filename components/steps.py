@@ -26,7 +26,8 @@ class Input:
 class Step:
     """A row of the table. `revision` is raised when the meaning of the step changes (see tests/components).
 
-    `sources` are the modules whose text is the step's meaning; `body` does the work, given a StepContext.
+    `sources` are the modules whose text is the step's meaning; `body` does the work, given a StepContext; `data` gives
+    the digest of what a configuration reads from outside the store.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Step:
     revision: int = 1
     task: str | None = None
     weights: str | None = None
+    data: str | None = None
     deterministic: bool = True
 
     @property
@@ -177,6 +179,7 @@ def _finetune(task: str) -> Step:
         config="sapiens2.tasks.config:FinetuneConfig",
         body="components.training_steps:finetune",
         summary=f"post-train the backbone for {task}",
+        data="sapiens2.tasks.config:data_digest",
         sources=("sapiens2.tasks", "sapiens2.model", "sapiens2.engine", "sapiens2.data"),
         deterministic=False,
     )
@@ -191,6 +194,7 @@ def _evaluate(task: str) -> Step:
         config="sapiens2.evaluation.config:EvaluateConfig",
         body="components.training_steps:evaluate",
         summary=f"metrics of {task} with confidence intervals, on held-out people",
+        data="sapiens2.evaluation.config:data_digest",
         sources=("sapiens2.evaluation", "sapiens2.tasks", "sapiens2.model", "sapiens2.data"),
     )
 

@@ -58,5 +58,8 @@ def recipe_of(config: BaseModel) -> dict[str, Any]:
         if isinstance(extra, dict) and extra.get("role") == "execution":
             continue
         value = getattr(config, name)
-        chosen[name] = recipe_of(value) if isinstance(value, BaseModel) else values[name]
+        if isinstance(value, tuple) and value and all(isinstance(item, BaseModel) for item in value):
+            chosen[name] = [recipe_of(item) for item in value]
+        else:
+            chosen[name] = recipe_of(value) if isinstance(value, BaseModel) else values[name]
     return chosen

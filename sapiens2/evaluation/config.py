@@ -7,14 +7,18 @@ from typing import Literal
 from pydantic import model_validator
 
 from sapiens2.config import Config, execution, recipe
+from sapiens2.tasks.config import DataSource
 from sapiens2.tasks.head_specs import TASKS, TaskName
 
 
 class EvaluateConfig(Config):
-    """Settings of one evaluation on held-out synthetic people."""
+    """Settings of one evaluation, on held-out synthetic people or on labelled data."""
 
     task: TaskName = recipe("pose", "Which task the checkpoint was trained for.")
     n_test: int = recipe(256, "Held-out scenes: poses, patterns and backgrounds of families never trained on.", ge=1)
+    labelled: DataSource | None = recipe(
+        None, "Labelled data {path, split} to measure on, at its own size, in place of synthetic people."
+    )
     scene_seed: int = recipe(0, "Seed of the first held-out scene; the others follow.", ge=0)
     image_size: tuple[int, int] | None = recipe(None, "Height and width, pixels; None takes the training size.")
     rounds: int = recipe(200, "Bootstrap resamples behind every 95 % interval.", ge=1)
@@ -23,6 +27,15 @@ class EvaluateConfig(Config):
     pictures: int = execution(8, "Scenes drawn in the fragment.", ge=0)
     batch: int = execution(16, "Images per forward pass.", ge=1)
     cache_scenes: bool = execution(True, "Keep rendered scenes on disk for other runs and tasks.")
+
+
+def data_digest(config: EvaluateConfig) -> str | None:
+    """sha256 of the labelled data that an evaluation measures on; None on synthetic people."""
+    if config.labelled is None:
+        return None
+    from sapiens2.data.labelled.dataset import data_digest as folder_digest
+
+    return folder_digest(config.labelled.path, config.task)
 
 
 class ProbeConfig(Config):

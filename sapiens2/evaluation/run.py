@@ -16,6 +16,7 @@ from sapiens2.engine import report, storage
 from sapiens2.evaluation.baselines import mean_map
 from sapiens2.evaluation.bootstrap import Estimate, bootstrap
 from sapiens2.evaluation.config import EvaluateConfig
+from sapiens2.evaluation.labelled import answer_native, constant_native, load_labelled
 from sapiens2.evaluation.measure import MAIN, STATISTICS, Answer
 from sapiens2.evaluation.metrics import best_scale
 from sapiens2.model.normalise import normalise
@@ -43,16 +44,22 @@ def evaluate(config: EvaluateConfig, *, checkpoint: str, out: str) -> dict[str, 
         raise ValueError(f"{checkpoint} holds a {trained.task} model, not {config.task}: set task={trained.task}")
     size = config.image_size or trained.image_size
     folder = cache_folder() if config.cache_scenes else None
-    samples = load_scenes(config.n_test, size, "test", config.scene_seed, folder)
     learned = load_scenes(min(trained.scenes, BASELINE_SCENES), size, "train", trained.scene_seed, folder)
-    answers = answer(model, samples, config.batch)
-    constant = [mean_map(config.task, learned)] * len(samples)
+    constant: Sequence[Answer]
+    if config.labelled is not None:
+        samples = load_labelled(config.labelled, config.task)
+        answers = answer_native(model, samples, size, config.batch)
+        constant = constant_native(config.task, config.labelled, learned, samples, size)
+    else:
+        samples = load_scenes(config.n_test, size, "test", config.scene_seed, folder)
+        answers = answer(model, samples, config.batch)
+        constant = [mean_map(config.task, learned)] * len(samples)
     results = {
         name: bootstrap(STATISTICS[config.task](given, samples), len(samples), rounds=config.rounds, seed=config.seed)
         for name, given in (("model", answers), ("baseline", constant))
     }
     metrics = _metrics(config, results["model"], results["baseline"])
-    metrics |= {"image_size": list(size), "seconds": round(time.perf_counter() - began, 3)}
+    metrics |= {"n_test": len(samples), "image_size": list(size), "seconds": round(time.perf_counter() - began, 3)}
     fragment = _fragment(config, metrics, results, samples, answers, constant)
     for name, content in (("config", config.model_dump(mode="json")), ("fragment", fragment), ("metrics", metrics)):
         storage.write_bytes(storage.join(out, f"{name}.json"), json.dumps(content, indent=2, allow_nan=False).encode())
@@ -138,11 +145,11 @@ def _fragment(
         for name in results["model"]
         if name not in _HIDDEN and math.isfinite(results["model"][name].value)
     ]
-    gain = metrics["gain"]
+    gain, what = metrics["gain"], "labelled samples" if config.labelled else "held-out scenes"
     said = f"{metrics['main']} is {results['model'][metrics['main']].text()}"
     compared = f", {abs(gain):.0%} {'less' if gain >= 0 else 'more'} error than the mean" if gain is not None else ""
     sections: list[dict[str, Any]] = [
-        {"type": "text", "title": "Outcome", "body": f"On {config.n_test} held-out scenes {said}{compared}."},
+        {"type": "text", "title": "Outcome", "body": f"On {len(samples)} {what} {said}{compared}."},
         {
             "type": "table",
             "title": "Metrics",
@@ -154,7 +161,8 @@ def _fragment(
     if config.pictures:
         shown = list(range(min(config.pictures, len(samples))))
         drawn = [(_strip(config.task, samples[k], answers[k], constant[k]), f"{CAPTION} | mean") for k in shown]
-        note = "Poses, patterns and kinds of background of these scenes were never trained on."
+        unseen = "Poses, patterns and kinds of background of these scenes were never trained on."
+        note = "Measured at the labels' own size." if config.labelled else unseen
         note += " Depth is drawn at the best scale of each picture." if config.task == "pointmap" else ""
         sections.append(report.pictures("Answers", drawn, note))
     return {"title": f"Evaluation: {config.task}", "sections": sections}

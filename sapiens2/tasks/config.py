@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 from pydantic import model_validator
@@ -11,9 +12,38 @@ from sapiens2.engine.config import EngineConfig
 from sapiens2.model.sizes import SizeName, architecture
 from sapiens2.tasks.head_specs import OWN_SIZES, SPECS, TaskName
 
+SYNTHETIC = "synthetic"
+
+
+class DataSource(Config):
+    """Where samples come from. The path is not part of the recipe: what lies there is, by its digest."""
+
+    path: str = execution(SYNTHETIC, "Folder or URI of labelled data, absolute; `synthetic` for rendered people.")
+    weight: float = recipe(1.0, "Share of the training samples, relative to the other sources.", gt=0)
+    split: Literal["train", "val", "test"] = recipe("train", "Which rows of the index.")
+
+    @model_validator(mode="after")
+    def _absolute(self) -> DataSource:
+        if self.path != SYNTHETIC and "://" not in self.path and not self.path.startswith("/"):
+            raise ValueError(f"path={self.path!r} is relative: steps run in folders of their own, so give it absolute")
+        return self
+
+
+def data_digest(config: FinetuneConfig) -> str | None:
+    """sha256 of all labelled data that a configuration trains on; None on synthetic people alone.
+
+    Raises LabelError (a ValueError) for a folder that cannot be read.
+    """
+    if all(source.path == SYNTHETIC for source in config.sources):
+        return None
+    from sapiens2.data.labelled.dataset import data_digest as folder_digest
+
+    parts = [s.path if s.path == SYNTHETIC else folder_digest(s.path, config.task) for s in config.sources]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
 
 class FinetuneConfig(Config):
-    """Settings of one fine-tuning run on synthetic people. Raises ValueError for what cannot be trained."""
+    """Settings of one fine-tuning run. Raises ValueError for what cannot be trained."""
 
     task: TaskName = recipe("pose", "What to learn.")
     size: SizeName = recipe("tiny", "Backbone size, a row of sapiens2.model.sizes.SIZES.")
@@ -25,6 +55,10 @@ class FinetuneConfig(Config):
     batch: int = recipe(8, "Images of one optimiser step, over all ranks.", ge=1)
     scenes: int = recipe(4096, "Synthetic training scenes.", ge=1)
     scene_seed: int = recipe(0, "Seed of the first scene; the others follow.", ge=0)
+    sources: tuple[DataSource, ...] = recipe(
+        (), "Labelled data to mix, each {path, weight, split}; none means synthetic people alone."
+    )
+    unreadable: Literal["error", "skip"] = recipe("error", "A sample that cannot be read ends training, or is counted.")
     flip: float = recipe(0.5, "Probability of a mirrored sample.", ge=0, le=1)
     photometric: float = recipe(
         0.8, "Probability that a sample's colours are changed; never done for albedo.", ge=0, le=1

@@ -16,11 +16,11 @@ from sapiens2.engine.parallel import cpu_threads, join_world, unsharded
 from sapiens2.model.weights import load_weights
 from sapiens2.tasks.answers import CAPTION, truth_and_answer
 from sapiens2.tasks.build import TaskModel, build_task
-from sapiens2.tasks.config import FinetuneConfig
+from sapiens2.tasks.config import DataSource, FinetuneConfig, data_digest
 from sapiens2.tasks.objective import TaskObjective
 from sapiens2.tasks.predict import predict
 from sapiens2.tasks.sample import from_scene
-from sapiens2.tasks.source import SyntheticSource
+from sapiens2.tasks.source import TaskSource
 
 SHOWN = 4  # scenes in the report
 HELD_OUT = "test"  # the split of scenes that training never sees
@@ -42,24 +42,37 @@ def finetune(
         model = build_task(config.task, config.size)
     load_weights(model.backbone, backbone)
     objective = TaskObjective(config, model)
+    source = TaskSource(config)
     summary = train(
         objective,
-        SyntheticSource(config),
+        source,
         engine,
         out=out,
         state=state,
         title=f"finetune {config.task}",
         images_per_step=config.batch,
-        recipe=recipe_of(config) | {"backbone": storage.fingerprint(backbone)[1]},
+        recipe=recipe_of(config) | {"backbone": storage.fingerprint(backbone)[1], "data": data_digest(config)},
         control=control,
     )
     metrics = report.run_metrics(summary, seed=engine.seed, flops_per_image=_flops_per_image(config, model))
     metrics |= {"task": config.task, "scenes": config.scenes, "epochs": summary.images / config.scenes}
+    metrics |= {"unreadable": len(source.mixture.unreadable), "sources": _source_counts(source)}
     world = join_world(engine)
     with cpu_threads(engine), unsharded(objective, world):
         if world.leads:
             report.publish(out, _config_file(config), _fragment(config, summary, metrics, model), metrics)
     return metrics
+
+
+def _source_counts(source: TaskSource) -> list[dict[str, Any]]:
+    """What training drew from: samples and share of each source."""
+    chosen = source.config.sources or (DataSource(),)
+    quota = source.mixture.quota / source.mixture.quota.sum()
+    decks = source.mixture.decks
+    return [
+        {"path": given.path, "samples": deck.count, "share": round(float(share), 3)}
+        for given, deck, share in zip(chosen, decks, quota, strict=True)
+    ]
 
 
 def _flops_per_image(config: FinetuneConfig, model: TaskModel) -> float:

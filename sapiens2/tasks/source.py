@@ -1,4 +1,4 @@
-"""Training batches of synthetic people: a pure function of (seed, step, rank, world)."""
+"""Training batches: a pure function of (seed, step, rank, world)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,34 @@ import torch
 from torch import Tensor
 
 from sapiens2.data.synthetic.store import SceneStore, cache_folder
-from sapiens2.tasks.config import FinetuneConfig
+from sapiens2.tasks.config import SYNTHETIC, DataSource, FinetuneConfig
+from sapiens2.tasks.mixture import Deck, Mixture, complete, labelled_deck
 from sapiens2.tasks.sample import Sample, flip, from_scene
 
 Array = np.ndarray
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 32.0, 0.5, 0.5, 0.1
 
 
-class SyntheticSource:
-    """Batches for one task. Scenes are rendered on first use and cached."""
+class TaskSource:
+    """Batches for one task, of synthetic people and labelled data. Scenes are rendered on first use and cached."""
 
     def __init__(self, config: FinetuneConfig) -> None:
         self.config = config
         height, width = config.image_size
         folder = cache_folder() if config.cache_scenes else None
         self.store = SceneStore(config.scenes, height, width, "train", config.scene_seed, folder=folder)
-        self._order: tuple[int, Array] = (-1, np.zeros(0, int))
+        sources = config.sources or (DataSource(),)
+        decks = [self._deck(source, number) for number, source in enumerate(sources)]
+        weights = [source.weight for source in sources]
+        self.mixture = Mixture(decks, weights, config.engine.seed, skip=config.unreadable == "skip")
+
+    def _deck(self, source: DataSource, number: int) -> Deck:
+        # The key of a first source is that of synthetic people alone, whose order has always been so.
+        key = (self.config.engine.seed, 1, *([number] if number else []))
+        task = self.config.task
+        if source.path == SYNTHETIC:
+            return Deck(self.config.scenes, lambda i: complete(task, from_scene(self.store.scene(i))), key)
+        return labelled_deck(source, task, self.config.image_size, key)
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
         """The samples of `rank` at `step`: the epoch's permutation, dealt out in order."""
@@ -34,11 +46,7 @@ class SyntheticSource:
         return collate([self._sample(position) for position in range(first, first + share)], self.config.task)
 
     def _sample(self, position: int) -> tuple[Sample, Array]:
-        epoch, place = divmod(position, self.config.scenes)
-        if self._order[0] != epoch:
-            rng = np.random.default_rng([self.config.engine.seed, 1, epoch])
-            self._order = (epoch, rng.permutation(self.config.scenes))
-        sample = from_scene(self.store.scene(int(self._order[1][place])))
+        sample = self.mixture.sample(position)
         rng = np.random.default_rng([self.config.engine.seed, 2, position])
         if rng.random() < self.config.flip:
             sample = flip(sample)

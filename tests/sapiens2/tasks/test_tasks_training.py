@@ -17,7 +17,7 @@ from sapiens2.tasks.config import FinetuneConfig
 from sapiens2.tasks.head_specs import OUTPUT, TASKS
 from sapiens2.tasks.objective import TaskObjective, layer_of, photometric
 from sapiens2.tasks.sample import Sample, flip, from_scene
-from sapiens2.tasks.source import NEUTRAL, SyntheticSource
+from sapiens2.tasks.source import NEUTRAL, TaskSource
 from sapiens2.tasks.vocabulary import keypoints, parts
 
 
@@ -92,9 +92,9 @@ def config(task: str, **changes: object) -> FinetuneConfig:
 
 
 def test_batches_depend_only_on_step_and_rank() -> None:
-    source = SyntheticSource(config("pointmap", batch=4, scenes=8))
+    source = TaskSource(config("pointmap", batch=4, scenes=8))
     whole = source.batch(5, 0, 1)
-    halves = [SyntheticSource(config("pointmap", batch=4, scenes=8)).batch(5, rank, 2) for rank in (0, 1)]
+    halves = [TaskSource(config("pointmap", batch=4, scenes=8)).batch(5, rank, 2) for rank in (0, 1)]
     for name, tensor in whole.items():
         assert torch.equal(tensor, torch.cat([h[name] for h in halves])), name
     epoch = torch.cat([source.batch(step, 0, 1)["target"].flatten(1) for step in (0, 1)])
@@ -124,7 +124,7 @@ def test_every_parameter_is_trained_once(task: str) -> None:
     rates = {group["lr"] for group in groups}
     assert rates == {0.5**k for k in range(8)}
     assert all(p.ndim > 1 for g in groups if g["weight_decay"] for p in g["params"])
-    loss = objective(SyntheticSource(chosen).batch(0, 0, 1), 0)
+    loss = objective(TaskSource(chosen).batch(0, 0, 1), 0)
     terms = sum(float(value.detach()) for name, value in loss.items() if name != "loss")
     assert np.isfinite(terms) and float(loss["loss"].detach()) == pytest.approx(terms, rel=1e-5)
     loss["loss"].backward()
@@ -141,7 +141,7 @@ def _overfit(task: str, steps: int, rate: float) -> tuple[TaskObjective, dict[st
     torch.manual_seed(0)
     chosen = config(task, batch=4, scenes=4, flip=0.0, photometric=0.0, image_size=(64, 48))
     objective = TaskObjective(chosen, build_task(task, "tiny"))
-    batch = SyntheticSource(chosen).batch(0, 0, 1)
+    batch = TaskSource(chosen).batch(0, 0, 1)
     optimizer = torch.optim.AdamW(objective.param_groups(rate, 0.0), fused=True)
     history = []
     for step in range(steps):

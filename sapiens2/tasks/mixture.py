@@ -1,0 +1,129 @@
+"""Training samples from several sources: synthetic people and folders of labels, mixed by weight.
+
+Which source a position of training takes, and which of its samples, is a pure function of (seed, position): positions
+come in blocks, in each of which every source has its share in a keyed order, and each source deals out its own samples
+in a new permutation per epoch. A point that a source does not label carries no weight in the loss.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from sapiens2.data.labelled import LabelError, LabelledDataset
+from sapiens2.tasks.affine import region_matrix, warp
+from sapiens2.tasks.config import SYNTHETIC, DataSource
+from sapiens2.tasks.regions import person_region, whole_region
+from sapiens2.tasks.sample import Sample
+
+Array = np.ndarray
+BLOCK = 1000  # positions in which shares are exact to a thousandth
+_LOG = logging.getLogger(__name__)
+
+
+def frame_region(task: str, sample: Sample, size: tuple[int, int]) -> Array:
+    """What the network sees of a labelled picture, as in prediction: the person of a pose, else the whole picture."""
+    if task == "pose":
+        return person_region(person_box(sample), size[1] / size[0])
+    return whole_region(sample.image.shape[:2], size, stretch=task == "segmentation")  # type: ignore[arg-type]
+
+
+def person_box(sample: Sample) -> Array:
+    """The box of a sample, else the tight box of its keypoints, else the whole picture: x0, y0, x1, y1."""
+    if sample.box is not None:
+        return sample.box
+    if sample.keypoints is not None and sample.labelled is not None and sample.labelled.sum() > 1:
+        xy = sample.keypoints[sample.labelled]
+        return np.concatenate([xy.min(0), xy.max(0)])
+    return np.array([0, 0, sample.image.shape[1] - 1, sample.image.shape[0] - 1], np.float32)
+
+
+def framed(task: str, sample: Sample, size: tuple[int, int]) -> Sample:
+    """A labelled sample as the network sees it, of size (height, width)."""
+    return warp(sample, region_matrix(frame_region(task, sample, size), size), size)
+
+
+@dataclass
+class Deck:
+    """The samples of one source, dealt out in a permutation per epoch."""
+
+    count: int
+    sample: Callable[[int], Sample]
+    key: tuple[int, ...]
+    _order: tuple[int, Array] = field(default=(-1, np.zeros(0, int)), repr=False)
+
+    def deal(self, position: int) -> Sample:
+        """The sample of a position; raises LabelError for one that cannot be read."""
+        epoch, place = divmod(position, self.count)
+        if self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng([*self.key, epoch]).permutation(self.count))
+        return self.sample(int(self._order[1][place]))
+
+
+class Mixture:
+    """Decks by weight. `unreadable` names the samples that were skipped here, where skipping is allowed."""
+
+    def __init__(self, decks: list[Deck], weights: list[float], seed: int, *, skip: bool = False) -> None:
+        self.decks, self.seed, self.skip = decks, seed, skip
+        self.quota = shares(weights)
+        self.unreadable: set[str] = set()
+        self._block: tuple[int, Array] = (-1, np.zeros(0, int))
+
+    def sample(self, position: int) -> Sample:
+        """The sample of a training position; the next readable one of its source where skipping is allowed."""
+        deck, place = self._find(position)
+        for offset in range(deck.count):
+            try:
+                return deck.deal(place + offset)
+            except LabelError as error:
+                if not self.skip:
+                    raise
+                if error.where not in self.unreadable:
+                    _LOG.warning("skipped: %s", error)
+                self.unreadable.add(error.where)
+        raise LabelError(
+            "labelled data", "no sample of a source can be read", "run `sapiens2 data check` on its folder"
+        )
+
+    def _find(self, position: int) -> tuple[Deck, int]:
+        if len(self.decks) == 1:
+            return self.decks[0], position
+        block, place = divmod(position, BLOCK)
+        if self._block[0] != block:
+            dealt = np.repeat(np.arange(len(self.decks)), self.quota)
+            self._block = (block, np.random.default_rng([self.seed, 4, block]).permutation(dealt))
+        chosen = self._block[1]
+        source = int(chosen[place])
+        return self.decks[source], block * int(self.quota[source]) + int((chosen[:place] == source).sum())
+
+
+def shares(weights: list[float]) -> Array:
+    """Positions of a block per source, by largest remainder, at least one each: int [S], sum BLOCK."""
+    exact = np.array(weights, float) / sum(weights) * BLOCK
+    quota = np.maximum(np.floor(exact).astype(int), 1)
+    for k in np.argsort(quota - exact, kind="stable")[: max(0, BLOCK - int(quota.sum()))]:
+        quota[k] += 1
+    quota[np.argmax(quota)] += BLOCK - quota.sum()
+    return quota
+
+
+def labelled_deck(source: DataSource, task: str, size: tuple[int, int], key: tuple[int, ...]) -> Deck:
+    """A folder of labels, each sample framed for the network. Raises LabelError for a folder without such labels."""
+    assert source.path != SYNTHETIC
+    dataset = LabelledDataset(source.path, task, source.split)
+    return Deck(len(dataset), lambda index: complete(task, framed(task, dataset.sample(index), size)), key)
+
+
+def complete(task: str, sample: Sample) -> Sample:
+    """The sample without what its task does not use, so that all sources collate alike."""
+    keep = {
+        "pose": ("keypoints", "labelled"),
+        "segmentation": ("mask",),
+        "normal": ("normals", "valid"),
+        "pointmap": ("points", "valid", "intrinsics"),
+        "albedo": ("albedo", "valid"),
+    }[task]
+    return replace(Sample(image=sample.image), **{name: getattr(sample, name) for name in keep})
