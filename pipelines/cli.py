@@ -162,6 +162,23 @@ def export(**options: Any) -> None:
     run_export(**options)
 
 
+@cli.command()
+@click.option("--axis", type=click.Choice(["objective", "curation", "attention", "architecture"]), required=True)
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each arm.")
+@click.option("--minutes", type=float, help="Stop after so long; the same command continues.")
+@click.option("--input", "given", multiple=True, metavar="KIND=VERSION", help="An input other than the latest.")
+@root_option
+@settings_options
+def ablation(axis: str, seeds: int, minutes: float | None, given: tuple[str, ...], root: str, **chosen: Any) -> None:
+    """Compare arms at equal data and compute: the objective, the curation, the attention or the architecture.
+
+    The run is that of `pretrain`, the judges are those of `probe`: --set pretrain.FIELD and probe.FIELD change them.
+    """
+    from pipelines.ablation_cli import run as run_arms
+
+    run_arms(axis, seeds, minutes, given, root, _settings(**chosen))
+
+
 class _Artifacts(click.Group):
     """The commands of pipelines.artifacts_cli, loaded when one is asked for."""
 

@@ -29,6 +29,9 @@ class EngineConfig(Config):
     checkpoint_every: int = execution(500, "Steps between two saved states.", ge=1)
     keep_checkpoints: int = execution(2, "Saved states that are kept, the newest first.", ge=1)
     log_every: int = execution(20, "Steps between two rows of history.jsonl; losses are read only then.", ge=1)
+    term_norms_every: int = execution(
+        0, "Steps between two measurements of each term's own gradient norm, a pass per term; 0 measures none.", ge=0
+    )
     max_skipped: int = execution(5, "Steps in a row with a non-finite gradient after which the run stops.", ge=1)
     threads: int = execution(0, "CPU threads of each process; 0 shares all cores but one among its ranks.", ge=0)
     device: Literal["auto", "cpu", "cuda"] = execution("auto", "Where to compute; auto takes a GPU if there is one.")

@@ -20,7 +20,7 @@ class Window:
 
     def __init__(self, device: torch.device) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._counted = torch.zeros((), device=device)
+        self._counts: dict[str, Tensor] = {}  # not every number comes with every step
         self._norm_max = torch.zeros((), device=device)
         self.steps = 0
         self._began = time.perf_counter()
@@ -30,17 +30,18 @@ class Window:
         for name, value in {**losses, "grad_norm": norm}.items():
             kept = torch.where(finite, value, torch.zeros_like(value))
             self._sums[name] = self._sums[name] + kept if name in self._sums else kept
+            self._counts[name] = self._counts[name] + finite if name in self._counts else finite.float()
         self._norm_max = torch.maximum(self._norm_max, torch.where(finite, norm, torch.zeros_like(norm)))
-        self._counted += finite
         self.steps += 1
 
     def row(self, world: World) -> Row:
         """Means over the window and over the ranks as floats, None where no step counted; collective."""
         names = sorted(self._sums)
-        packed = torch.stack([*(self._sums[name] for name in names), self._norm_max, self._counted])
-        *sums, norm_max, counted = mean_over_ranks(packed, world).tolist()
-        row: Row = {name: total / counted if counted else None for name, total in zip(names, sums, strict=True)}
-        row["grad_norm_max"] = norm_max if counted else None
+        packed = torch.stack([*(of[name] for of in (self._sums, self._counts) for name in names), self._norm_max])
+        *told, norm_max = mean_over_ranks(packed, world).tolist()
+        pairs = zip(names, told[: len(names)], told[len(names) :], strict=True)
+        row: Row = {name: total / counted if counted else None for name, total, counted in pairs}
+        row["grad_norm_max"] = norm_max if row["grad_norm"] is not None else None
         row["seconds_per_step"] = (time.perf_counter() - self._began) / max(1, self.steps)
         return row
 

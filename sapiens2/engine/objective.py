@@ -28,6 +28,13 @@ class Objective(Protocol):
         """The weights to publish as model.safetensors."""
 
 
+class WeighsTerms(Protocol):
+    """What an objective may offer beside: the weights of its terms, for which single gradients can be measured."""
+
+    def weights(self, step: int) -> dict[str, float]:
+        """The weight in the total of each named loss at a step."""
+
+
 class BatchSource(Protocol):
     """Batches as a pure function of the step, so that a run resumes from one integer."""
 

@@ -13,6 +13,7 @@ from sapiens2.engine.config import EngineConfig
 from sapiens2.engine.objective import Objective
 from sapiens2.engine.parallel import World
 from sapiens2.engine.schedule import learning_rate
+from sapiens2.engine.term_norms import term_norms
 
 
 def make_optimizer(objective: Objective, config: EngineConfig) -> torch.optim.AdamW:
@@ -56,8 +57,9 @@ class Step:
     def __call__(self, step: int, parts: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Train on the micro-batches of `step`; returns mean losses, gradient norm and whether the step counted."""
         self._set_rate(step)
+        norms = self._term_norms(step, parts)
         buffers = {name: buffer.clone() for name, buffer in self._lasting_buffers().items()}
-        losses = self._backward(step, parts)
+        losses = self._backward(step, parts) | norms
         norm = self._clip()
         finite = torch.isfinite(norm)
         # The fused kernel leaves weights, moments and its step count alone where found_inf is not zero.
@@ -73,12 +75,23 @@ class Step:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["ratio"]
 
+    def _losses(self, part: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            losses: dict[str, Tensor] = self.objective(part, step)
+        return losses
+
+    def _term_norms(self, step: int, parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Gradient norms of single terms, on the steps that end a window of `term_norms_every`."""
+        every = self.config.term_norms_every
+        if not every or (step + 1) % every or not hasattr(self.objective, "weights"):
+            return {}
+        weights = self.objective.weights(step)  # type: ignore[operator]
+        return term_norms(self.objective, self._trained, lambda part: self._losses(part, step), parts, weights)
+
     def _backward(self, step: int, parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         total: dict[str, Tensor] = {}
         for part in parts:
-            device = self.world.device.type
-            with torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16"):
-                losses = self.objective(part, step)
+            losses = self._losses(part, step)
             (losses["loss"] / len(parts)).backward()
             for name, value in losses.items():
                 total[name] = total.get(name, 0.0) + value.detach().float() / len(parts)

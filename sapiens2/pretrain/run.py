@@ -21,6 +21,7 @@ from sapiens2.pretrain.pictures import completions, feature_pca
 from sapiens2.pretrain.source import PretrainSource
 
 SHOWN = 6  # pictures of each kind in the report
+TERM_NORMS = ("grad_norm_mae", "grad_norm_contrastive", "grad_norm_koleo")
 COLLAPSE = ("mutual_information", "prototypes_used", "cls_std", "rankme")
 
 
@@ -114,7 +115,7 @@ def _fragment(
         report.table("Pretraining", _facts(config, metrics)),
         report.curves("Losses", rows, ("loss", "mae", "contrastive", "koleo"), "loss"),
         report.curves("Learning rate", rows, ("lr",), "rate"),
-        report.curves("Gradient norm", rows, ("grad_norm", "grad_norm_max"), "norm before the clip"),
+        report.curves("Gradient norm", rows, ("grad_norm", "grad_norm_max", *TERM_NORMS), "norm before the clip"),
         *(report.curves(f"Collapse: {name}", rows, (name,), name) for name in COLLAPSE if name in rows[-1]),
         *_pictures(objective, batch, "never trained on" if held_out else "from the training shards"),
     ]
