@@ -34,7 +34,7 @@ from PIL import Image
 
 from sapiens2.data.shards import Row
 from sapiens2.engine.feeder import Feeder
-from sapiens2.engine.parallel import World
+from sapiens2.engine.world import World
 from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.keyed import Stream, generator
 from sapiens2.pretrain.preparation import Preparation, reduction

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from sapiens2.engine import storage
-from sapiens2.engine.parallel import World, gather_objects
+from sapiens2.engine.world import World, gather_objects
 
 MARKER = "complete.json"
 _PREFIX = "step_"
@@ -78,7 +78,7 @@ def _write_data(tensors: dict[str, Tensor], folder: Path, world: World) -> None:
     # One file per rank, fsynced; with one process no group is needed.
     writer = dcp.FileSystemWriter(folder, single_file_per_rank=True, sync_files=True)
     with _no_remark_on_one_process():
-        dcp.save(dict(tensors), storage_writer=writer, no_dist=world.size == 1)
+        dcp.save(dict(tensors), storage_writer=writer, process_group=world.group, no_dist=world.size == 1)
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def load(saved: Saved, prepare: Callable[[list[str]], dict[str, Tensor]], *, wor
         tensors = prepare(list(held))
         _check_same_model(held, tensors, saved.uri)
         with _no_remark_on_one_process():
-            dcp.load(tensors, storage_reader=reader, no_dist=world.size == 1)
+            dcp.load(tensors, storage_reader=reader, process_group=world.group, no_dist=world.size == 1)
 
 
 @contextmanager

@@ -28,6 +28,9 @@ class EngineConfig(Config):
     micro_batches: int = execution(1, "Parts that each rank's share of the global batch is computed in.", ge=1)
     checkpoint_every: int = execution(500, "Steps between two saved states.", ge=1)
     keep_checkpoints: int = execution(2, "Saved states that are kept, the newest first.", ge=1)
+    async_checkpoints: bool = execution(
+        True, "Write states beside the training, from a copy in host memory; else the step waits for the files."
+    )
     log_every: int = execution(20, "Steps between two rows of history.jsonl; losses are read only then.", ge=1)
     term_norms_every: int = execution(
         0, "Steps between two measurements of each term's own gradient norm, a pass per term; 0 measures none.", ge=0
@@ -35,6 +38,11 @@ class EngineConfig(Config):
     max_skipped: int = execution(5, "Steps in a row with a non-finite gradient after which the run stops.", ge=1)
     threads: int = execution(0, "CPU threads of each process; 0 shares all cores but one among its ranks.", ge=0)
     device: Literal["auto", "cpu", "cuda"] = execution("auto", "Where to compute; auto takes a GPU if there is one.")
+    compile: bool = execution(False, "Compile the transformer blocks; takes a C++ or GPU compiler and a minute.")
+    checkpointing: Literal["none", "selective", "full"] = execution(
+        "none", "What backward computes again: nothing, the wide and cheap parts of each block, or whole blocks."
+    )
+    shard: Literal["auto", "always"] = execution("auto", "FSDP2 from two ranks on, or always.")
     prefetch: int = execution(1, "Batches prepared ahead of the step, in a thread; 0 prepares them in line.", ge=0)
     loader_workers: int = execution(0, "Processes of each rank that prepare batches; 0 leaves it to a thread.", ge=0)
 

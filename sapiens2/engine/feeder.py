@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sapiens2.engine.loader import by_processes
 from sapiens2.engine.objective import BatchSource, Key
-from sapiens2.engine.parallel import World
+from sapiens2.engine.world import World
 
 Batch = dict[str, Tensor]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sapiens2.engine import storage
-from sapiens2.engine.parallel import World, mean_over_ranks
+from sapiens2.engine.world import World, mean_over_ranks
 
 Row = dict[str, Any]
 

@@ -28,20 +28,13 @@ from sapiens2.engine.feeder import Feeder
 from sapiens2.engine.history import History, Row, Window
 from sapiens2.engine.interrupt import Interrupted, StopRequest
 from sapiens2.engine.objective import BatchSource, Passing
-from sapiens2.engine.parallel import (
-    World,
-    any_rank,
-    cpu_threads,
-    from_leader,
-    gather_objects,
-    join_world,
-    parallelize,
-    whole,
-)
+from sapiens2.engine.parallel import parallelize, whole
 from sapiens2.engine.progress import Reporter
+from sapiens2.engine.saver import Saver
 from sapiens2.engine.schedule import learning_rate
 from sapiens2.engine.step import FiniteGate, Step, make_optimizer
 from sapiens2.engine.training_state import collect, digest, prepare
+from sapiens2.engine.world import World, any_rank, cpu_threads, from_leader, gather_objects, joined
 
 
 class Diverged(RuntimeError):
@@ -88,12 +81,19 @@ def train(
     signalled, Diverged when gradients stay non-finite, ValueError if the saved state belongs to another recipe or
     model.
     """
-    world = join_world(config)
-    with cpu_threads(config), _quiet_gc(), _own_randomness(world), StopRequest(control.stop) as asked:
+    with (
+        joined(config) as world,
+        cpu_threads(config),
+        _quiet_gc(),
+        _own_randomness(world),
+        StopRequest(control.stop) as asked,
+    ):
         wanted = recipe_of(config) if recipe is None else recipe
-        run = _Run(parallelize(objective, world), source, config, world, out, state, title, images_per_step, wanted)
+        objective = parallelize(objective, world, config)
+        run = _Run(objective, source, config, world, out, state, title, images_per_step, wanted)
         run.resume()
-        run.advance(asked, control, frozenset(publish_at))
+        with run.saver:
+            run.advance(asked, control, frozenset(publish_at))
         return run.finish()
 
 
@@ -120,7 +120,8 @@ class _Run:
         self.gate = FiniteGate(world.device)
         self.window = Window(world.device)
         self.step = Step(objective, self.optimizer, config, world, self.gate)
-        self.done = self.saved_at = self.resumed_from = 0
+        self.saver = Saver(state, world, keep=config.keep_checkpoints, beside=config.async_checkpoints)
+        self.done = self.resumed_from = 0
         self.seconds_before, self.began = 0.0, time.perf_counter()
         self.waited_s = 0.0
         self.history = History(out, [], writes=False)
@@ -138,7 +139,7 @@ class _Run:
             self.gate.in_row.fill_(found.note["skipped_in_row"])
             self.seconds_before = found.note["seconds"]
             self._recall(found.note.get("unreadable_rows", []))
-            self.done = self.saved_at = self.resumed_from = found.step
+            self.done = self.saver.saved_at = self.resumed_from = found.step
         self.history = History(self.out, rows, writes=self.world.leads)
 
     def _check_recipe(self, found: checkpoint.Saved) -> None:
@@ -180,6 +181,7 @@ class _Run:
                 torch.manual_seed(_step_seed(config.seed, self.done, self.world.rank))
                 self.window.add(*self.step(self.done, feeder.next()))
                 self.done += 1
+                self.saver.look()
                 reporter.stepped(self.done)
                 stopping = self.done < steps and self._asked_to_stop(asked)
                 saving = stopping or self.done == steps or self.done % config.checkpoint_every == 0
@@ -190,6 +192,7 @@ class _Run:
                 if saving:
                     self._save()
                 if stopping:
+                    self.saver.wait()
                     raise Interrupted(self.done, steps, self.state)
 
     def _asked_to_stop(self, asked: StopRequest) -> bool:
@@ -217,7 +220,9 @@ class _Run:
     def _check_finite(self) -> None:
         worst = int(self.gate.worst_row.item())
         if worst >= self.config.max_skipped:
-            kept = f"the last saved state is step {self.saved_at}" if self.saved_at else "no state was saved"
+            self.saver.wait()
+            at = self.saver.saved_at
+            kept = f"the last saved state is step {at}" if at else "no state was saved"
             raise Diverged(
                 f"{worst} steps in a row up to step {self.done} had a non-finite gradient; {kept}: "
                 "lower lr, lengthen warmup_steps, or look at the data of these steps"
@@ -226,18 +231,14 @@ class _Run:
     def _save(self) -> None:
         note = {
             "recipe": self.recipe,
-            "history": self.history.rows,
+            "history": list(self.history.rows),
             "skipped": int(self.gate.skipped.item()),
             "skipped_in_row": int(self.gate.in_row.item()),
             "seconds": self._seconds(),
             "unreadable_rows": self._unreadable(),
         }
-        tensors = collect(self.objective, self.optimizer)
-        checkpoint.save(tensors, note, root=self.state, step=self.done, world=self.world)
-        self.saved_at = self.done
+        self.saver.save(collect(self.objective, self.optimizer), note, self.done)
         self.history.flush()
-        if self.world.leads:
-            checkpoint.retain(self.state, self.config.keep_checkpoints)
 
     def _publish(self, uri: str) -> None:
         """Write the weights; collective over all ranks."""

@@ -11,9 +11,9 @@ from torch.distributed.tensor import DTensor
 
 from sapiens2.engine.config import EngineConfig
 from sapiens2.engine.objective import Objective
-from sapiens2.engine.parallel import World
 from sapiens2.engine.schedule import learning_rate
 from sapiens2.engine.term_norms import term_norms
+from sapiens2.engine.world import World
 
 
 def make_optimizer(objective: Objective, config: EngineConfig) -> torch.optim.AdamW:

@@ -12,7 +12,8 @@ from sapiens2.engine import report, storage
 from sapiens2.engine.config import recipe_of
 from sapiens2.engine.control import PLAIN, Control
 from sapiens2.engine.loop import TrainSummary, train
-from sapiens2.engine.parallel import cpu_threads, join_world, unsharded
+from sapiens2.engine.parallel import plain
+from sapiens2.engine.world import World, cpu_threads, joined
 from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.cost import step_cost
 from sapiens2.pretrain.held_out import HeldOut, held_out_batches, held_out_loss, with_rows
@@ -43,8 +44,21 @@ def pretrain(
     metrics, on every rank. Raises ValueError for empty or incomplete shards and for foreign weights or states,
     Interrupted when asked to stop, Diverged when the gradients stay non-finite.
     """
+    with joined(config.engine) as world:
+        return _pretrain(config, world, train_files, with_rows(val_files), out, state, init, control)
+
+
+def _pretrain(
+    config: PretrainConfig,
+    world: World,
+    train_files: list[str],
+    held_out: list[str],
+    out: str,
+    state: str,
+    init: str | None,
+    control: Control,
+) -> dict[str, Any]:
     source = PretrainSource(train_files, config)
-    held_out = with_rows(val_files)
     objective = PretrainObjective(config)
     if init is not None:
         objective.load_backbone(init)
@@ -68,18 +82,18 @@ def pretrain(
     metrics = report.run_metrics(summary, seed=engine.seed, flops_per_image=step_cost(config).total)
     metrics |= {"pictures": len(source.shards), "epochs": summary.images / len(source.shards)}
     metrics["unreadable_pictures"] = len(source.skipped)
-    world = join_world(engine)
-    with cpu_threads(engine), unsharded(objective, world):
-        if world.leads:
-            objective.eval()
+    trained = plain(objective, world, lambda: PretrainObjective(config))
+    with cpu_threads(engine):
+        if trained is not None:
+            trained.eval()
             batches = list(held_out_batches(held_out, config)) if held_out else []
-            measured = held_out_loss(objective, batches, engine.seed) if batches and config.mae_weight else None
+            measured = held_out_loss(trained, batches, engine.seed) if batches and config.mae_weight else None
             metrics |= _held_out_metrics(measured)
             if measured is not None:
                 told = json.dumps({"mae": measured.errors}).encode()
                 storage.write_bytes(storage.join(out, "held_out.json"), told)
             shown = batches[0] if batches else source.batch(0, 0, 1)
-            fragment = _fragment(config, summary, metrics, objective, shown, bool(batches))
+            fragment = _fragment(config, summary, metrics, trained, shown, bool(batches))
             report.publish(out, _config_file(config), fragment, metrics)
     return metrics
 

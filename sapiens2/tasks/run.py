@@ -12,7 +12,8 @@ from sapiens2.engine import report, storage
 from sapiens2.engine.config import recipe_of
 from sapiens2.engine.control import PLAIN, Control
 from sapiens2.engine.loop import TrainSummary, train
-from sapiens2.engine.parallel import cpu_threads, join_world, unsharded
+from sapiens2.engine.parallel import plain
+from sapiens2.engine.world import World, cpu_threads, joined
 from sapiens2.model.weights import load_weights
 from sapiens2.tasks.answers import CAPTION, truth_and_answer
 from sapiens2.tasks.build import TaskModel, build_task
@@ -36,6 +37,13 @@ def finetune(
     resumes from `<state>` by itself. Returns the metrics, on every rank. Raises ValueError for weights of another
     architecture or a state of another recipe, Interrupted when asked to stop, Diverged when gradients stay non-finite.
     """
+    with joined(config.engine) as world:
+        return _finetune(config, world, backbone, out, state, control)
+
+
+def _finetune(
+    config: FinetuneConfig, world: World, backbone: str, out: str, state: str, control: Control
+) -> dict[str, Any]:
     engine = config.engine
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(engine.seed)
@@ -57,10 +65,10 @@ def finetune(
     metrics = report.run_metrics(summary, seed=engine.seed, flops_per_image=_flops_per_image(config, model))
     metrics |= {"task": config.task, "scenes": config.scenes, "epochs": summary.images / config.scenes}
     metrics |= {"unreadable": len(source.mixture.unreadable), "sources": _source_counts(source)}
-    world = join_world(engine)
-    with cpu_threads(engine), unsharded(objective, world):
-        if world.leads:
-            report.publish(out, _config_file(config), _fragment(config, summary, metrics, model), metrics)
+    trained = plain(objective, world, lambda: TaskObjective(config, build_task(config.task, config.size)))
+    with cpu_threads(engine):
+        if trained is not None:
+            report.publish(out, _config_file(config), _fragment(config, summary, metrics, trained.model), metrics)
     return metrics
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sapiens2.engine import checkpoint
-from sapiens2.engine.parallel import World
 from sapiens2.engine.training_state import digest
+from sapiens2.engine.world import World
 
 ALONE = World(0, 1, torch.device("cpu"))
 

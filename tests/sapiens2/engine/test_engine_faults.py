@@ -11,9 +11,9 @@ from toy_run import ToyObjective, ToySource, toy_config
 
 from sapiens2.engine import checkpoint
 from sapiens2.engine.loop import Diverged, train
-from sapiens2.engine.parallel import World
 from sapiens2.engine.step import FiniteGate, Step, make_optimizer
 from sapiens2.engine.training_state import collect, digest
+from sapiens2.engine.world import World
 
 ALONE = World(0, 1, torch.device("cpu"))
 

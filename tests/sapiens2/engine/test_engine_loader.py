@@ -15,7 +15,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from toy_run import ToySource
 
 from sapiens2.engine.feeder import Feeder
-from sapiens2.engine.parallel import World
+from sapiens2.engine.world import World
 
 Batch = dict[str, Tensor]
 WORLD = World(1, 2, torch.device("cpu"))

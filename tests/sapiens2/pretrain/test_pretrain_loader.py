@@ -9,7 +9,7 @@ import shard_files
 import torch
 
 from sapiens2.engine.feeder import Feeder
-from sapiens2.engine.parallel import World
+from sapiens2.engine.world import World
 from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.recipes import micro
 from sapiens2.pretrain.source import PretrainSource
