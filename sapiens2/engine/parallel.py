@@ -66,8 +66,9 @@ def _recomputed(forward: Callable[..., Tensor], what: str, *inputs: Any, **optio
     """A block's forward that keeps its inputs, or a selection of its products, and computes the rest again."""
     if not torch.is_grad_enabled():
         return forward(*inputs, **options)
-    more = {"context_fn": partial(create_selective_checkpoint_contexts, _policy)} if what == "selective" else {}
-    kept: Tensor = checkpoint(forward, *inputs, use_reentrant=False, **more, **options)
+    if what == "selective":
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
+    kept: Tensor = checkpoint(forward, *inputs, use_reentrant=False, **options)
     return kept
 
 

@@ -76,7 +76,11 @@ class _Memory:
 
     def __init__(self, world: World) -> None:
         self._copies: dict[str, Tensor] = {}
-        self._mesh = DeviceMesh.from_group(world.group or dist.group.WORLD, "cpu") if dist.is_initialized() else None
+        self._mesh: DeviceMesh | None = None
+        if dist.is_initialized():
+            group = world.group or dist.group.WORLD
+            assert group is not None
+            self._mesh = DeviceMesh.from_group(group, "cpu")
 
     @torch.no_grad()
     def copy(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -97,5 +101,6 @@ class _Memory:
             return held
         assert self._mesh is not None
         # Shape and stride are told: from uneven shares DTensor would compute a wrong whole.
-        place = {"run_check": False, "shape": tensor.shape, "stride": tensor.stride()}
-        return DTensor.from_local(held, self._mesh, tensor.placements, **place)
+        return DTensor.from_local(
+            held, self._mesh, tensor.placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
+        )

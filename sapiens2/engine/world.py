@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ def _joins_alone(config: EngineConfig, device: torch.device) -> bool:
 @contextmanager
 def _gloo_on_loopback() -> Iterator[None]:
     name = "GLOO_SOCKET_IFNAME"
-    if name in os.environ or not os.path.isdir("/sys/class/net/lo"):
+    if name in os.environ or not Path("/sys/class/net/lo").is_dir():
         yield
         return
     os.environ[name] = "lo"
@@ -83,6 +84,7 @@ def background(world: World) -> Iterator[World]:
         yield world
         return
     group = dist.new_group(backend="gloo")
+    assert isinstance(group, dist.ProcessGroup)  # every rank is in it
     try:
         yield replace(world, device=torch.device("cpu"), group=group)
     finally:
