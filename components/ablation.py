@@ -124,8 +124,8 @@ def ablate(context: StepContext) -> Publication:
 def _arms(context: StepContext) -> tuple[list[Arm], list[str]]:
     config = context.config
     if config.axis == "curation":
-        files, notes = _selections(context)
-        return curation_arms(config.pretrain, files), notes
+        selections, notes = _selections(context)
+        return curation_arms(config.pretrain, selections), notes
     shards = context.inputs["shards"]
     files = [shards.storage.full(entry.path) for entry in shards.manifest.files_of("train")]
     make = {"objective": objective_arms, "attention": attention_arms, "architecture": architecture_arms}[config.axis]
