@@ -28,7 +28,7 @@ def frame_region(task: str, sample: Sample, size: tuple[int, int]) -> Array:
     """What the network sees of a labelled picture, as in prediction: the person of a pose, else the whole picture."""
     if task == "pose":
         return person_region(person_box(sample), size[1] / size[0])
-    return whole_region(sample.image.shape[:2], size, stretch=task == "segmentation")  # type: ignore[arg-type]
+    return whole_region(sample.image.shape[:2], size, stretch=task == "segmentation")
 
 
 def person_box(sample: Sample) -> Array:

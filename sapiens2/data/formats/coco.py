@@ -53,8 +53,8 @@ def read_coco(path: str | Path, name: str, *, images: str = "images", split: str
         if row is None:
             out.left_out["people without a mapped keypoint"] += 1
             continue
-        values = {"image": f"{images}/{row.image}" if images else row.image, "split": split}
-        out.rows.append(Row(box=row.box, keypoints=row.keypoints, where=here, **values))
+        image = f"{images}/{row.image}" if images else row.image
+        out.rows.append(Row(image=image, split=split, box=row.box, keypoints=row.keypoints, where=here))
     return out
 
 

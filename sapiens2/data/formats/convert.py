@@ -63,7 +63,7 @@ def coco_file(people: Sequence[tuple[int, str, tuple[int, int], Array, Array | N
     annotations = []
     for number, (image_id, file_name, (height, width), points, box) in enumerate(people, 1):
         images[image_id] = {"id": image_id, "file_name": file_name, "width": width, "height": height}
-        annotation = {"id": number, "image_id": image_id, "category_id": 1, "iscrowd": 0}
+        annotation: dict[str, Any] = {"id": number, "image_id": image_id, "category_id": 1, "iscrowd": 0}
         if box is not None:
             x0, y0, x1, y1 = (float(v) for v in box)
             annotation |= {"bbox": [x0 + 0.5, y0 + 0.5, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
