@@ -23,6 +23,7 @@ LOADED = (
     "sapiens2.pretrain.run",
     "sapiens2.tasks.run",
     "sapiens2.evaluation.run",
+    "sapiens2.evaluation.select",
     "torch._dynamo",  # the first optimizer of a process loads it
     "torch.utils.flop_counter",
 )

@@ -1,16 +1,15 @@
-"""What a pretrained model sees, as pictures: completed views and the main directions of its features."""
+"""What the student saw of a view and what it made of the rest, as pictures."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sapiens2.model.backbone import Backbone, unpatchify
+from sapiens2.model.backbone import unpatchify
 from sapiens2.model.normalise import denormalise, normalise
 from sapiens2.pretrain.decoder import take
 from sapiens2.pretrain.losses import normalised_targets
@@ -18,7 +17,6 @@ from sapiens2.pretrain.objective import PretrainObjective
 
 Picture = NDArray[np.uint8]
 GREY = 127
-PERCENTILES = (1.0, 99.0)
 
 
 class Completion(NamedTuple):
@@ -54,25 +52,3 @@ def _pixels(patches: Tensor, objective: PretrainObjective) -> Picture:
     config = objective.config
     images = denormalise(unpatchify(patches, *config.grid, config.target_patch))
     return np.asarray(images.cpu().numpy(), dtype=np.uint8)
-
-
-@torch.no_grad()
-def feature_pca(backbone: Backbone, images: Tensor) -> list[Picture]:
-    """The three main directions of the patch features of uint8 images [N, H, W, 3] as red, green and blue.
-
-    The directions are common to all images, so that a colour means the same in each of them.
-    """
-    device = backbone.cls_token.device
-    maps = backbone(normalise(images.to(device))).patches.float()  # [N, D, h, w]
-    flat = maps.movedim(1, -1).flatten(0, 2)
-    centred = (flat - flat.mean(0)).cpu().double().numpy()
-    _, directions = np.linalg.eigh(centred.T @ centred)
-    main = directions[:, :-4:-1]  # eigenvalues ascend
-    scores = centred @ (main * np.sign(main.sum(0)))  # the sign is arbitrary, so it is fixed
-    low, high = np.percentile(scores, PERCENTILES, axis=0)
-    colours = (np.clip((scores - low) / np.maximum(high - low, 1e-12), 0, 1) * 255).round().astype(np.uint8)
-    size = (images.shape[2], images.shape[1])
-    return [
-        np.asarray(cv2.resize(colour, size, interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
-        for colour in colours.reshape(len(images), *maps.shape[2:], 3)
-    ]

@@ -16,9 +16,10 @@ from sapiens2.engine.parallel import plain
 from sapiens2.engine.world import World, cpu_threads, joined
 from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.cost import step_cost
+from sapiens2.pretrain.feature_pictures import attention_pictures, feature_pca, foreground_pca
 from sapiens2.pretrain.held_out import HeldOut, held_out_batches, held_out_loss, with_rows
 from sapiens2.pretrain.objective import PretrainObjective
-from sapiens2.pretrain.pictures import completions, feature_pca
+from sapiens2.pretrain.pictures import completions
 from sapiens2.pretrain.source import PretrainSource
 
 SHOWN = 6  # pictures of each kind in the report
@@ -162,8 +163,22 @@ def _pictures(objective: PretrainObjective, batch: dict[str, Tensor], origin: st
         items = [(strip, "picture | what the student saw | completed") for strip in strips]
         sections.append(report.pictures("Masked reconstruction", items, f"Pictures {origin}."))
     views = batch["globals"][:count, 0]
-    found = feature_pca(objective.teacher, views)
-    pairs = [np.concatenate(pair, axis=1) for pair in zip(views.numpy(), found)]
-    note = f"The three main directions of the teacher's patch features as colours; pictures {origin}."
-    sections.append(report.pictures("Features", [(pair, "picture | features") for pair in pairs], note))
+    teacher = objective.teacher
+    strips = _beside(views, [feature_pca(teacher, views), foreground_pca(teacher, views)])
+    note = (
+        "The three main directions of the teacher's patch features as colours, over all pictures; then of the "
+        "foreground alone: the first direction cut by Otsu's threshold, the side that holds more of the top and side "
+        f"edges black. Pictures {origin}."
+    )
+    sections.append(report.pictures("Features", [(s, "picture | features | foreground") for s in strips], note))
+    looks = [list(maps) for maps in zip(*attention_pictures(teacher, views))]  # the mean, then head by head
+    caption = "picture | mean of the heads | " + " | ".join(f"head {k}" for k in range(1, min(len(looks), 4)))
+    items = [(strip, caption) for strip in _beside(views, looks[:4])]
+    note = f"Where the teacher's class token looks in the last block: bright patches have most. Pictures {origin}."
+    sections.append(report.pictures("Class-token attention", items, note))
     return sections
+
+
+def _beside(views: Tensor, columns: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """One strip a picture: the picture, then its place in each column."""
+    return [np.concatenate(row, axis=1) for row in zip(views.numpy(), *columns)]
