@@ -65,21 +65,11 @@ def pair(case: Case) -> tuple[Backbone, nn.Module]:
         num_key_value_attention_heads=arch.heads // 2,
         num_key_value_heads_per_layer=[arch.kv_heads(i) for i in range(arch.layers)],
     )
-    with torch.device("meta"):
+    with torch.device(case.device):
         port = modeling_sapiens2.Sapiens2Model(config).eval()
-    rotation = modeling_sapiens2.Sapiens2Model(replace_layers(config)).rope_embeddings  # its buffers are not weights
-    port.rope_embeddings = rotation.to(case.device)
-    weights = {name: tensor.clone() for name, tensor in to_transformers(ours.state_dict()).items()}
-    port.load_state_dict(weights, strict=True, assign=True)
+    port.load_state_dict(to_transformers(ours.state_dict()), strict=True)
     dtype = dtype_of(case)
     return ours.to(dtype), port.to(dtype)
-
-
-def replace_layers(config: Sapiens2Config) -> Sapiens2Config:
-    """The same configuration with a single layer."""
-    short = Sapiens2Config(**config.to_dict())
-    short.num_hidden_layers, short.num_key_value_heads_per_layer = 1, config.num_key_value_heads_per_layer[:1]
-    return short
 
 
 def dtype_of(case: Case) -> torch.dtype:
