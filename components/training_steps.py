@@ -37,9 +37,10 @@ def probe(context: StepContext) -> Publication:
     )
     publication = _collect(context)
     metrics = publication.metrics
+    chose = (("best-val", "chosen"),) if context.config.checkpoints == "each" else ()
     metrics["tags"] = [
         {"name": name, "kind": backbone.kind, "version": backbone.version, "file": f"out/{metrics[key]['file']}"}
-        for name, key in (("best-val", "chosen"), ("last", "last"))
+        for name, key in (*chose, ("last", "last"))
     ]
     return publication
 
@@ -52,12 +53,20 @@ def finetune(context: StepContext) -> Publication:
 
 
 def starting_point(backbone: Artifact, probe: Artifact, checkpoint: str) -> str:
-    """The name of the chosen weights inside the backbone's version. Raises ArtifactError for a probe of another one."""
+    """The name of the weights to start from inside the backbone's version.
+
+    Raises ArtifactError for a probe of another backbone, and for one that chose among nothing.
+    """
     probed = [ref.version for ref in probe.manifest.inputs if ref.role == "backbone"]
     if probed != [backbone.version]:
         raise ArtifactError(
             f"{probe} chose among the checkpoints of backbone={probed[0]}, not of {backbone}: run "
             f"`sapiens2 probe --each --input {backbone}` first, or name the probe of this backbone with --input"
+        )
+    if checkpoint == "best-val" and probe.manifest.config["checkpoints"] == "last":
+        raise ArtifactError(
+            f"{probe} looked at the last checkpoint only and chose none: run `sapiens2 probe --each` first, or start "
+            "from the last with --set finetune.checkpoint=last"
         )
     file: str = probe.manifest.metrics["chosen" if checkpoint == "best-val" else "last"]["file"]
     return file

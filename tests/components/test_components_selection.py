@@ -12,7 +12,7 @@ from components.upkeep import garbage
 BACKBONE, OTHER, PROBE = "a" * 16, "b" * 16, "c" * 16
 
 
-def commit(store, kind, version, step, *, files=(), inputs=(), metrics=None):
+def commit(store, kind, version, step, *, files=(), inputs=(), metrics=None, config=None):
     entries = []
     for name in files:
         path = f"{kind}/{version}/{name}"
@@ -23,7 +23,7 @@ def commit(store, kind, version, step, *, files=(), inputs=(), metrics=None):
         version=version,
         digest=None,
         step=step,
-        config={},
+        config=config or {},
         inputs=list(inputs),
         files=entries,
         metrics=metrics or {},
@@ -50,7 +50,8 @@ def probed(store):
     ]
     metrics = {"chosen": {"file": "checkpoints/step_3.safetensors"}, "last": {"file": "model.safetensors"}}
     inputs = [InputRef(role="backbone", kind="backbone", version=BACKBONE)]
-    return backbone, commit(store, "evaluation", PROBE, "probe", inputs=inputs, metrics=metrics | {"tags": tags})
+    more = {"inputs": inputs, "metrics": metrics | {"tags": tags}, "config": {"checkpoints": "each"}}
+    return backbone, commit(store, "evaluation", PROBE, "probe", **more)
 
 
 def test_tags_follow_the_probe_and_point_at_files(store, probed):
@@ -78,3 +79,14 @@ def test_fine_tuning_starts_from_the_choice(store, probed):
     other = commit(store, "backbone", OTHER, "pretrain")
     with pytest.raises(ArtifactError, match=f"run `sapiens2 probe --each --input backbone={OTHER}`"):
         starting_point(other, probe, "best-val")
+
+
+def test_a_probe_of_the_last_alone_chose_nothing(store, probed):
+    backbone, each = probed
+    inputs, metrics = each.manifest.inputs, each.manifest.metrics
+    alone = commit(
+        store, "evaluation", "d" * 16, "probe", inputs=inputs, metrics=metrics, config={"checkpoints": "last"}
+    )
+    assert starting_point(backbone, alone, "last") == "model.safetensors"
+    with pytest.raises(ArtifactError, match="chose none: run `sapiens2 probe --each` first"):
+        starting_point(backbone, alone, "best-val")
