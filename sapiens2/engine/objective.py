@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -33,6 +33,14 @@ class WeighsTerms(Protocol):
 
     def weights(self, step: int) -> dict[str, float]:
         """The weight in the total of each named loss at a step."""
+
+
+@runtime_checkable
+class LooksAhead(Protocol):
+    """An objective that wants to see all micro-batches of a step before their first forward pass."""
+
+    def before_step(self, parts: Sequence[dict[str, Tensor]]) -> None:
+        """Take note of what belongs to the whole batch: every rank is here at once, so collectives are allowed."""
 
 
 class BatchSource(Protocol):

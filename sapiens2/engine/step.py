@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from sapiens2.engine.config import EngineConfig
-from sapiens2.engine.objective import Objective
+from sapiens2.engine.objective import LooksAhead, Objective
 from sapiens2.engine.schedule import learning_rate
 from sapiens2.engine.term_norms import term_norms
 from sapiens2.engine.world import World
@@ -57,6 +57,8 @@ class Step:
     def __call__(self, step: int, parts: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Train on the micro-batches of `step`; returns mean losses, gradient norm and whether the step counted."""
         self._set_rate(step)
+        if isinstance(self.objective, LooksAhead):
+            self.objective.before_step(parts)
         norms = self._term_norms(step, parts)
         buffers = {name: buffer.clone() for name, buffer in self._lasting_buffers().items()}
         losses = self._backward(step, parts) | norms

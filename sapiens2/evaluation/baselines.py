@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sapiens2.evaluation.measure import Answer
-from sapiens2.tasks.pointmap_losses import canonical_scale
+from sapiens2.tasks.pointmap_scale import canonical_scale
 from sapiens2.tasks.sample import Sample
 from sapiens2.tasks.vocabulary import parts
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sapiens2.model.backbone import Backbone, build_backbone
-from sapiens2.model.foreign import LIBRARIES, ForeignBackbone, build_foreign
+from sapiens2.model.foreign import ForeignBackbone, build_foreign
+from sapiens2.model.foreign_names import LIBRARIES
 from sapiens2.model.normalise import normalise
 from sapiens2.model.sizes import SIZES, Architecture
 from sapiens2.model.weights import load_state, read_state

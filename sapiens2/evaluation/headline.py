@@ -13,7 +13,7 @@ import torch
 
 from sapiens2.evaluation import metrics as m
 from sapiens2.evaluation.measure import MAIN, Answer, tight_box
-from sapiens2.tasks.pointmap_losses import canonical_scale
+from sapiens2.tasks.pointmap_scale import canonical_scale
 from sapiens2.tasks.sample import Sample
 from sapiens2.tasks.vocabulary import keypoints, parts
 

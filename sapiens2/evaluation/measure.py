@@ -9,7 +9,7 @@ import numpy as np
 from sapiens2.evaluation import metrics as m
 from sapiens2.evaluation.bootstrap import Statistic
 from sapiens2.evaluation.oks import Detections, Matches, People, average_precision, instance_scores, match_image
-from sapiens2.tasks.pointmap_losses import canonical_scale
+from sapiens2.tasks.pointmap_scale import canonical_scale
 from sapiens2.tasks.sample import Sample
 from sapiens2.tasks.vocabulary import GROUPS, keypoints, parts
 

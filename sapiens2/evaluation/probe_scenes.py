@@ -19,7 +19,8 @@ from sapiens2.data.synthetic.store import SceneStore, cache_folder
 from sapiens2.evaluation.baselines import mean_map
 from sapiens2.evaluation.config import ProbeConfig
 from sapiens2.evaluation.headline import headline
-from sapiens2.tasks.pointmap_losses import canonical_scale, mean_depth
+from sapiens2.tasks.pointmap_losses import mean_depth
+from sapiens2.tasks.pointmap_scale import canonical_scale
 from sapiens2.tasks.sample import Sample, from_scene
 from sapiens2.tasks.vocabulary import parts
 

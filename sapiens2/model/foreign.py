@@ -12,7 +12,6 @@ import hashlib
 import inspect
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sapiens2.model.backbone import Features
+from sapiens2.model.foreign_names import GRID_STRIDE, RANDOM, ForeignName, parse_name
 from sapiens2.model.normalise import MEAN, STD
 
-GRID_STRIDE = 16  # pixels per cell of the common grid
-RANDOM = "random"
-LIBRARIES = ("timm", "hf")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CLASSIFIERS = ("head.", "fc.", "classifier.")
-
-
-@dataclass(frozen=True)
-class ForeignName:
-    """The parts of `timm:NAME:FILE`; file is None for the library's own weights, `random` for fresh ones."""
-
-    library: str
-    name: str
-    file: str | None
-
-
-def parse_name(text: str) -> ForeignName:
-    """Take a name apart. Raises ValueError for another library, an empty name or a file that is not there."""
-    library, _, rest = text.partition(":")
-    name, _, file = rest.partition(":")
-    if library not in LIBRARIES or not name:
-        raise ValueError(f"{text!r} names no backbone: write timm:NAME, hf:NAME, or either with :FILE or :random")
-    if file and file != RANDOM and not Path(file).is_file():
-        raise ValueError(f"{text!r}: there is no file {file}; give a local .safetensors or .pth file, or :random")
-    return ForeignName(library, name, file or None)
 
 
 class ForeignBackbone(nn.Module):

@@ -48,7 +48,7 @@ def init_head(head: nn.Module, transposed: bool) -> None:
         if isinstance(module, nn.Conv2d) or (transposed and isinstance(module, nn.ConvTranspose2d)):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.Linear):
-            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="linear")
         else:
             continue
         if module.bias is not None:

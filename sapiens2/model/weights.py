@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sapiens2.model.backbone import Backbone
 from sapiens2.model.rope import DTYPES, RopeTables, periods
 from sapiens2.model.sizes import SIZES
+from sapiens2.model.transformers_heads import from_transformers_task, is_transformers_task
 from sapiens2.model.transformers_names import from_transformers, is_transformers
 
 PERIODS = "rope_embed.periods"
@@ -63,6 +64,9 @@ def load_state(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
     """Loads a state dict strictly; `where` names its source in errors."""
     if is_transformers(state):
         state = from_transformers(state)
+    elif is_transformers_task(state):
+        last = getattr(getattr(model, "decode_head", None), "last", "predictor")
+        state = from_transformers_task(state, last)
     if isinstance(model, Backbone) and any(name.startswith("backbone.") for name in state):
         state = {name.removeprefix("backbone."): t for name, t in state.items() if name.startswith("backbone.")}
     state = dict(state)

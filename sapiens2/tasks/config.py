@@ -9,8 +9,9 @@ from pydantic import model_validator
 
 from sapiens2.config import Config, execution, recipe
 from sapiens2.engine.config import EngineConfig
+from sapiens2.model.foreign_names import GRID_STRIDE, RANDOM, parse_name
 from sapiens2.model.sizes import SizeName, architecture
-from sapiens2.tasks.head_specs import OWN_SIZES, SPECS, TaskName
+from sapiens2.tasks.head_specs import OWN_SIZES, SPECS, Source, TaskName
 
 SYNTHETIC = "synthetic"
 
@@ -47,6 +48,11 @@ class FinetuneConfig(Config):
 
     task: TaskName = recipe("pose", "What to learn.")
     size: SizeName = recipe("tiny", "Backbone size, a row of sapiens2.model.sizes.SIZES.")
+    backbone: str = recipe(
+        "", "Somebody else's backbone, timm:NAME[:FILE] or hf:NAME[:FILE]; the size then only chooses the head."
+    )
+    backbone_sha256: str = recipe("", "sha256 of that FILE; filled in from it, checked where it is given.")
+    window_tokenizer: bool = recipe(False, "Backbone with the 4K window tokenizer; dense heads then decode to half.")
     engine: EngineConfig = recipe(
         EngineConfig(lr=5e-4, min_lr=0.0, schedule="poly", betas=(0.9, 0.999), weight_decay=0.1, clip_norm=4.0),
         "Optimiser, schedule, checkpoints, seed.",
@@ -63,7 +69,12 @@ class FinetuneConfig(Config):
     photometric: float = recipe(
         0.8, "Probability that a sample's colours are changed; never done for albedo.", ge=0, le=1
     )
-    losses: Literal["release", "paper"] = recipe("release", "Loss terms: the published configurations' or the paper's.")
+    head: Source = recipe("release", "Head as released or as the paper prints it; they differ for pose.")
+    scale: Source = recipe("release", "Pointmap's number: canonical per metre (release) or its inverse (paper).")
+    losses: Source = recipe("release", "Loss terms: the published configurations' or the paper's.")
+    hard_keypoints: int | None = recipe(
+        None, "Pose: keypoints of each sample that count, those of largest error; 0 all, None as `losses` has it.", ge=0
+    )
     class_weights: Literal["release", "root", "none"] = recipe(
         "release", "Weights of the 29 parts in the cross-entropy: published, their square roots, or all 1."
     )
@@ -72,25 +83,54 @@ class FinetuneConfig(Config):
         "best-val", "Which checkpoint of the backbone to start from: the one that the probe step chose, or the last."
     )
     freeze_backbone: bool = recipe(False, "Train the head only.")
+    lora_rank: int = recipe(0, "Rank of corrections trained in the backbone's place; 0 trains it whole.", ge=0)
+    lora_alpha: float = recipe(16.0, "Gain of the corrections, divided by their rank.", gt=0)
+    ema: float = recipe(0.0, "Decay per step of averaged weights to publish; 0 publishes the last.", ge=0, lt=1)
 
     workers: int = execution(1, "Training processes that share a batch; 0 trains in the calling process.", ge=0)
     cache_scenes: bool = execution(True, "Keep rendered scenes on disk for other runs and tasks.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fingerprint(cls, values: dict[str, object]) -> dict[str, object]:
+        """The file of a foreign backbone by its content, so that another file is another recipe."""
+        text = str(values.get("backbone") or "")
+        if not text:
+            return {**values, "backbone_sha256": ""}
+        file = parse_name(text, check=not values.get("backbone_sha256")).file
+        if values.get("backbone_sha256") or file in (None, RANDOM):
+            return values
+        from sapiens2.engine.storage import fingerprint
+
+        return {**values, "backbone_sha256": fingerprint(str(file))[1]}
+
     @model_validator(mode="after")
     def _trainable(self) -> FinetuneConfig:
-        patch = architecture(self.size).patch
-        if any(side <= 0 or side % patch for side in self.image_size):
+        stride = GRID_STRIDE if self.backbone else architecture(self.size).patch
+        stride *= architecture(self.size).window if self.window_tokenizer else 1
+        if any(side <= 0 or side % stride for side in self.image_size):
             raise ValueError(
-                f"image_size={self.image_size} does not divide into patches: use multiples of {patch} pixels"
+                f"image_size={self.image_size} does not divide into patches: use multiples of {stride} pixels"
             )
         if self.size not in OWN_SIZES and self.size not in SPECS[self.task]:
             raise ValueError(
                 f"no {self.task} head is defined for size {self.size!r}: use one of {', '.join(SPECS[self.task])}"
             )
-        if self.task == "pointmap" and self.size not in OWN_SIZES and self.image_size != (1024, 768):
-            raise ValueError(f"image_size={self.image_size}: the {self.size} pointmap head takes 1024 x 768 only")
+        height, width = (4096, 3072) if self.window_tokenizer else (1024, 768)
+        if self.task == "pointmap" and self.size not in OWN_SIZES and self.image_size != (height, width):
+            raise ValueError(
+                f"image_size={self.image_size}: the {self.size} pointmap head takes {height} x {width} only; "
+                "the heads of tiny and 0.1b take any size"
+            )
         if self.batch > self.scenes:
             raise ValueError(
                 f"batch={self.batch} is larger than scenes={self.scenes}: lower batch or render more scenes"
             )
+        self._one_mode()
         return self
+
+    def _one_mode(self) -> None:
+        if self.freeze_backbone and self.lora_rank:
+            raise ValueError(f"freeze_backbone and lora_rank={self.lora_rank} exclude each other: choose one")
+        if self.backbone and self.window_tokenizer:
+            raise ValueError(f"backbone={self.backbone!r} has no window tokenizer: set window_tokenizer=false")

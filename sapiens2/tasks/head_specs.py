@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 TaskName = Literal["pose", "segmentation", "normal", "pointmap", "albedo"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
+Source = Literal["release", "paper"]
+"""Which of two published descriptions is followed where they differ."""
 OUTPUT = {
     "pose": "heatmaps",
     "segmentation": "logits",
@@ -61,3 +63,23 @@ SPECS: dict[str, dict[str, HeadSpec]] = {
 }
 OWN_SIZES = ("nano", "tiny", "0.1b")
 """Sizes whose heads are ours and take any input size."""
+SMALL_HEADS = ("nano", "tiny")
+"""Sizes with a decoder of another kind."""
+PAPER_POSE_CONVS = (768, 768, 512)
+"""Widths after the deconvolutions as the paper prints them (appendix A.2); no released file has them."""
+NARROWEST = 32
+
+
+def head_spec(task: TaskName, size: str, *, style: Source = "release", to_2k: bool = False) -> HeadSpec:
+    """The widths of a head; raises ValueError for an unknown task or size.
+
+    style "paper" changes pose alone; to_2k adds a fifth doubling to the four of the dense heads.
+    """
+    if task not in SPECS:
+        raise ValueError(f"there is no task called {task!r}; use one of {', '.join(TASKS)}")
+    if size not in SPECS[task]:
+        raise ValueError(f"no {task} head is defined for size {size!r}; use one of {', '.join(SPECS[task])}")
+    spec = SPECS[task][size]
+    if task == "pose":
+        return replace(spec, convs=PAPER_POSE_CONVS) if style == "paper" else spec
+    return replace(spec, ups=(*spec.ups, max(spec.ups[-1] // 2, NARROWEST))) if to_2k else spec

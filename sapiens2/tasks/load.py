@@ -12,7 +12,9 @@ from sapiens2.engine import storage
 from sapiens2.model.backbone import Backbone, build_backbone
 from sapiens2.model.sizes import SIZES, SizeName
 from sapiens2.model.weights import load_state, read_state
+from sapiens2.tasks.assemble import assemble
 from sapiens2.tasks.build import TaskModel, build_task
+from sapiens2.tasks.config import FinetuneConfig
 from sapiens2.tasks.head_specs import TASKS, TaskName
 
 _LAST = {f"decode_head.conv_{name}.weight": task for name, task in zip(("pose", "seg", *TASKS[2:]), TASKS)}
@@ -39,8 +41,7 @@ def load_task(
             raise ValueError(f"{weights} holds a {found['task']} model of size {found['size']}, not {name} {asked}")
         if not (asked or found[name]):
             raise ValueError(f"{weights} does not say its {name}, and has no config.json beside it: give {name}")
-    with torch.device("meta"):
-        model = build_task(task or found["task"], size or found["size"])
+    model = _structure(about, task or found["task"], size or found["size"])
     load_state(model, state, where=weights)
     if about.get("image_size"):
         model.image_size = (int(about["image_size"][0]), int(about["image_size"][1]))
@@ -64,6 +65,15 @@ def load_backbone(path: str, *, size: SizeName | None = None) -> Backbone:
         model = build_backbone(found, window_tokenizer=any(".tokenizer." in name for name in named))
     load_state(model, state, where=weights)
     return model.eval()
+
+
+def _structure(about: dict[str, Any], task: TaskName, size: SizeName) -> TaskModel:
+    """A run of ours as its whole configuration describes it, anything else as released; weights are still to come."""
+    config = FinetuneConfig.model_validate(about["config"]) if isinstance(about.get("config"), dict) else None
+    if config is not None and config.backbone:  # has tables that no file holds
+        return assemble(config)
+    with torch.device("meta"):
+        return build_task(task, size) if config is None else assemble(config)
 
 
 def _config_beside(weights: str) -> dict[str, Any]:

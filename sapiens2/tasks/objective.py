@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sapiens2.engine.parallel import whole
+from sapiens2.model.lora import add_lora, merged
 from sapiens2.model.normalise import normalise
 from sapiens2.model.weights import named_weights
 from sapiens2.tasks.build import TaskModel
 from sapiens2.tasks.config import FinetuneConfig
+from sapiens2.tasks.counts import Counts, shared_counts
+from sapiens2.tasks.depth import depth_groups
 from sapiens2.tasks.head_specs import OUTPUT
 from sapiens2.tasks.heatmaps import encode, heatmap_sigma, to_heatmap
 from sapiens2.tasks.losses import albedo_losses, normal_losses, pose_losses, segmentation_losses
@@ -29,11 +35,26 @@ class TaskObjective(nn.Module):
         self.model = model
         weights = torch.tensor(parts().weights) ** {"release": 1.0, "root": 0.5, "none": 0.0}[config.class_weights]
         self.register_buffer("class_weights", weights, persistent=False)
+        self._counts: Counts | None = None
         if config.freeze_backbone:
             model.backbone.requires_grad_(False)
+        if config.lora_rank:
+            add_lora(model.backbone, config.lora_rank, config.lora_alpha)
+        self.averaged = [name for name, p in model.named_parameters() if p.requires_grad] if config.ema else []
+        """Names of the parameters whose averages are published."""
+        copies = [dict(model.named_parameters())[name].detach().clone() for name in self.averaged]
+        self.averages = nn.ParameterList(nn.Parameter(copy, requires_grad=False) for copy in copies)
+
+    def before_step(self, parts: Sequence[dict[str, Tensor]]) -> None:
+        """What the labels of the whole batch cover, on all ranks and in all micro-batches: the losses' denominators."""
+        if "valid" in parts[0]:
+            self._counts = shared_counts([part["valid"] for part in parts], mean_over_ranks)
 
     def forward(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
-        """Losses of one batch as `sapiens2.tasks.source.collate` makes it; `loss` is their sum."""
+        """Losses of one batch as `sapiens2.tasks.source.collate` makes it; `loss` is their sum.
+
+        After `before_step` they are this part's shares: their mean over the parts is the loss of the whole batch.
+        """
         images = normalise(photometric(batch["images"], batch["photometric"]))
         out = self.model(images)
         # Losses are computed in fp32 whatever the model's arithmetic.
@@ -49,50 +70,57 @@ class TaskObjective(nn.Module):
             size = (prediction.shape[-2], prediction.shape[-1])
             xy = to_heatmap(batch["keypoints"], config.image_size, size)
             target = encode(xy, size, heatmap_sigma(size[1]))
-            return pose_losses(prediction, target, batch["labelled"].float(), config.losses)
+            return pose_losses(prediction, target, batch["labelled"].float(), config.losses, config.hard_keypoints)
         if config.task == "segmentation":
             return segmentation_losses(prediction, batch["mask"], self.class_weights)  # type: ignore[arg-type]
-        target, valid = batch["target"], batch["valid"]
+        target, valid, counts = batch["target"], batch["valid"], self._counts
         prediction = enlarge(prediction, (target.shape[-2], target.shape[-1]))
         if config.task == "normal":
-            return normal_losses(prediction, target, valid, config.losses)
+            return normal_losses(prediction, target, valid, config.losses, counts)
         if config.task == "albedo":
-            return albedo_losses(prediction, target, valid, config.losses)
-        return pointmap_losses(prediction, out["scale"], target, valid, batch["intrinsics"], config.losses)
+            return albedo_losses(prediction, target, valid, config.losses, counts)
+        return pointmap_losses(
+            prediction,
+            out["scale"],
+            target,
+            valid,
+            batch["intrinsics"],
+            config.losses,
+            convention=config.scale,
+            counts=counts,
+            mean_over_ranks=mean_over_ranks,
+        )
 
     def after_step(self, step: int) -> None:
-        """Nothing follows a step: fine-tuning has no teacher."""
+        """Move the averages towards the weights, where they are kept."""
+        self._counts = None
+        if self.averaged:
+            with torch.no_grad():
+                for average, weight in zip(self.averages, self._followed(), strict=True):
+                    average.lerp_(weight, 1 - self.config.ema)
+
+    def _followed(self) -> list[nn.Parameter]:
+        named = dict(self.model.named_parameters())
+        return [named[name] for name in self.averaged]
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Groups by depth and decay: the rate of a block is `layer_decay` times that of the one above it.
-
-        Norms, gains and biases do not decay; tokens and matrices do (specification 4).
-        """
-        layers = len(self.model.backbone.blocks)
-        groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                groups.setdefault((layer_of(name, layers), parameter.ndim > 1), []).append(parameter)
-        return [
-            {
-                "params": parameters,
-                "lr": lr * math.pow(self.config.layer_decay, layers + 1 - layer),
-                "weight_decay": weight_decay if decays else 0.0,
-            }
-            for (layer, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
-        ]
+        """Groups by depth and decay, see sapiens2.tasks.depth."""
+        return depth_groups(self.model, lr, weight_decay, self.config.layer_decay)
 
     def export_state(self) -> dict[str, Tensor]:
-        """The task model under the released names."""
-        return named_weights(self.model)
+        """The task model under the released names: averages in their parameters' places, corrections merged."""
+        state = named_weights(self.model)
+        state |= {name: average.detach() for name, average in zip(self.averaged, self.averages, strict=True)}
+        return merged(self.model, state, whole)
 
 
-def layer_of(name: str, layers: int) -> int:
-    """Depth of a task model's parameter: 0 embeddings, i + 1 block i, layers + 1 final norm and head."""
-    if name.startswith("backbone.blocks."):
-        return int(name.split(".")[2]) + 1
-    shallow = ("cls_token", "storage_tokens", "patch_embed", "tokenizer")
-    return 0 if name.startswith(tuple(f"backbone.{word}" for word in shallow)) else layers + 1
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """The mean over the ranks of this run; the values themselves where there is one."""
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
 
 
 def enlarge(prediction: Tensor, size: tuple[int, int]) -> Tensor:

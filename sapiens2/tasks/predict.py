@@ -19,6 +19,7 @@ from sapiens2.model.normalise import normalise
 from sapiens2.tasks.build import TaskModel
 from sapiens2.tasks.head_specs import OUTPUT
 from sapiens2.tasks.heatmaps import decode, to_image
+from sapiens2.tasks.pointmap_scale import heard, to_metres
 from sapiens2.tasks.regions import MAX_SIDE, Window, crop, person_region, place, whole_region, window_of
 
 Array = np.ndarray
@@ -72,17 +73,13 @@ def forward(model: TaskModel, crops: Tensor, size: tuple[int, int]) -> dict[str,
         return {"normals": F.normalize(resized(out["normals"]), dim=1)}
     if model.task == "albedo":
         return {"albedo": resized(out["albedo"]).clamp(0, 1)}
-    scale = _scale(out["scale"])
-    return {"points": resized(out["points"]) / scale[:, None, None, None], "scale": scale}
+    said = out["scale"].float()
+    return {"points": to_metres(resized(out["points"]), said, model.scale), "scale": heard(said, model.scale)}
 
 
 def _pose(heatmaps: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
     xy, scores = decode(heatmaps)
     return {"keypoints": to_image(xy, size, (heatmaps.shape[-2], heatmaps.shape[-1])), "scores": scores}
-
-
-def _scale(raw: Tensor) -> Tensor:
-    return raw.float().clamp(min=1e-3)
 
 
 def input_size(model: TaskModel) -> tuple[int, int]:

@@ -12,11 +12,12 @@ from sapiens2.engine import report, storage
 from sapiens2.engine.config import recipe_of
 from sapiens2.engine.control import PLAIN, Control
 from sapiens2.engine.loop import TrainSummary, train
-from sapiens2.engine.parallel import plain
 from sapiens2.engine.world import World, cpu_threads, joined
+from sapiens2.model.foreign import ForeignBackbone
 from sapiens2.model.weights import load_weights
 from sapiens2.tasks.answers import CAPTION, truth_and_answer
-from sapiens2.tasks.build import TaskModel, build_task
+from sapiens2.tasks.assemble import assemble, assemble_on_meta
+from sapiens2.tasks.build import TaskModel
 from sapiens2.tasks.config import DataSource, FinetuneConfig, data_digest
 from sapiens2.tasks.objective import TaskObjective
 from sapiens2.tasks.predict import predict
@@ -29,26 +30,24 @@ BACKWARD = 2  # a backward pass costs two forward ones
 
 
 def finetune(
-    config: FinetuneConfig, *, backbone: str, out: str, state: str, control: Control = PLAIN
+    config: FinetuneConfig, *, out: str, state: str, backbone: str | None = None, control: Control = PLAIN
 ) -> dict[str, Any]:
     """Train a task model from the weights `backbone`, the path or URI of a model.safetensors.
 
-    Writes `<out>/{model.safetensors, config.json, history.jsonl, fragment.json, metrics.json}`, metrics.json last, and
-    resumes from `<state>` by itself. Returns the metrics, on every rank. Raises ValueError for weights of another
-    architecture or a state of another recipe, Interrupted when asked to stop, Diverged when gradients stay non-finite.
+    With `config.backbone` somebody else's backbone is trained and `backbone` is not given. Writes
+    `<out>/{model.safetensors, config.json, history.jsonl, fragment.json, metrics.json}`, metrics.json last, and resumes
+    from `<state>` by itself. Returns the metrics, on every rank. Raises ValueError for weights of another architecture
+    or a state of another recipe, Interrupted when asked to stop, Diverged when gradients stay non-finite.
     """
     with joined(config.engine) as world:
         return _finetune(config, world, backbone, out, state, control)
 
 
 def _finetune(
-    config: FinetuneConfig, world: World, backbone: str, out: str, state: str, control: Control
+    config: FinetuneConfig, world: World, backbone: str | None, out: str, state: str, control: Control
 ) -> dict[str, Any]:
     engine = config.engine
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(engine.seed)
-        model = build_task(config.task, config.size)
-    load_weights(model.backbone, backbone)
+    model, origin = _start(config, backbone)
     objective = TaskObjective(config, model)
     source = TaskSource(config)
     summary = train(
@@ -59,17 +58,42 @@ def _finetune(
         state=state,
         title=f"finetune {config.task}",
         images_per_step=config.batch,
-        recipe=recipe_of(config) | {"backbone": storage.fingerprint(backbone)[1], "data": data_digest(config)},
+        recipe=recipe_of(config) | {"weights": origin["weights_sha256"], "data": data_digest(config)},
         control=control,
     )
-    metrics = report.run_metrics(summary, seed=engine.seed, flops_per_image=_flops_per_image(config, model))
+    metrics = report.run_metrics(summary, seed=engine.seed, flops_per_image=_flops_per_image(config))
     metrics |= {"task": config.task, "scenes": config.scenes, "epochs": summary.images / config.scenes}
-    metrics |= {"unreadable": len(source.mixture.unreadable), "sources": _source_counts(source)}
-    trained = plain(objective, world, lambda: TaskObjective(config, build_task(config.task, config.size)))
-    with cpu_threads(engine):
-        if trained is not None:
-            report.publish(out, _config_file(config), _fragment(config, summary, metrics, trained.model), metrics)
+    metrics |= {"unreadable": len(source.mixture.unreadable), "sources": _source_counts(source), "backbone": origin}
+    if world.leads:
+        with cpu_threads(engine):
+            fragment = _fragment(config, summary, metrics, published(config, out))
+        report.publish(out, _config_file(config), fragment, metrics)
     return metrics
+
+
+def _start(config: FinetuneConfig, backbone: str | None) -> tuple[TaskModel, dict[str, Any]]:
+    """The model that training starts from, and what its backbone is."""
+    if bool(backbone) == bool(config.backbone):
+        given = "both" if backbone else "neither"
+        raise ValueError(
+            f"{given} of a pretrained backbone and backbone=timm:... or hf:... were given: give exactly one of them"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.engine.seed)
+        model = assemble(config, weights=True)
+    if backbone:
+        load_weights(model.backbone, backbone)
+        return model, {"library": "sapiens2", "name": config.size, "weights_sha256": storage.fingerprint(backbone)[1]}
+    assert isinstance(model.backbone, ForeignBackbone)
+    return model, model.backbone.described()
+
+
+def published(config: FinetuneConfig, folder: str) -> TaskModel:
+    """The model that a run has written, on the CPU: averages and merged corrections included."""
+    with torch.random.fork_rng(devices=[]):
+        model = assemble(config)
+    load_weights(model, storage.join(folder, "model.safetensors"))
+    return model.eval()
 
 
 def _source_counts(source: TaskSource) -> list[dict[str, Any]]:
@@ -83,17 +107,23 @@ def _source_counts(source: TaskSource) -> list[dict[str, Any]]:
     ]
 
 
-def _flops_per_image(config: FinetuneConfig, model: TaskModel) -> float:
-    """FLOPs of one training sample, counted on a meta copy of the model."""
+def _flops_per_image(config: FinetuneConfig) -> float:
+    """FLOPs of one training sample, counted on the structure alone.
+
+    A backward pass is one forward for the gradients of activations and one for those of weights: a frozen backbone has
+    neither, one with LoRA (about) the first.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.device("meta"):
-        copy = build_task(config.task, config.size)
-        with FlopCounterMode(display=False) as counter:
-            copy(torch.empty(1, 3, *config.image_size))
-    frozen = model.backbone.flops(*config.image_size) if config.freeze_backbone else 0
-    forward = counter.get_total_flops()
-    return float(forward + BACKWARD * max(forward - frozen, 0))
+    model = assemble_on_meta(config)
+    images = torch.empty(1, 3, *config.image_size, device="meta")
+    with FlopCounterMode(display=False) as whole:
+        model(images)
+    with FlopCounterMode(display=False) as part:
+        model.backbone(images)
+    body, head = part.get_total_flops(), whole.get_total_flops() - part.get_total_flops()
+    backward = 0 if config.freeze_backbone else 1 if config.lora_rank else BACKWARD
+    return float((1 + backward) * body + (1 + BACKWARD) * head)
 
 
 def _config_file(config: FinetuneConfig) -> dict[str, Any]:

@@ -100,6 +100,9 @@ def test_arithmetic_is_counted_forward_and_backward() -> None:
         model(torch.zeros(1, 3, 64, 48))
     forward = counter.get_total_flops()
     assert forward > model.backbone.flops(64, 48) > 0
-    assert _flops_per_image(settings, model) == pytest.approx(3 * forward)
+    assert _flops_per_image(settings) == pytest.approx(3 * forward)
+    body = model.backbone.flops(64, 48)
     frozen = settings.model_copy(update={"freeze_backbone": True})
-    assert _flops_per_image(frozen, model) == pytest.approx(3 * forward - 2 * model.backbone.flops(64, 48), rel=0.02)
+    assert _flops_per_image(frozen) == pytest.approx(3 * forward - 2 * body, rel=0.02)
+    low_rank = settings.model_copy(update={"lora_rank": 4})
+    assert _flops_per_image(low_rank) == pytest.approx(3 * forward - body, rel=0.02)

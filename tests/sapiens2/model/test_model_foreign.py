@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sapiens2.model.foreign import ForeignBackbone, build_foreign, parse_name, state_digest
+from sapiens2.model.foreign import ForeignBackbone, build_foreign, state_digest
+from sapiens2.model.foreign_names import parse_name
 
 pytest.importorskip("timm", reason="needs timm")
 transformers = pytest.importorskip("transformers", reason="needs transformers")

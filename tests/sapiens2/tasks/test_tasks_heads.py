@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from sapiens2.model.heads import PointmapHead, ShuffleHead, flops, parameter_count
+from sapiens2.model.backbone import build_backbone
+from sapiens2.model.heads import DeconvHead, PointmapHead, ShuffleHead, flops, parameter_count
+from sapiens2.model.rope import periods
 from sapiens2.model.sizes import architecture
-from sapiens2.tasks.build import build_head, build_task
+from sapiens2.model.weights import load_weights
+from sapiens2.tasks.build import TaskModel, build_head, build_task
 from sapiens2.tasks.head_specs import OUTPUT, TASKS
+
+KINDS = ("weight", "bias")
 
 # Millions of parameters and GMAC on a 64 x 48 grid, from the specification's table (section 2).
 PUBLISHED = {
@@ -87,3 +95,95 @@ def test_unknown_task_and_size_are_refused() -> None:
         build_head("gaze", "tiny")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="7b"):
         build_head("pose", "7b")
+
+
+def test_pose_convolutions_as_the_paper_prints_them() -> None:
+    with torch.device("meta"):
+        head = build_head("pose", "1b", style="paper")
+        widths = [m.out_channels for m in head.modules() if isinstance(m, torch.nn.Conv2d)]
+        assert widths == [768, 768, 512, 308]
+        for task in TASKS[1:]:
+            released, printed = (build_head(task, "1b", style=style) for style in ("release", "paper"))
+            assert parameter_count(released) == parameter_count(printed)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_4k_models_decode_to_2k(task: str) -> None:
+    """4096 x 3072 pixels, tokens on a grid of 64 x 48, maps of 2048 x 1536; pose keeps the released heatmaps."""
+    with torch.device("meta"):
+        model = build_task(task, "0.4b", window_tokenizer=True)
+        model.backbone.blocks = torch.nn.ModuleList()  # the grid is what matters here
+        out = model(torch.empty(1, 3, 4096, 3072))
+    assert out[OUTPUT[task]].shape[-2:] == ((256, 192) if task == "pose" else (2048, 1536))
+    assert ("scale" in out) == (task == "pointmap")
+
+
+def test_every_task_and_size_is_built_and_counted() -> None:
+    with torch.device("meta"):
+        for task in TASKS:
+            counts = [parameter_count(build_head(task, size)) for size in ("tiny", "0.1b", "0.4b", "0.8b", "1b", "5b")]
+            assert counts[0] < counts[1] < min(counts[2:]), task
+
+
+def test_released_task_files_load_strictly(tmp_path: Path) -> None:
+    """A file as released: names and shapes of the specification's tables written out here, periods in bfloat16."""
+    layers, dim = 12, 768  # the 0.1B backbone under a head of the released kind
+    shapes: dict[str, tuple[int, ...]] = {
+        "cls_token": (1, 1, dim),
+        "storage_tokens": (1, 8, dim),
+        "patch_embed.projection.weight": (dim, 3, 16, 16),
+        "patch_embed.projection.bias": (dim,),
+        "ln1.weight": (dim,),
+    }
+    for i in range(layers):
+        maps = [f"attn.{w}.{k}" for w in ("wq", "wk", "wv", "proj") for k in KINDS]
+        block: dict[str, tuple[int, ...]] = {m: (dim, dim) if m.endswith("weight") else (dim,) for m in maps}
+        block |= {"attn.q_norm.weight": (64,), "attn.k_norm.weight": (64,), "attn.gamma.weight": (dim,)}
+        block |= {"ln1.weight": (dim,), "ln2.weight": (dim,), "ffn.w12.weight": (6144, dim), "ffn.w12.bias": (6144,)}
+        block |= {"ffn.w3.weight": (dim, 3072), "ffn.w3.bias": (dim,)}
+        shapes |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
+    state = {f"backbone.{name}": torch.randn(shape) * 0.02 for name, shape in shapes.items()}
+    state["backbone.rope_embed.periods"] = periods(64, torch.bfloat16)
+    ups, convs, width = (48, 32, 24, 16), (16, 8), dim
+    for b, up in enumerate(ups):
+        state[f"decode_head.upsample_blocks.{b}.0.weight"] = torch.randn(4 * up, width, 3, 3)
+        state[f"decode_head.upsample_blocks.{b}.0.bias"] = torch.randn(4 * up)
+        state[f"decode_head.upsample_blocks.{b}.2.norm.weight"] = torch.randn(up)
+        width = up
+    for k, conv in enumerate(convs):
+        state[f"decode_head.conv_layers.{3 * k}.weight"] = torch.randn(conv, width, 3, 3)
+        state[f"decode_head.conv_layers.{3 * k}.bias"] = torch.randn(conv)
+        state[f"decode_head.conv_layers.{3 * k + 1}.norm.weight"] = torch.randn(conv)
+        width = conv
+    state["decode_head.input_conv.0.weight"] = torch.randn(dim, dim, 3, 3)
+    state["decode_head.input_conv.0.bias"] = torch.randn(dim)
+    state["decode_head.input_conv.1.norm.weight"] = torch.randn(dim)
+    state["decode_head.conv_albedo.weight"] = torch.randn(3, width, 1, 1)
+    state["decode_head.conv_albedo.bias"] = torch.randn(3)
+    save_file(state, tmp_path / "albedo.safetensors")
+    with torch.device("meta"):
+        model = TaskModel("albedo", "0.1b", build_backbone("0.1b"), ShuffleHead(dim, ups, convs, "albedo"))
+    load_weights(model, tmp_path / "albedo.safetensors")
+    assert model.backbone.rope.dtype == "bfloat16"
+    held = model.state_dict()
+    assert all(torch.equal(held[name], t) for name, t in state.items() if "periods" not in name)
+    lost = {name: t for name, t in state.items() if name != "decode_head.conv_layers.4.norm.weight"}
+    save_file(lost, tmp_path / "lost.safetensors")
+    with pytest.raises(ValueError, match=r"conv_layers\.4\.norm\.weight"):
+        load_weights(model, tmp_path / "lost.safetensors")
+
+
+def test_initialisation_is_the_published_one() -> None:
+    """Spread by fan: out for convolutions (gain sqrt 2), in for linear maps; transposed ones in pose alone."""
+    torch.manual_seed(0)
+    pose, seg = DeconvHead(256, (128,), (128,), 64, "pose"), DeconvHead(256, (128,), (128,), 64, "seg")
+    conv, up = pose.conv_layers[0].weight, pose.deconv_layers[0].weight
+    assert float(conv.detach().std()) == pytest.approx((2 / 128) ** 0.5, rel=0.03)
+    # torch counts the fan of a [in, out, k, k] weight as in x k x k.
+    assert float(up.detach().std()) == pytest.approx((2 / (256 * 16)) ** 0.5, rel=0.03)
+    bound = 1 / (128 * 16) ** 0.5
+    assert float(seg.deconv_layers[0].weight.detach().abs().max()) == pytest.approx(bound, rel=0.01)
+    head = PointmapHead(64, (8,), (8,), (64, 64), (128, 64), pooled=False)
+    assert float(head.scale_final_layer[1].weight.detach().std()) == pytest.approx((1 / (64 * 48)) ** 0.5, rel=0.03)
+    biases = [p for name, p in pose.named_parameters() if name.endswith("bias")]
+    assert biases and all((p == 0).all() for p in biases)

@@ -18,7 +18,6 @@ from sapiens2.tasks.losses import (
     segmentation_losses,
 )
 from sapiens2.tasks.pointmap_losses import (
-    canonical_scale,
     difference_normals,
     intrinsics_loss,
     mean_depth,
@@ -27,6 +26,7 @@ from sapiens2.tasks.pointmap_losses import (
     shift_invariant_l1,
     silog,
 )
+from sapiens2.tasks.pointmap_scale import canonical_scale
 
 
 def value(loss: Tensor) -> float:
@@ -58,9 +58,14 @@ def test_pose_release_counts_unlabelled_keypoints_as_zeros() -> None:
 
 
 def test_pose_paper_takes_the_hardest_keypoints() -> None:
-    error = torch.arange(200.0).sqrt().view(1, 200, 1, 1)
-    got = pose_losses(error, torch.zeros_like(error), torch.ones(1, 200), "paper")
-    assert value(got["loss_heatmap"]) == pytest.approx(10 * sum(range(72, 200)) / 128)
+    """Norms over each map, not squared, summed over the 128 largest; the release's with a switch."""
+    error = torch.arange(200.0).view(1, 200, 1, 1).expand(1, 200, 2, 2)
+    everyone = torch.ones(1, 200)
+    got = pose_losses(error, torch.zeros_like(error), everyone, "paper")
+    assert value(got["loss_heatmap"]) == pytest.approx(2 * sum(range(72, 200)))
+    assert value(pose_losses(error, error * 0, everyone, "paper", 0)["loss_heatmap"]) == 2 * sum(range(200))
+    switched = pose_losses(error, error * 0, everyone, "release", 2)
+    assert value(switched["loss_heatmap"]) == pytest.approx(10 * (199**2 + 198**2) / 2)
 
 
 def test_cross_entropy_is_weighted_and_averaged_over_all_pixels() -> None:

@@ -14,8 +14,9 @@ from sapiens2.model.normalise import normalise
 from sapiens2.tasks import recipes
 from sapiens2.tasks.build import build_task
 from sapiens2.tasks.config import FinetuneConfig
-from sapiens2.tasks.head_specs import OUTPUT, TASKS
-from sapiens2.tasks.objective import TaskObjective, layer_of, photometric
+from sapiens2.tasks.head_specs import TASKS
+from sapiens2.tasks.objective import TaskObjective, photometric
+from sapiens2.tasks.predict import forward
 from sapiens2.tasks.sample import Sample, flip, from_scene
 from sapiens2.tasks.source import NEUTRAL, TaskSource
 from sapiens2.tasks.vocabulary import keypoints, parts
@@ -132,48 +133,61 @@ def test_every_parameter_is_trained_once(task: str) -> None:
     assert not missing
 
 
-def test_layers_are_counted_from_the_embeddings() -> None:
-    names = {"backbone.cls_token": 0, "backbone.blocks.3.ln1.weight": 4, "backbone.ln1.weight": 7, "decode_head.x": 7}
-    assert {name: layer_of(name, 6) for name in names} == names
+# Task: steps, peak rate, and the error that may remain (see `_error`); about twice what was measured. The tiny heads
+# answer at half the picture's size, which for albedo leaves the fine patterns of 64 x 48 pixels: 0.07 measured.
+BY_HEART = {
+    "pose": (160, 5e-3, 0.02),
+    "segmentation": (160, 3e-3, 0.03),
+    "normal": (160, 5e-3, 15.0),
+    "pointmap": (160, 4e-3, 0.035),
+    "albedo": (160, 1e-2, 0.09),
+}
 
 
-def _overfit(task: str, steps: int, rate: float) -> tuple[TaskObjective, dict[str, torch.Tensor], list[float]]:
+@pytest.mark.parametrize("task", TASKS)
+def test_eight_samples_are_learned_by_heart(task: str) -> None:
+    steps, rate, remains = BY_HEART[task]
     torch.manual_seed(0)
-    chosen = config(task, batch=4, scenes=4, flip=0.0, photometric=0.0, image_size=(64, 48))
+    changes = {"batch": 8, "scenes": 8, "flip": 0.0, "photometric": 0.0, "image_size": (64, 48)}
+    chosen = config(task, class_weights="none", **changes)
     objective = TaskObjective(chosen, build_task(task, "tiny"))
     batch = TaskSource(chosen).batch(0, 0, 1)
-    optimizer = torch.optim.AdamW(objective.param_groups(rate, 0.0), fused=True)
+    optimizer = torch.optim.AdamW(objective.param_groups(rate, 0.0), betas=(0.9, 0.98), fused=True)
     history = []
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, 2 * (1 - step / steps))
+            group["lr"] = rate * min(1.0, (step + 1) / 10, 2 * (1 - step / steps))
         loss = objective(batch, step)["loss"]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(objective.parameters(), 4.0)
         optimizer.step()
         optimizer.zero_grad()
         history.append(float(loss.detach()))
-    return objective.eval(), batch, history
+    assert history[-1] < 0.3 * history[0]
+    assert _error(objective.eval(), batch) < remains
 
 
-def test_four_albedos_are_learned_by_heart() -> None:
-    objective, batch, history = _overfit("albedo", 100, 3e-3)
-    assert history[-1] < 0.25 * history[0]
-    with torch.no_grad():
-        out = objective.model(normalise(batch["images"]))[OUTPUT["albedo"]]
-    out = torch.nn.functional.interpolate(out, (64, 48), mode="bilinear")
-    error = ((out - batch["target"]).abs() * batch["valid"]).sum() / batch["valid"].sum() / 3
-    assert float(error) < 0.06
-
-
-def test_four_poses_are_learned_by_heart() -> None:
-    objective, batch, history = _overfit("pose", 120, 5e-3)
-    assert history[-1] < 0.15 * history[0]
-    from sapiens2.tasks.predict import forward
-
+def _error(objective: TaskObjective, batch: dict[str, torch.Tensor]) -> float:
+    """Labelled keypoints off by 4 pixels or more, wrong pixels of people (shares); degrees; canonical units; sRGB."""
+    task = objective.config.task
     out = forward(objective.model, normalise(batch["images"]), (64, 48))
-    distance = (out["keypoints"] - batch["keypoints"]).norm(dim=-1)[batch["labelled"]]
-    assert float((distance < 4).float().mean()) > 0.9
+    if task == "pose":
+        distance = (out["keypoints"] - batch["keypoints"]).norm(dim=-1)[batch["labelled"]]
+        return float((distance >= 4).float().mean())
+    if task == "segmentation":
+        people = (batch["mask"] > 0) & (batch["mask"] != 255)
+        return float((out["labels"] != batch["mask"])[people].float().mean())
+    valid = batch["valid"][:, 0]
+    target = batch["target"].movedim(1, -1)[valid]
+    found = out[{"normal": "normals", "pointmap": "points"}.get(task, "albedo")].movedim(1, -1)
+    if task == "normal":
+        return float(torch.rad2deg(torch.arccos((found[valid] * target).sum(-1).clamp(-1, 1))).mean())
+    if task == "pointmap":
+        s = 48 / batch["intrinsics"][:, 0, 0]
+        found = found * out["scale"][:, None, None, None]
+        per_pixel = s[:, None, None].expand(valid.shape)[valid][:, None]
+        return float((found[valid] - target * per_pixel).norm(dim=-1).mean())
+    return float((found[valid] - target).abs().mean())
 
 
 def test_bad_configurations_are_refused() -> None:
