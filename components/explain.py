@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from components.artifacts import Artifact, ArtifactError, Store, read_parquet
 from components.lineage import descendants
+from components.steps import TASKS
 
 STAGES = ("images", "detections", "scores", "filtered", "deduped", "clusters", "selection", "shards")
 SHOWN_SCORES = ("realism", "text_ratio", "sharpness", "exposure", "aesthetic", "face_count", "yaw_deg")
@@ -161,12 +162,15 @@ def trained_on(store: Store, reference: str) -> list[Consumed]:
     ids, _ = resolve_image(store, reference)
     found: list[Consumed] = []
     for backbone in store.all("backbone"):
-        (ref,) = [r for r in backbone.manifest.inputs if r.role == "shards"]
-        position = _first_seen(store.get(ref.kind, ref.version), backbone, ids)
-        if position is not None:
-            found.append(Consumed(backbone, f"shards={ref.version}, first as sample {position}"))
-            models = [a for a in descendants(store, backbone).values() if a.manifest.step.startswith("finetune")]
-            found += [Consumed(model, f"backbone={backbone.version}") for model in models]
+        for ref in backbone.manifest.inputs:
+            if ref.role != "shards":
+                continue  # imported weights have none: what they saw is not known here
+            position = _first_seen(store.get(ref.kind, ref.version), backbone, ids)
+            if position is not None:
+                found.append(Consumed(backbone, f"shards={ref.version}, first as sample {position}"))
+                made = [a for a in descendants(store, backbone).values() if a.kind in ("backbone", *TASKS)]
+                heirs = [a for a in made if a.version != backbone.version]
+                found += [Consumed(model, f"backbone={backbone.version}") for model in heirs]
     return found
 
 

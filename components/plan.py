@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from components.artifacts import Artifact, ArtifactError, Store
+from components.given_weights import given_weights, named_inputs
 from components.run_step import Identity, identify
 from components.settings import Settings
 from components.steps import Step
@@ -53,7 +54,9 @@ def plan(
                     f"{read.producer}` first, or the whole pipeline with `sapiens2 run`"
                 )
         config = settings.config(step)
-        identity = identify(step, config, inputs, source if step.name == "ingest" else None)
+        weights = given_weights(step, config, store)
+        inputs |= {role: artifact.version for role, artifact in named_inputs(weights).items()}
+        identity = identify(step, config, inputs, source if step.name == "ingest" else None, weights)
         versions[step.name] = identity.version
         reused = store.committed(step.kind, identity.version)
         if reused:

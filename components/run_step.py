@@ -10,7 +10,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -24,6 +24,7 @@ from components.artifacts import Artifact, ArtifactError, Store
 from components.attempt import Attempt, Conflict, Lease, PartitionRecord
 from components.digest import version_of
 from components.events import emit
+from components.given_weights import GivenWeights, given_weights, named_inputs
 from components.manifest import CodeRef, FileEntry, InputRef, Manifest, ModelRef
 from components.progress import Progress
 from components.settings import SettingsError, recipe_fields
@@ -81,11 +82,18 @@ class Identity:
     source: str | None
 
 
-def identify(step: Step, config: BaseModel, inputs: Mapping[str, str], source: str | None = None) -> Identity:
+def identify(
+    step: Step,
+    config: BaseModel,
+    inputs: Mapping[str, str],
+    source: str | None = None,
+    given: Sequence[GivenWeights] = (),
+) -> Identity:
     """The version that a step will have, from its inputs' versions by role: known before anything runs.
 
-    Raises FileNotFoundError naming a weight file that is missing and where to put it, ValueError for labelled data
-    that cannot be read.
+    `given` are the weights that the configuration names itself; those that are artifacts join the inputs. Raises
+    FileNotFoundError naming a weight file that is missing and where to put it, ValueError for labelled data that cannot
+    be read.
     """
     models, paths = [], {}
     if step.weights:
@@ -98,9 +106,13 @@ def identify(step: Step, config: BaseModel, inputs: Mapping[str, str], source: s
             models.append(ModelRef(name=spec.name, revision=spec.revision, sha256=sha256, licence=spec.licence))
     if step.data and source is None:
         source = load(step.data)(config)
+    for weights in given:
+        models.append(weights.model)
+        paths[weights.model.name] = weights.uri
+    joined = {role: artifact.version for role, artifact in named_inputs(given).items()}
     recipe = recipe_fields(config)
     hashes = {model.name: model.sha256 for model in models}
-    version = version_of(step.family, step.revision, recipe, inputs.items(), hashes, source)
+    version = version_of(step.family, step.revision, recipe, {**inputs, **joined}.items(), hashes, source)
     return Identity(version, recipe, models, paths, source)
 
 
@@ -123,8 +135,10 @@ def run_step(
             f"{step.name} needs {', '.join(missing)}: run the steps before it, or name one with --input"
         )
     store = Store(root)
+    given = given_weights(step, config, store)
+    inputs = {**inputs, **named_inputs(given)}
     versions = {role: artifact.version for role, artifact in inputs.items()}
-    identity = identify(step, config, versions, source.digest if source is not None else None)
+    identity = identify(step, config, versions, source.digest if source is not None else None, given)
     if store.committed(step.kind, identity.version):
         artifact = store.get(step.kind, identity.version)
         tag_outcome(store, step, artifact)

@@ -27,7 +27,8 @@ class Step:
     """A row of the table. `revision` is raised when the meaning of the step changes (see tests/components).
 
     `sources` are the modules whose text is the step's meaning; `body` does the work, given a StepContext; `data` gives
-    the digest of what a configuration reads from outside the store.
+    the digest of what a configuration reads from outside the store. `weights` names third-party networks from a config,
+    `given` finds weights that the config names itself (components.given_weights).
     """
 
     name: str
@@ -41,6 +42,7 @@ class Step:
     task: str | None = None
     weights: str | None = None
     data: str | None = None
+    given: str | None = None
     deterministic: bool = True
 
     @property
@@ -155,6 +157,7 @@ PRETRAIN = Step(
     body="components.training_steps:pretrain",
     summary="masked reconstruction, self-distilled contrast and KoLeo on the curated pictures",
     sources=("sapiens2.pretrain", "sapiens2.model", "sapiens2.engine", "sapiens2.data"),
+    given="components.given_weights:initial",
     deterministic=False,  # on a GPU; a lease keeps a second trainer off the state folder
 )
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from components.artifacts import Artifact, ArtifactError
+from components.given_weights import INIT
 from components.run_step import Publication, StepContext
 
 LOOSE = ("model.safetensors", "config.json", "history.jsonl", "fragment.json", "metrics.json")
@@ -19,6 +20,7 @@ def pretrain(context: StepContext) -> Publication:
         "pretrain",
         train_files=_files(shards, "train"),
         val_files=_files(shards, "val"),
+        init=context.weights.get(INIT),
     )
 
 

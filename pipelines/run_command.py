@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import Artifact, Store
+from components.given_weights import INIT
 from components.plan import PlannedStep, plan
 from components.run_step import check_disk, run_step
 from components.settings import Settings
-from components.steps import STEPS, find_steps, pipeline_steps
+from components.steps import PRETRAIN, STEPS, TASKS, find_steps, pipeline_steps
 from pipelines import display
 from pipelines.display import LiveTable, plan_table, summary_table
 
@@ -66,7 +67,7 @@ def run_one(
 
 
 def _run_one(each: PlannedStep, store: Store, listing: Any) -> Artifact:
-    kinds = {read.role: STEPS[read.producer].kind for read in each.step.inputs}
+    kinds = {read.role: STEPS[read.producer].kind for read in each.step.inputs} | {INIT: PRETRAIN.kind}
     artifacts = {role: store.get(kinds[role], version) for role, version in each.inputs.items()}
     for role, artifact in artifacts.items():
         console.print(f"  {role}: {artifact}")
@@ -149,7 +150,7 @@ def _given(store: Store, references: Sequence[str]) -> dict[str, Artifact]:
     for reference in references:
         artifact = store.find(reference)
         step = artifact.manifest.step
-        role = "checkpoint" if step.startswith("finetune") else "probe" if step == "probe" else artifact.kind
+        role = "checkpoint" if artifact.kind in TASKS else "probe" if step == "probe" else artifact.kind
         found[role] = artifact
     return found
 

@@ -6,6 +6,7 @@ carries no information but its dtype: bfloat16 there means that the weights expe
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -21,6 +22,15 @@ from sapiens2.model.transformers_names import from_transformers, is_transformers
 
 PERIODS = "rope_embed.periods"
 SHOWN = 5
+HEADER_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+}
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
@@ -60,8 +70,56 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     return load_file(path)
 
 
+def check_weights(model: nn.Module, path: str | Path) -> None:
+    """What `load_weights` checks of names and shapes, from the file's header alone; a model on the meta device will do.
+
+    Raises ValueError and FileNotFoundError as it does.
+    """
+    fitted(model, read_header(path), where=str(path))
+
+
+def read_header(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or URI on the meta device: names, shapes and dtypes without the bytes.
+
+    Raises ValueError for a file of another kind, FileNotFoundError.
+    """
+    from pyarrow import fs
+
+    uri = "://" in str(path)
+    if not uri and not Path(path).is_file():
+        raise FileNotFoundError(f"there are no weights at {path}; give the path of a .safetensors file")
+    store, key = fs.FileSystem.from_uri(str(path)) if uri else (fs.LocalFileSystem(), str(path))
+    with store.open_input_file(key) as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = stream.read(length) if length <= stream.size() else b""
+    try:
+        entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
+        return {
+            name: torch.empty(entry["shape"], dtype=HEADER_DTYPES[entry["dtype"]], device="meta")
+            for name, entry in entries.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a safetensors file: give one that ends in .safetensors") from error
+
+
 def load_state(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
     """Loads a state dict strictly; `where` names its source in errors."""
+    state, dtypes = fitted(model, state, where)
+    on_meta = any(parameter.is_meta for parameter in model.parameters())
+    expected = model.state_dict()
+    state = {name: tensor.to(expected[name].dtype) for name, tensor in state.items()}
+    model.load_state_dict(state, strict=True, assign=on_meta)
+    for prefix, backbone in _backbones(model).items():
+        _set_rope_dtype(backbone, dtypes[prefix], where)
+
+
+def fitted(
+    model: nn.Module, state: dict[str, Tensor], where: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
+    """A state dict under the model's own names, and per backbone the RoPE periods if it has them.
+
+    Raises ValueError unless names and shapes are exactly the model's.
+    """
     if is_transformers(state):
         state = from_transformers(state)
     elif is_transformers_task(state):
@@ -72,12 +130,7 @@ def load_state(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
     state = dict(state)
     dtypes = {prefix: state.pop(prefix + PERIODS, None) for prefix in _backbones(model)}
     _check(model, state, where)
-    on_meta = any(parameter.is_meta for parameter in model.parameters())
-    expected = model.state_dict()
-    state = {name: tensor.to(expected[name].dtype) for name, tensor in state.items()}
-    model.load_state_dict(state, strict=True, assign=on_meta)
-    for prefix, backbone in _backbones(model).items():
-        _set_rope_dtype(backbone, dtypes[prefix], where)
+    return state, dtypes
 
 
 def _backbones(model: nn.Module) -> dict[str, Backbone]:

@@ -1,0 +1,97 @@
+"""Weights that a configuration names itself: a file or URI, or an artifact of the store.
+
+Their sha256 enters the version and the manifest, with a licence note; an artifact is an input as well, so that lineage
+shows what a model was continued from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from components.artifacts import Artifact, Store
+from components.manifest import ModelRef
+from components.steps import PRETRAIN, Step, load
+
+INIT = "init"
+WEIGHTS = "model.safetensors"
+OWN = "made here; as the pictures it was trained on allow"
+
+
+@dataclass(frozen=True)
+class GivenWeights:
+    """Weights, where they lie, and the artifact that they belong to, if any."""
+
+    uri: str
+    model: ModelRef
+    artifact: Artifact | None = None
+
+
+def given_weights(step: Step, config: BaseModel, store: Store) -> list[GivenWeights]:
+    """What the configuration of a step names; raises FileNotFoundError, ValueError and ArtifactError that say which."""
+    found: list[GivenWeights] = load(step.given)(config, store) if step.given else []
+    return found
+
+
+def named_inputs(given: Sequence[GivenWeights]) -> dict[str, Artifact]:
+    """Those that are artifacts, by role."""
+    return {weights.model.name: weights.artifact for weights in given if weights.artifact is not None}
+
+
+def initial(config: Any, store: Store) -> list[GivenWeights]:
+    """What `pretrain.init` names, checked against the architecture by the file's header."""
+    if not config.init:
+        return []
+    given = from_file(config.init) if is_file(config.init) else from_artifact(config.init, store)
+    load("sapiens2.pretrain.run:check_init")(config, given.uri)
+    return [given]
+
+
+def is_file(reference: str) -> bool:
+    """Whether a reference means a file or URI and not an artifact."""
+    return reference.endswith(".safetensors")
+
+
+def from_file(uri: str, licence: str = "", name: str = INIT) -> GivenWeights:
+    """A file or URI, hashed. Raises FileNotFoundError."""
+    from sapiens2.exchange import licence_of
+
+    note = licence or licence_of(uri)
+    sha256 = _sha256(uri)
+    return GivenWeights(uri, ModelRef(name=name, revision=uri.rsplit("/", 1)[-1], sha256=sha256, licence=note))
+
+
+def _sha256(uri: str) -> str:
+    if "://" in uri:
+        from sapiens2.engine.storage import fingerprint
+
+        return fingerprint(uri)[1]
+    status = Path(uri).stat()
+    return _local_sha256(uri, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _local_sha256(path: str, size: int, changed_ns: int) -> str:
+    """Remembered until size or time of change differs: a plan and the run after it hash tens of GB once."""
+    from sapiens2.engine.storage import fingerprint
+
+    return fingerprint(path)[1]
+
+
+def from_artifact(reference: str, store: Store) -> GivenWeights:
+    """A backbone of the store. Raises ArtifactError, and ValueError for an artifact of another kind."""
+    artifact = store.find(reference)
+    if artifact.kind != PRETRAIN.kind:
+        raise ValueError(
+            f"{reference} is {artifact}, not a backbone: give {PRETRAIN.kind}=VERSION or a .safetensors file"
+        )
+    path = artifact.file_path(WEIGHTS)
+    (sha256,) = [entry.sha256 for entry in artifact.manifest.files if entry.path == path]
+    licences = {model.licence for model in artifact.manifest.models}
+    model = ModelRef(name=INIT, revision=repr(artifact), sha256=sha256, licence="; ".join(sorted(licences)) or OWN)
+    return GivenWeights(store.storage.full(path), model, artifact)

@@ -1,0 +1,113 @@
+"""Weights from outside as an artifact: checked, renamed, and on record with their sha256 and licence.
+
+Not a row of the table of steps, as no pipeline runs it: `sapiens2 weights import` does.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from components.artifacts import Artifact, Store
+from components.given_weights import WEIGHTS, GivenWeights, from_file
+from components.run_step import Outcome, Publication, StepContext, run_step
+from components.steps import PRETRAIN, Step
+from sapiens2.config import Config, execution, recipe
+
+NAME = "weights"
+IMAGE_SIZE = {False: (1024, 768), True: (4096, 3072)}  # what released backbones were pretrained at, pixels
+
+
+class ImportConfig(Config):
+    """What is imported, and as what."""
+
+    size: str = recipe("", "Backbone size, a row of sapiens2.model.sizes.SIZES.")
+    window_tokenizer: bool = recipe(False, "Whether the backbone pools windows, for 4096 x 3072 pixels.")
+    task: str | None = recipe(None, "Import the whole model of this task; None takes the backbone alone.")
+    licence: str = recipe("", "What the manifest says of the licence; empty: what the file says or lets assume.")
+    file: str = execution("", "A .safetensors file or URI; its sha256 enters the version.")
+
+
+def import_step(kind: str) -> Step:
+    """The step that makes an artifact of a kind: `backbone`, or a task's name."""
+    return Step(
+        name="import-weights",
+        kind=kind,
+        inputs=(),
+        config="components.import_weights:ImportConfig",
+        body="components.import_weights:body",
+        summary="weights from outside, checked and renamed",
+        sources=("components.import_weights",),
+        given="components.import_weights:source",
+    )
+
+
+def import_weights(file: str, store: Store, *, size: str | None, task: Any, licence: str) -> Outcome:
+    """Import a file into the store. Raises ValueError and FileNotFoundError before anything is written."""
+    from sapiens2.exchange import read_checked, recognise
+
+    found = recognise(file, size)
+    read_checked(file, found, task)
+    config = ImportConfig(
+        size=found.size, window_tokenizer=found.window_tokenizer, task=task, licence=licence, file=file
+    )
+    return run_step(import_step(task or PRETRAIN.kind), config, {}, store.root)
+
+
+def source(config: ImportConfig, store: Store) -> list[GivenWeights]:
+    """The file, as weights that the configuration names."""
+    return [from_file(config.file, config.licence, NAME)]
+
+
+def body(context: StepContext) -> Publication:
+    """Write the weights under the released names, and what is needed to build the model again."""
+    from safetensors.torch import save_file
+
+    from sapiens2.engine.training_state import digest
+    from sapiens2.exchange import read_checked, recognise
+
+    config: ImportConfig = context.config
+    found = recognise(config.file, config.size)
+    state = {name: t.contiguous() for name, t in read_checked(config.file, found, config.task).items()}  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory(prefix="sapiens2-weights-") as folder:
+        path = Path(folder) / WEIGHTS
+        save_file(state, path, metadata={"format": "pt"})
+        weights = context.attempt.write_file(f"out/{WEIGHTS}", path.read_bytes())
+    count = sum(tensor.numel() for name, tensor in state.items() if not name.endswith("periods"))
+    facts = {"parameters": count, "holds": found.text, "headline": f"{count / 1e6:.1f} M parameters, {found.text}"}
+    about = json.dumps(_config_file(config), indent=2, sort_keys=True).encode()
+    return Publication(
+        metrics=facts,
+        files={"out/config.json": about},
+        existing=[weights],
+        fragment=_fragment(facts, config),
+        digest=digest(state),
+    )
+
+
+def _config_file(config: ImportConfig) -> dict[str, Any]:
+    """As training writes it, so that whoever reads a checkpoint need not know where it came from."""
+    height_width = list(IMAGE_SIZE[config.window_tokenizer])
+    about: dict[str, Any] = {"size": config.size, "image_size": height_width}
+    if config.task is None:
+        return about | {"kind": "backbone", "window_tokenizer": config.window_tokenizer, "config": None}
+    trained = {"task": config.task, "size": config.size, "image_size": height_width}
+    return about | {"kind": "task", "task": config.task, "config": trained}
+
+
+def _fragment(facts: dict[str, Any], config: ImportConfig) -> dict[str, Any]:
+    rows = [["parameters", facts["parameters"]], ["file", config.file.rsplit("/", 1)[-1]], ["holds", facts["holds"]]]
+    return {
+        "title": f"Imported {config.task or 'backbone'} weights",
+        "sections": [{"type": "table", "title": "Weights", "columns": ["", "value"], "rows": rows}],
+    }
+
+
+def exported(reference: str, store: Store) -> str:
+    """Path or URI of the weights that a reference means: a .safetensors file itself, or those of an artifact."""
+    if reference.endswith(".safetensors"):
+        return reference
+    artifact: Artifact = store.find(reference)
+    return store.storage.full(artifact.file_path(WEIGHTS))

@@ -1,0 +1,94 @@
+"""`sapiens2 weights import | export`: other people's weights in, ours out, both strictly checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipelines import display
+from pipelines.cli import absolute, root_option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+console = display.console()
+
+
+@click.command("import")
+@click.argument("file")
+@click.option("--out", type=click.Path(), help="Write a .safetensors file instead of an artifact.")
+@click.option("--size", help="The size, where the guess from the file's shapes is not wanted.")
+@click.option("--task", help="Import the whole task model; without it the backbone of a task checkpoint.")
+@click.option("--licence", default="", help="What the manifest shall say of the weights' licence.")
+@root_option
+def import_command(file: str, out: str | None, size: str | None, task: Any, licence: str, root: str) -> None:
+    """Take in FILE: released names or the transformers port's, a backbone or a task checkpoint."""
+    from sapiens2.exchange import read_checked, recognise
+
+    file = absolute(file)
+    found = recognise(file, size)
+    console.print(f"{file}: {found.text}", soft_wrap=True, markup=False)
+    if found.has_head and task is None:
+        console.print("only its backbone is taken; --task TASK takes the whole model")
+    if out is not None:
+        _write(read_checked(file, found, task), Path(out))
+        return
+    from components.artifacts import Store
+    from components.import_weights import import_weights
+
+    outcome = import_weights(file, Store(root), size=size, task=task, licence=licence)
+    made = outcome.artifact
+    (model,) = made.manifest.models
+    console.print(f"{'reused' if outcome.reused else 'made'} {made}, now the latest {made.kind}")
+    console.print(f"licence: {model.licence}; sha256 {model.sha256}", soft_wrap=True, markup=False)
+    if task is None:
+        console.print(f"use it: sapiens2 train finetune --task pose --input {made}", soft_wrap=True)
+
+
+@click.command("export")
+@click.argument("reference")
+@click.option("--out", required=True, type=click.Path(), help="The .safetensors file to write.")
+@click.option(
+    "--naming",
+    type=click.Choice(["released", "transformers"]),
+    default="released",
+    show_default=True,
+    help="Names of the official release, or of the transformers port (backbones without the window tokenizer).",
+)
+@root_option
+def export_command(reference: str, out: str, naming: Any, root: str) -> None:
+    """Write the weights of REFERENCE, a .safetensors file or an artifact like backbone=VERSION, for other programs."""
+    from components.artifacts import Store
+    from components.import_weights import exported
+    from sapiens2.exchange import backbone_part, read_checked, recognise, renamed
+    from sapiens2.model.weights import read_state
+
+    path = exported(absolute(reference) if reference.endswith(".safetensors") else reference, Store(root))
+    found = recognise(path)
+    if naming == "released" and found.has_head:
+        state = read_state(path)
+    elif found.has_head:
+        console.print("only the backbone is written: the heads have no transformers names here")
+        state = renamed(backbone_part(read_checked(path, found)), naming)
+    else:
+        state = renamed(read_checked(path, found), naming)
+    _write(state, Path(out))
+    if found.rope_dtype == "float32":
+        console.print("note: these weights rotate in float32; the official code rotates in bfloat16, about 0.3 % apart")
+
+
+def _write(state: dict[str, Tensor], out: Path) -> None:
+    from safetensors.torch import save_file
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial, metadata={"format": "pt"})
+    partial.replace(out)
+    count = sum(tensor.numel() for name, tensor in state.items() if not name.endswith("periods"))
+    size = f"{count / 1e6:.1f} M parameters, {out.stat().st_size / 1e6:.1f} MB"
+    console.print(f"wrote {out}: {len(state)} tensors, {size}", soft_wrap=True)
+
+
+COMMANDS = {command.name or "": command for command in (import_command, export_command)}
