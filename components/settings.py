@@ -27,16 +27,22 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose: a profile (models), a preset (sizes) and overrides `step.field -> value`."""
+    """What the user chose: a profile (models), a preset (sizes) and overrides `step.field -> value`.
+
+    `recipe` names a pretraining recipe in place of the preset's; the tasks then take its size.
+    """
 
     profile: str = "builtin"
     preset: str = "demo"
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str = ""
 
     def __post_init__(self) -> None:
         for what, value, known in (("profile", self.profile, PROFILES), ("preset", self.preset, PRESETS)):
             if value not in known:
                 raise SettingsError(f"unknown {what} {value!r}; choose one of {', '.join(known)}")
+        if self.recipe:
+            self._recipe()
         families = set(STEPS) | {step.family for step in STEPS.values()}
         for key in self.overrides:
             step, _, name = key.partition(".")
@@ -49,16 +55,35 @@ class Settings:
 
     def to_json(self) -> str:
         """How settings travel through a pipeline's parameters."""
-        return json.dumps({"profile": self.profile, "preset": self.preset, "overrides": dict(self.overrides)})
+        chosen = {"profile": self.profile, "preset": self.preset, "overrides": dict(self.overrides)}
+        return json.dumps(chosen | ({"recipe": self.recipe} if self.recipe else {}))
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
         """The inverse of to_json; an empty text is the default."""
         return cls(**json.loads(text)) if text else cls()
 
+    def _recipe(self) -> Any:
+        """The pretraining recipe that was chosen. Raises SettingsError with the names that there are."""
+        try:
+            return load("sapiens2.pretrain.recipe_names:recipe_named")(self.recipe)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+
+    def _base(self, step: Step) -> BaseModel:
+        """The configuration before overrides: the preset's, or the recipe's for pretraining."""
+        base = _preset_config(step, self.profile, self.preset)
+        if not self.recipe:
+            return base
+        chosen: BaseModel = self._recipe().make()
+        if step.family == "pretrain":
+            return chosen
+        follows = {"size"} & base.__class__.model_fields.keys() if step.family == "finetune" else set()
+        return base.model_copy(update={name: getattr(chosen, name) for name in follows})
+
     def config(self, step: Step) -> BaseModel:
         """The full configuration of a step. Raises SettingsError naming the key that is wrong."""
-        base = _preset_config(step, self.profile, self.preset)
+        base = self._base(step)
         values: dict[str, Any] = base.model_dump()
         for prefix in (step.family, step.name):  # the narrower key wins
             for key, value in self.overrides.items():

@@ -34,6 +34,25 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--recipe and --init, on the commands that pretrain."""
+    for option in (
+        click.option("--init", help="Continue from weights: a .safetensors file, or backbone=VERSION."),
+        click.option(
+            "--recipe",
+            default="",
+            help="A pretraining recipe in place of the preset's; `sapiens2 plan train` lists them.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def absolute(path: str) -> str:
+    """A path as it is valid in another working directory; URIs as they are."""
+    return path if "://" in path else str(Path(path).expanduser().absolute())
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="sapiens2")
 def cli() -> None:
@@ -45,6 +64,7 @@ def cli() -> None:
 @click.option("--only", type=click.Choice(["curation", "training"]), help="Run half of the pipeline.")
 @click.option("--dry-run", is_flag=True, help="Say what is reused, what reruns and why; run nothing.")
 @root_option
+@recipe_options
 @settings_options
 def run(pool: str | None, only: str | None, dry_run: bool, root: str, **chosen: Any) -> None:
     """Run the whole pipeline here: curate, pretrain, fine-tune five tasks, evaluate, report."""
@@ -82,6 +102,7 @@ def compile(pipeline: str, out: str | None) -> None:
 @click.option("--task", help="For finetune: pose, segmentation, normal, pointmap or albedo.")
 @click.option("--input", "given", multiple=True, metavar="KIND=VERSION", help="An input other than the latest.")
 @root_option
+@recipe_options
 @settings_options
 def train(target: str, task: str | None, given: tuple[str, ...], root: str, **chosen: Any) -> None:
     """Train from the artifacts under the root; also the entry point of `ray job submit -- sapiens2 train ...`."""
@@ -89,6 +110,10 @@ def train(target: str, task: str | None, given: tuple[str, ...], root: str, **ch
 
     if (target == "finetune") != bool(task):
         raise click.UsageError("finetune needs --task, pretrain takes none")
+    if target == "pretrain":
+        _refuse_cold_start(chosen)
+    elif chosen["init"]:
+        raise click.UsageError("--init is for pretrain; finetune starts from --input backbone=VERSION")
     run_one(f"finetune-{task}" if task else target, None, given, root, _settings(**chosen), dry_run=False)
 
 
@@ -196,6 +221,21 @@ def artifacts() -> None:
     """Look at what lies under the root, and ask it questions."""
 
 
+class _Weights(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["import", "export"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from pipelines.weights_cli import COMMANDS
+
+        return COMMANDS.get(cmd_name)
+
+
+@cli.command(cls=_Weights)
+def weights() -> None:
+    """Backbone and task weights: take in released ones, write ours for other programs."""
+
+
 class _Models(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return ["list", "verify"]
@@ -228,11 +268,28 @@ def data() -> None:
     """Labelled data: check a folder, bring other formats in, take labels out."""
 
 
-def _settings(pairs: tuple[str, ...], file: str | None, profile: str, preset: str) -> Any:
+def _settings(
+    pairs: tuple[str, ...], file: str | None, profile: str, preset: str, recipe: str = "", init: str | None = None
+) -> Any:
     from components.settings import Settings, parse_overrides
 
     overrides = {**_from_yaml(file), **parse_overrides(pairs)}
-    return Settings(profile=profile, preset=preset, overrides=overrides)
+    if init:
+        overrides["pretrain.init"] = absolute(init) if init.endswith(".safetensors") else init
+    return Settings(profile=profile, preset=preset, overrides=overrides, recipe=recipe)
+
+
+def _refuse_cold_start(chosen: dict[str, Any]) -> None:
+    """Raises ValueError for a recipe that continues weights when none are given."""
+    from sapiens2.pretrain.recipe_names import recipe_named
+
+    named = recipe_named(chosen["recipe"]) if chosen["recipe"] else None
+    given = chosen["init"] or any(pair.startswith("pretrain.init=") for pair in chosen["pairs"])
+    if named and named.starts_from and not given:
+        raise ValueError(
+            f"the recipe {chosen['recipe']} continues from {named.starts_from}: name the weights with --init, a "
+            ".safetensors file or backbone=VERSION"
+        )
 
 
 def _from_yaml(file: str | None) -> dict[str, Any]:

@@ -89,6 +89,9 @@ class PretrainConfig(Config):
     probe_checkpoints: int = recipe(
         0, "Teachers kept along the run besides the last, evenly spaced, for the selection of a checkpoint.", ge=0
     )
+    init: str | None = execution(
+        None, "Weights to continue from: a .safetensors file or URI, or an artifact; its sha256 enters the version."
+    )
     metrics_every: int = recipe(1, "Steps between two measurements of RankMe, which waits for the device.", ge=1)
     workers: int = execution(1, "Training processes that share a batch; 0 trains in the calling process.", ge=0)
     decode_threads: int = execution(1, "Threads that decode and crop pictures.", ge=1)

@@ -1,10 +1,18 @@
-"""Recipes: each a function that returns a config, its header saying what to expect and what it costs."""
+"""Recipes: each a function that returns a config, its header saying what to expect and what it costs.
+
+The costs in the headers are arithmetic, not measurements, unless they say so; a test computes them again.
+"""
 
 from __future__ import annotations
 
 from sapiens2.engine.config import EngineConfig
 from sapiens2.model.sizes import SizeName
 from sapiens2.pretrain.config import PretrainConfig
+from sapiens2.pretrain.schedules import scaled_ema
+from sapiens2.pretrain.small_batch import for_batch
+
+PHASE_SHARE = 0.02  # of the run before: the paper calls its 2K phase brief
+REWARMED = 0.1  # of the rate of the run before
 
 
 def paper(size: SizeName = "1b", *, window_tokenizer: bool = False) -> PretrainConfig:
@@ -12,7 +20,8 @@ def paper(size: SizeName = "1b", *, window_tokenizer: bool = False) -> PretrainC
 
     Not run by us: what the paper leaves open follows DINOv3 and MAE (specification 8.2), and the batch is inferred from
     one pass over its 750 million images. Arithmetic per image (`cost.step_cost`), and H200 days of the run at 45 % of
-    989 TFLOP/s: 0.1b 7.6 TFLOP, 151; 0.4b 20.7, 414; 0.8b 39.6, 790; 1b 67.8, 1354; 5b 222, 4438.
+    989 TFLOP/s: 0.1b 7.56 TFLOP, 151 days; 0.4b 20.7 TFLOP, 414 days; 0.8b 39.6 TFLOP, 790 days; 1b 67.8 TFLOP,
+    1355 days; 5b 222 TFLOP, 4439 days; 1b-4k 171 TFLOP, 3420 days.
     """
     large = size in ("1b", "5b")
     scale = 4 if window_tokenizer else 1
@@ -29,6 +38,95 @@ def paper(size: SizeName = "1b", *, window_tokenizer: bool = False) -> PretrainC
         decode_threads=4,
         cache_mb=0,
     )
+
+
+def small(size: SizeName = "0.1b") -> PretrainConfig:
+    """256 x 192 on one GPU in about an hour: 8000 steps of 256 images, 2.05 million in all.
+
+    Not run by us. 0.1b-256 0.394 TFLOP an image, 8.07e+17 FLOP for the run: 0.91 hours on one H200 at 25 % of 989
+    TFLOP/s.
+    Rotary positions are relative to the image, so the result continues at higher resolutions (`enlarged`).
+    """
+    return for_batch(
+        PretrainConfig(
+            size=size,
+            engine=EngineConfig(
+                steps=8000, lr=1.5e-4, min_lr=1e-6, precision="bf16", checkpoint_every=500, log_every=20
+            ),
+            batch=256,
+            image_size=(256, 192),
+            local_size=(128, 96),
+            metrics_every=20,
+            decode_threads=8,
+        )
+    )
+
+
+def enlarged(finished: PretrainConfig, times: int = 2, share: float = 0.25) -> PretrainConfig:
+    """The next stage of a curriculum: a finished run's config at `times` its resolution, for a share of its steps.
+
+    Start it from the finished run's weights. A token costs the same, so an image costs about times^2 as much:
+    0.1b-512 1.54 TFLOP an image, 7.90e+17 FLOP; 0.1b-1024 7.56 TFLOP an image, 9.68e+17 FLOP.
+    """
+    steps = max(2, round(share * finished.engine.steps))
+    engine = finished.engine.model_copy(update={"steps": steps, "lr": finished.engine.lr / 2})
+    changes = {
+        "engine": engine,
+        "image_size": tuple(times * side for side in finished.image_size),
+        "local_size": tuple(times * side for side in finished.local_size),
+    }
+    return for_batch(_changed(finished, changes))
+
+
+def continued(size: SizeName = "1b", *, window_tokenizer: bool = False) -> PretrainConfig:
+    """Released weights, your pictures: 20,000 steps of 256 images at full resolution with a short re-warm.
+
+    Not run by us. Decoder and projection head start fresh, so the prototypes are frozen over the warm-up of 1000 steps,
+    the rate stays at a fifth of the paper's, and the teacher looks back over as many images as the paper's. For 5.12
+    million images: 0.1b-continued 7.56 TFLOP an image, 3.87e+19 FLOP; 5b-continued 222 TFLOP an image, 1.14e+21 FLOP;
+    1b-continued 67.8 TFLOP an image, 3.47e+20 FLOP, which is 9.0 days of one H200 at 45 % of 989 TFLOP/s.
+    """
+    base = paper(size, window_tokenizer=window_tokenizer)
+    engine = base.engine.model_copy(update={"steps": 20_000, "lr": 2e-5})
+    return for_batch(_changed(base, {"engine": engine, "batch": 256, "ema": scaled_ema(256)}))
+
+
+def input_2k(finished: PretrainConfig) -> PretrainConfig:
+    """The paper's 2K phase, read as 2K input: the encoder of a finished run completes pictures of twice the side.
+
+    Reconstruction alone, as the paper names nothing else, for 2 % of the run's steps at a tenth of its rate; start it
+    from the finished run's weights. 1b-2k-input 86.4 TFLOP an image, 1.33e+21 FLOP. Check that k-NN did not get worse.
+    """
+    sizes: dict[str, object] = {
+        name: tuple(2 * side for side in getattr(finished, name)) for name in ("image_size", "local_size")
+    }
+    return _reconstruction_phase(finished, sizes)
+
+
+def output_2k(finished: PretrainConfig) -> PretrainConfig:
+    """The paper's 2K phase, read as 2K output: a finished 4K run completes 2048 x 1536 pixels from its 64 x 48 tokens.
+
+    As `input_2k`, but the sizes stay: 32 x 32 x 3 values a token. 1b-2k-output 40.2 TFLOP an image, 6.18e+20 FLOP.
+    Raises ValueError for a run without the window tokenizer.
+    """
+    if not finished.window_tokenizer:
+        raise ValueError(
+            "2K output is a phase of the 4K model: give a run with window_tokenizer=True, or use input_2k for a 1K one"
+        )
+    return _reconstruction_phase(finished, {})
+
+
+def _reconstruction_phase(finished: PretrainConfig, changes: dict[str, object]) -> PretrainConfig:
+    engine = finished.engine
+    short = engine.model_copy(
+        update={"steps": max(2, round(PHASE_SHARE * engine.steps)), "lr": REWARMED * engine.lr, "min_lr": 0.0}
+    )
+    off = {"contrastive_weight": 0.0, "koleo_weight": 0.0, "local_views": 0}
+    return for_batch(_changed(finished, {"engine": short, **off, **changes}))
+
+
+def _changed(config: PretrainConfig, changes: dict[str, object]) -> PretrainConfig:
+    return PretrainConfig.model_validate({**dict(config), **changes})
 
 
 def micro() -> PretrainConfig:

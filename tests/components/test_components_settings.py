@@ -89,3 +89,13 @@ print([name for name in ("torch", "ray", "kfp", "cv2", "polars", "matplotlib") i
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_recipe_replaces_the_presets_pretraining_and_travels():
+    chosen = Settings(preset="micro", recipe="0.1b-256", overrides={"pretrain.batch": 128, "pretrain.koleo_group": 8})
+    config = Settings.from_json(chosen.to_json()).config(STEPS["pretrain"])
+    assert (config.size, config.image_size, config.batch) == ("0.1b", (256, 192), 128)
+    assert {chosen.config(step).size for step in find_steps("finetune")} == {"0.1b"}
+    assert Settings(preset="micro").config(STEPS["pretrain"]).size == "tiny"
+    with pytest.raises(SettingsError, match="unknown recipe '2b'; choose one of micro, tiny"):
+        Settings(recipe="2b")
