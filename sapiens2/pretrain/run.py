@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sapiens2.engine import report, storage
@@ -14,10 +15,13 @@ from sapiens2.engine.control import PLAIN, Control
 from sapiens2.engine.loop import TrainSummary, train
 from sapiens2.engine.parallel import plain
 from sapiens2.engine.world import World, cpu_threads, joined
+from sapiens2.model.backbone import build_backbone
+from sapiens2.model.weights import check_weights
 from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.cost import step_cost
 from sapiens2.pretrain.feature_pictures import attention_pictures, feature_pca, foreground_pca
 from sapiens2.pretrain.held_out import HeldOut, held_out_batches, held_out_loss, with_rows
+from sapiens2.pretrain.memory import check_fits
 from sapiens2.pretrain.objective import PretrainObjective
 from sapiens2.pretrain.pictures import completions
 from sapiens2.pretrain.source import PretrainSource
@@ -41,9 +45,10 @@ def pretrain(
 
     `init` is a model.safetensors to start from, a released one or ours. Writes `<out>/{model.safetensors, config.json,
     history.jsonl, fragment.json, metrics.json}`, metrics.json last, `<out>/checkpoints/step_<n>.safetensors` for each
-    of `config.kept_steps`, and resumes from `<state>` by itself. Returns the
-    metrics, on every rank. Raises ValueError for empty or incomplete shards and for foreign weights or states,
-    Interrupted when asked to stop, Diverged when the gradients stay non-finite.
+    of `config.kept_steps`, and resumes from `<state>` by itself. Returns the metrics, on every rank. Raises ValueError
+    for empty or incomplete shards, a batch that cannot fit and weights of another architecture, all before anything is
+    allocated, and for a foreign state; FileNotFoundError; Interrupted when asked to stop, Diverged when the gradients
+    stay non-finite.
     """
     with joined(config.engine) as world:
         return _pretrain(config, world, train_files, with_rows(val_files), out, state, init, control)
@@ -60,6 +65,9 @@ def _pretrain(
     control: Control,
 ) -> dict[str, Any]:
     source = PretrainSource(train_files, config)
+    check_fits(config, ranks=world.size, device=world.device)
+    if init is not None:
+        check_init(config, init)
     objective = PretrainObjective(config)
     if init is not None:
         objective.load_backbone(init)
@@ -97,6 +105,13 @@ def _pretrain(
             fragment = _fragment(config, summary, metrics, trained, shown, bool(batches))
             report.publish(out, _config_file(config), fragment, metrics)
     return metrics
+
+
+def check_init(config: PretrainConfig, init: str) -> None:
+    """Raises ValueError or FileNotFoundError unless the weights at `init` are of this architecture; reads a header."""
+    with torch.device("meta"):
+        model = build_backbone(config.architecture, window_tokenizer=config.window_tokenizer)
+    check_weights(model, init)
 
 
 def _held_out_metrics(measured: HeldOut | None) -> dict[str, Any]:

@@ -1,0 +1,116 @@
+"""Weights through the command line: imported as an artifact, continued from, exported; and the recipes' names."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from micro_runs import sapiens2 as command
+
+import sapiens2
+from components.artifacts import Store
+from components.explain import trained_on
+from components.lineage import ancestors
+from components.plan import plan
+from components.settings import Settings
+from components.steps import STEPS
+from components.upkeep import verify
+from sapiens2.model.weights import save_weights
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "sapiens2" / "pretrain"))
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("released") / "sapiens2_tiny.safetensors"
+    save_weights(sapiens2.build_backbone("tiny", rope_dtype="bfloat16"), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def root(micro_run, tmp_path_factory, released: Path) -> Path:
+    """A copy of the micro run's root, into which the released file was imported."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("with-weights")
+    shutil.copytree(micro_run[0], folder / "root")
+    done = command("weights", "import", released, root=folder / "root", cwd=folder)
+    assert "size tiny, released names, rotation bfloat16" in done.stdout and "Sapiens2 License" in done.stdout
+    return folder / "root"
+
+
+def test_an_import_is_an_artifact_like_any_other(root: Path, released: Path, tmp_path: Path) -> None:
+    store = Store(str(root))
+    artifact = store.latest("backbone")
+    assert artifact is not None and artifact.manifest.step == "import-weights"
+    (model,) = artifact.manifest.models
+    assert model.name == "weights" and model.revision == released.name and model.licence.startswith("Sapiens2 License")
+    assert verify(store, artifact) == [] and list(ancestors(store, [artifact])) == [("backbone", artifact.version)]
+    again = command("weights", "import", released, root=root, cwd=tmp_path)
+    assert f"reused backbone={artifact.version}" in again.stdout
+    other = command("weights", "import", released, "--licence", "CC0", root=root, cwd=tmp_path)
+    assert f"made backbone={artifact.version}" not in other.stdout and "licence: CC0" in other.stdout
+    command("weights", "export", artifact.version, "--out", "out.safetensors", root=root, cwd=tmp_path)
+    assert (tmp_path / "out.safetensors").read_bytes() == released.read_bytes()
+
+
+def test_pretraining_continues_from_an_artifact(root: Path, tmp_path: Path) -> None:
+    store = Store(str(root))
+    imported = next(a for a in store.all("backbone") if a.manifest.step == "import-weights")
+    (scratch,) = [a for a in store.all("backbone") if a.manifest.step == "pretrain"]
+    arguments = ("train", "pretrain", "--preset", "micro", "--init", f"backbone={imported.version[:8]}")
+    command(*arguments, root=root, cwd=tmp_path)
+    made = store.latest("backbone")
+    assert made is not None and made.version != scratch.version
+    assert {(r.role, r.version) for r in made.manifest.inputs if r.role == "init"} == {("init", imported.version)}
+    (model,) = made.manifest.models
+    assert model.name == "init" and model.licence.startswith("Sapiens2 License")
+    assert ("backbone", imported.version) in ancestors(store, [made])
+    assert "reused" in command(*arguments, root=root, cwd=tmp_path).stdout
+    image = store.latest("shards").read("train", ["image_id"])["image_id"][0].as_py()  # type: ignore[union-attr]
+    assert made.version in {c.artifact.version for c in trained_on(store, image)}
+
+
+def test_a_file_enters_the_version_by_its_bytes_and_not_by_its_path(root: Path, released: Path, tmp_path: Path) -> None:
+    store, elsewhere, other = Store(str(root)), tmp_path / "moved.safetensors", tmp_path / "other.safetensors"
+    elsewhere.write_bytes(released.read_bytes())
+    torch.manual_seed(2)
+    save_weights(sapiens2.build_backbone("tiny"), other)
+
+    def version(path: Path | None) -> str:
+        overrides = {"pretrain.init": str(path)} if path else {}
+        (planned,) = plan((STEPS["pretrain"],), Settings(preset="micro", overrides=overrides), store)
+        return planned.version
+
+    assert version(released) == version(elsewhere)
+    assert len({version(None), version(released), version(other)}) == 3
+
+
+BAD = {
+    "missing file": (["--init", "absent.safetensors"], ["there are no weights at", "absent.safetensors"]),
+    "another architecture": (
+        ["--init", "{released}", "--set", "pretrain.size=0.1b"],
+        ["does not fit this model", "the file holds size tiny"],
+    ),
+    "no such artifact": (["--init", "backbone=ffff"], ["no artifact, tag or version 'backbone=ffff'"]),
+    "not a backbone": (["--init", "shards"], ["not a backbone"]),
+    "unknown recipe": (["--recipe", "2b"], ["unknown recipe '2b'; choose one of", "0.1b-256", "1b-continued"]),
+    "a recipe that continues": (["--recipe", "1b-continued"], ["continues from 1b weights", "--init"]),
+    "a batch that cannot fit": (
+        ["--recipe", "5b", "--set", "pretrain.workers=0", "--set", "pretrain.batch=8"],
+        ["pretraining 5b at 1024 x 768 would need", "GiB are free"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_start_is_said_in_a_line(case: str, root: Path, released: Path, tmp_path: Path) -> None:
+    arguments, expected = BAD[case]
+    filled = [argument.format(released=released) for argument in arguments]
+    done = command("train", "pretrain", "--preset", "micro", *filled, root=root, cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stdout + done.stderr
+    for text in expected:
+        assert text in done.stderr
