@@ -101,10 +101,11 @@ def compile(pipeline: str, out: str | None) -> None:
 @click.argument("target", type=click.Choice(["pretrain", "finetune"]))
 @click.option("--task", help="For finetune: pose, segmentation, normal, pointmap or albedo.")
 @click.option("--input", "given", multiple=True, metavar="KIND=VERSION", help="An input other than the latest.")
+@click.option("--dry-run", is_flag=True, help="Say whether it would run and why; run nothing.")
 @root_option
 @recipe_options
 @settings_options
-def train(target: str, task: str | None, given: tuple[str, ...], root: str, **chosen: Any) -> None:
+def train(target: str, task: str | None, given: tuple[str, ...], dry_run: bool, root: str, **chosen: Any) -> None:
     """Train from the artifacts under the root; also the entry point of `ray job submit -- sapiens2 train ...`."""
     from pipelines.run_command import run_one
 
@@ -114,7 +115,7 @@ def train(target: str, task: str | None, given: tuple[str, ...], root: str, **ch
         _refuse_cold_start(chosen)
     elif chosen["init"]:
         raise click.UsageError("--init is for pretrain; finetune starts from --input backbone=VERSION")
-    run_one(f"finetune-{task}" if task else target, None, given, root, _settings(**chosen), dry_run=False)
+    run_one(f"finetune-{task}" if task else target, None, given, root, _settings(**chosen), dry_run=dry_run)
 
 
 @cli.command()
@@ -219,6 +220,30 @@ class _Artifacts(click.Group):
 @cli.command(cls=_Artifacts)
 def artifacts() -> None:
     """Look at what lies under the root, and ask it questions."""
+
+
+class _Plan(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["train"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from pipelines.plan_cli import COMMANDS
+
+        return COMMANDS.get(cmd_name)
+
+
+@cli.command(cls=_Plan)
+def plan() -> None:
+    """Cost, time and memory before anything is spent."""
+
+
+@cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def doctor(arguments: tuple[str, ...]) -> None:
+    """What works on this machine; `doctor train` measures pretraining on it."""
+    from pipelines.doctor_cli import doctor as command
+
+    command.main(list(arguments), prog_name="sapiens2 doctor", standalone_mode=False)
 
 
 class _Weights(click.Group):

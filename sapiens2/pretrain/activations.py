@@ -7,7 +7,7 @@ would keep. So the count follows the model and the losses wherever they change, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -63,12 +63,13 @@ def _count(config: PretrainConfig, images: int, device: str) -> Counter[str]:
     with torch.device("meta"):
         objective: nn.Module = PretrainObjective(config)
     ledger = _Ledger()
+    one = sample(np.zeros((64, 48, 3), np.uint8), config, 0)  # a real one, before tensors are fake
     attention = _FlashMemory() if device == "cuda" else nullcontext()
     with _no_cached_constants(), FakeTensorMode(allow_non_fake_inputs=True):
         objective = objective.to_empty(device=device)
         ledger.ignore(objective)
         ledger.watch(objective)
-        batch = _batch(config, images, device)
+        batch = _batch(one, images, device)
         hooks = torch.autograd.graph.saved_tensors_hooks(ledger.note, lambda tensor: tensor)
         with attention, _autocast(device, config.engine.precision == "bf16"), hooks:
             objective(batch, LATE)
@@ -171,8 +172,7 @@ def _autocast(device: str, enabled: bool) -> Iterator[None]:
         torch.clear_autocast_cache()
 
 
-def _batch(config: PretrainConfig, images: int, device: str) -> dict[str, Tensor]:
+def _batch(one: Mapping[str, np.ndarray], images: int, device: str) -> dict[str, Tensor]:
     """A batch as the loader makes it, of fake tensors: the shapes are those of one real sample."""
-    one = sample(np.zeros((64, 48, 3), np.uint8), config, 0)
     kinds = {name: torch.from_numpy(values[:0]).dtype for name, values in one.items()}
     return {name: torch.empty(images, *one[name].shape, dtype=kind, device=device) for name, kind in kinds.items()}

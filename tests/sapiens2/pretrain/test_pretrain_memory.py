@@ -6,20 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from functorch.compile import aot_module, make_boxed_func, min_cut_rematerialization_partition
 
 from sapiens2.engine.capacity import _container, available_bytes
-from sapiens2.engine.parallel import World
 from sapiens2.engine.step import FiniteGate, Step, make_optimizer
 from sapiens2.engine.training_state import collect
+from sapiens2.engine.world import World
 from sapiens2.model.block import Block
 from sapiens2.model.normalise import constant
 from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.memory import COMPILED_SHARE, Layout, Predictor, check_fits, state_bytes
 from sapiens2.pretrain.objective import PretrainObjective
 from sapiens2.pretrain.recipes import demo, micro, paper
+from sapiens2.pretrain.views import sample
 
 GIBIBYTE = 2**30
 
@@ -41,7 +43,8 @@ def predictors() -> dict[str, Predictor]:
 def batch(config: PretrainConfig, images: int) -> dict[str, torch.Tensor]:
     from sapiens2.pretrain.activations import _batch
 
-    return {name: torch.zeros_like(tensor) for name, tensor in _batch(config, images, "cpu").items()}
+    one = sample(np.zeros((64, 48, 3), np.uint8), config, 0)
+    return {name: torch.zeros_like(tensor) for name, tensor in _batch(one, images, "cpu").items()}
 
 
 def test_what_lasts_is_exact() -> None:

@@ -1,0 +1,154 @@
+"""What a pretraining run costs before anything is spent: arithmetic, memory, time, disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sapiens2.pretrain.config import PretrainConfig
+from sapiens2.pretrain.cost import Cost, step_cost
+from sapiens2.pretrain.memory import FP32, GIBIBYTE, Checkpointing, Layout, Memory, Predictor, state_bytes
+
+HOUR, DAY = 3600.0, 86400.0
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A kind of GPU: dense 16-bit FLOP/s of the datasheet, bytes that a process can use."""
+
+    flops: float
+    memory: int
+
+
+GPUS = {
+    "h200": Gpu(989e12, 139 * GIBIBYTE),
+    "h100": Gpu(989e12, 79 * GIBIBYTE),
+    "a100": Gpu(312e12, 79 * GIBIBYTE),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The costs of a run on some GPUs at an assumed utilisation."""
+
+    config: PretrainConfig
+    cost: Cost  # FLOPs per image
+    memory: Memory  # on each GPU
+    room: int  # bytes of each GPU
+    batch_per_gpu: int  # images of a micro-batch; 0 when not even one group fits
+    largest_batch: int  # the most that would fit
+    micro_batches: int
+    recomputed: float  # FLOPs per image that checkpointing adds and utilisation does not count
+    state: int  # bytes of one saved state
+    weights: int  # bytes of the published backbone
+    images_per_second: float
+    gpus: int
+
+    @property
+    def images(self) -> int:
+        """Images seen in the whole run."""
+        return self.config.batch * self.config.engine.steps
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of the whole run."""
+        return self.cost.total * self.images
+
+    @property
+    def fits(self) -> bool:
+        """Whether a step fits into each GPU."""
+        return self.batch_per_gpu > 0 and self.memory.total <= self.room
+
+    @property
+    def days(self) -> float:
+        """Days on all GPUs together."""
+        return self.images / self.images_per_second / DAY
+
+    @property
+    def gpu_hours(self) -> float:
+        """Hours of all GPUs added up."""
+        return self.days * DAY / HOUR * self.gpus
+
+    def summary(self) -> dict[str, Any]:
+        """All numbers under plain names, for other programs; bytes and FLOPs."""
+        return {
+            "size": self.config.size,
+            "image_size": list(self.config.image_size),
+            "batch": self.config.batch,
+            "steps": self.config.engine.steps,
+            "images": self.images,
+            "flops_per_image": self.cost._asdict() | {"total": self.cost.total},
+            "flops": self.flops,
+            "gpus": self.gpus,
+            "images_per_second": self.images_per_second,
+            "days": self.days,
+            "gpu_hours": self.gpu_hours,
+            "memory_per_gpu": self.memory.parts() | {"total": self.memory.total},
+            "room_per_gpu": self.room,
+            "fits": self.fits,
+            "batch_per_gpu": self.batch_per_gpu,
+            "largest_batch_per_gpu": self.largest_batch,
+            "micro_batches": self.micro_batches,
+            "recomputed_flops_per_image": self.recomputed,
+            "state_bytes": self.state,
+            "weights_bytes": self.weights,
+        }
+
+
+def budget(
+    config: PretrainConfig,
+    *,
+    gpu: str = "h200",
+    gpus: int = 1,
+    mfu: float = 0.4,
+    batch_per_gpu: int | None = None,
+    checkpointing: Checkpointing = "none",
+    compiled: bool = True,
+) -> Budget:
+    """The budget of a run; `mfu` is the share of the datasheet's FLOP/s that the model's own arithmetic reaches.
+
+    Without `batch_per_gpu` the largest micro-batch that fits and divides the batch is taken. Raises ValueError for an
+    unknown GPU, a share outside (0, 1], or a batch that does not divide among the GPUs.
+    """
+    if gpu not in GPUS:
+        raise ValueError(f"unknown GPU {gpu!r}; choose one of {', '.join(GPUS)}")
+    if not 0 < mfu <= 1:
+        raise ValueError(f"mfu={mfu} is no share: give a number above 0 and up to 1, such as 0.4")
+    if gpus < 1 or config.batch % gpus:
+        raise ValueError(f"a batch of {config.batch} images does not divide among {gpus} GPUs: choose another number")
+    predictor, room = Predictor(config), GPUS[gpu].memory
+    layout = Layout(images=1, ranks=gpus, checkpointing=checkpointing, compiled=compiled)
+    largest = predictor.largest_batch(layout, room)
+    images = batch_per_gpu or _micro_batch(config, config.batch // gpus, largest)
+    unit = config.koleo_group if config.koleo_weight else 1
+    memory = predictor.memory(Layout(images or unit, gpus, compiled=compiled, checkpointing=checkpointing))
+    cost = step_cost(config)
+    return Budget(
+        config=config,
+        cost=cost,
+        memory=memory,
+        room=room,
+        batch_per_gpu=images,
+        largest_batch=largest,
+        micro_batches=-(-config.batch // (gpus * images)) if images else 0,
+        recomputed=_recomputed(cost, checkpointing),
+        state=state_bytes(memory, gpus),
+        weights=FP32 * sum(p.numel() for p in predictor.objective.teacher.parameters()),
+        images_per_second=gpus * mfu * GPUS[gpu].flops / cost.total,
+        gpus=gpus,
+    )
+
+
+def _micro_batch(config: PretrainConfig, share: int, largest: int) -> int:
+    """The largest divisor of a GPU's share that fits, in whole KoLeo groups; 0 when none does."""
+    unit = config.koleo_group if config.koleo_weight else 1
+    fitting = [images for images in range(unit, min(share, largest) + 1, unit) if share % images == 0]
+    return max(fitting, default=0)
+
+
+# Of the student's and the decoder's forward pass, a third of what training them costs, this share runs twice.
+_TWICE: dict[str, float] = {"none": 0.0, "selective": 5.3 / 12, "full": 1.0}
+
+
+def _recomputed(cost: Cost, checkpointing: Checkpointing) -> float:
+    return _TWICE[checkpointing] * (cost.student + cost.decoder) / 3
