@@ -13,6 +13,7 @@ from micro_runs import digests
 from components import kfp as steps
 from components.artifacts import Store
 from components.settings import Settings
+from components.steps import STEPS
 from pipelines.compile import compile_pipeline
 from pipelines.step_server import StepServer, runs_the_executor
 
@@ -107,8 +108,9 @@ def test_a_forked_step_makes_what_a_plain_one_makes(micro_run, tmp_path):
         shutil.copytree(micro_run[0], root)
         shutil.rmtree(root / "pose")
         store = Store(str(root))
-        backbone = store.storage.full(f"{store.latest('backbone').folder}/manifest.json")
-        arguments = {"backbone_manifest": backbone, "root": str(root), "code_version": "x"}
+        found = {"backbone": store.latest("backbone"), "probe": store.latest(STEPS["probe"].latest_name)}
+        arguments = {f"{role}_manifest": store.storage.full(f"{a.folder}/manifest.json") for role, a in found.items()}
+        arguments |= {"root": str(root), "code_version": "x"}
         arguments["settings"] = Settings(preset="micro").to_json()
         spec = tmp_path / "spec.json"
         spec.write_text(json.dumps({"package": str(package), "arguments": arguments, "ray": False}))

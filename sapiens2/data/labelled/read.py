@@ -119,7 +119,8 @@ def stored_picture(path: str) -> Array:
     try:
         with Image.open(io.BytesIO(read_bytes(path))) as picture:
             return np.array(picture)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ImportError) as error:
+        # ImportError: ultralytics, once imported, puts in place of Image.open a function that looks for a HEIF plugin.
         raise LabelError(path, "is not a picture that can be decoded", "save the label as PNG") from error
 
 
