@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 Picture = NDArray[np.uint8]
 PERCENTILES = (1.0, 99.0)
 BINS = 64  # of the histogram that the foreground's threshold is sought on
-DIM = 0.35  # brightness of the picture under an attention map
+HEAT = 0.65  # share of the attention map's colour in a pixel; the rest is the picture in grey
 
 
 @torch.no_grad()
@@ -100,7 +100,7 @@ def _class_weights(attention: Attention, x: Tensor, rows: RopeRows | None) -> Te
 def attention_pictures(backbone: Backbone, images: Tensor) -> list[list[Picture]]:
     """For each image: the mean over the heads, then every head, laid over the picture; uint8 [H, W, 3].
 
-    A patch is as bright as its share of the strongest patch of that map; the darkest show the picture dimmed.
+    Colours run from black at the weakest patch of a map to yellow at its strongest.
     """
     maps = class_attention(backbone, images)
     return [
@@ -110,10 +110,12 @@ def attention_pictures(backbone: Backbone, images: Tensor) -> list[list[Picture]
 
 
 def _lit(image: NDArray[np.uint8], weights: NDArray[np.float32]) -> Picture:
-    share = (weights / max(float(weights.max()), 1e-12)).astype(np.float32)
-    full = cv2.resize(share, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC).clip(0, 1)[..., None]
-    warm = np.array([255.0, 160.0, 40.0])
-    return np.asarray((image * DIM * (1 - full) + full * (0.45 * image + 0.55 * warm)).round(), np.uint8)
+    low, high = float(weights.min()), float(weights.max())
+    share = ((weights - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8)
+    full = cv2.resize(share, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+    heat = cv2.cvtColor(cv2.applyColorMap(full, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
+    return np.asarray((HEAT * heat + (1 - HEAT) * grey).round(), np.uint8)
 
 
 def _tokens(backbone: Backbone, images: Tensor) -> tuple[Array, tuple[int, int]]:

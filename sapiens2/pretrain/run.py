@@ -189,7 +189,10 @@ def _pictures(objective: PretrainObjective, batch: dict[str, Tensor], origin: st
     looks = [list(maps) for maps in zip(*attention_pictures(teacher, views))]  # the mean, then head by head
     caption = "picture | mean of the heads | " + " | ".join(f"head {k}" for k in range(1, min(len(looks), 4)))
     items = [(strip, caption) for strip in _beside(views, looks[:4])]
-    note = f"Where the teacher's class token looks in the last block: bright patches have most. Pictures {origin}."
+    note = (
+        "Where the teacher's class token looks in the last block: black at the weakest patch of a map, yellow at "
+        f"the strongest. Pictures {origin}."
+    )
     sections.append(report.pictures("Class-token attention", items, note))
     return sections
 

@@ -129,3 +129,7 @@ def test_attention_is_laid_over_the_picture() -> None:
     backbone = Backbone(Architecture(dim=32, layers=2, heads=2)).eval()
     drawn = attention_pictures(backbone, two_textures())
     assert len(drawn) == 2 and len(drawn[0]) == 3 and drawn[0][0].shape == (64, 96, 3)
+    weights = class_attention(backbone, two_textures())[0].mean(0)
+    row, column = divmod(int(weights.argmax()), 6)
+    strongest = drawn[0][0][row * 16 : row * 16 + 16, column * 16 : column * 16 + 16].astype(int)
+    assert strongest[8, 8, 0] - strongest[8, 8, 2] > 30 and strongest.sum() >= 0.9 * drawn[0][0].sum() / 24
