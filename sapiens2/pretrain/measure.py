@@ -83,7 +83,7 @@ def measure(config: PretrainConfig, device: torch.device, steps: int) -> Measure
         before = _used(device, reset=True)
         objective = parallelize(PretrainObjective(config), world, config.engine)
         objective.train()
-        step = Step(objective, make_optimizer(objective, config.engine), config.engine, world, FiniteGate(device))  # type: ignore[arg-type]
+        step = Step(objective, make_optimizer(objective, config.engine), config.engine, world, FiniteGate(device))
         seconds, waited = _timed_steps(step, source, world, config, steps)
         used = _used(device) - before
         block, block_flop = _block(objective, config, device)

@@ -16,7 +16,7 @@ from sapiens2.engine import storage
 from sapiens2.engine.config import recipe_of
 from sapiens2.engine.control import Control
 from sapiens2.engine.interrupt import Interrupted
-from sapiens2.engine.parallel import cpu_threads
+from sapiens2.engine.world import cpu_threads
 from sapiens2.evaluation.ablation.arms import Arm, changed
 from sapiens2.evaluation.config import ProbeConfig
 from sapiens2.evaluation.frozen import OurBackbone
