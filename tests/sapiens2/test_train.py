@@ -1,0 +1,154 @@
+"""Twenty steps of the real pretraining: as they were, on one process and on two, and continued in between.
+
+The losses of golden_losses.json were written by one process on a CPU in fp32. After a change that is meant to move
+them: `SAPIENS2_WRITE_GOLDEN=1 pytest tests/sapiens2/test_train.py`, and say why in the commit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "pretrain"))  # shards made by code
+
+import shard_files
+
+from sapiens2 import train
+from sapiens2.engine import checkpoint
+from sapiens2.pretrain.config import PretrainConfig
+from sapiens2.pretrain.recipes import micro
+from sapiens2.pretrain.run import pretrain
+
+HERE = Path(__file__).parent
+GOLDEN = HERE / "pretrain" / "golden_losses.json"
+TERMS = ("loss", "mae", "contrastive", "koleo", "grad_norm")
+
+
+def config(**engine: Any) -> PretrainConfig:
+    fields = micro().model_dump() | {
+        "batch": 8,
+        "koleo_group": 2,
+        "student_cls_source": "mixed",
+        "mixed_share": 0.5,
+        "freeze_prototypes_steps": 3,
+    }
+    fields["engine"] |= {
+        "steps": 20,
+        "warmup_steps": 5,
+        "checkpoint_every": 10,
+        "log_every": 1,
+        "threads": 1,
+        "device": "cpu",
+    } | engine
+    return PretrainConfig(**fields)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return shard_files.shards(tmp_path_factory.mktemp("shards"), 10)
+
+
+def here(folder: Path, files: list[str], **engine: Any) -> dict[str, Any]:
+    places = {"out": str(folder / "out"), "state": str(folder / "state")}
+    return pretrain(config(**engine), train_files=files, val_files=[], **places)
+
+
+@pytest.fixture(scope="module")
+def alone(files: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    here(folder, files)
+    return folder
+
+
+def torchrun(folder: Path, files: list[str]) -> dict[str, Any]:
+    """The run on two ranks; returns its metrics."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(config().model_dump_json())
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+    command += ["--master-port", str(free_port()), "-m", "sapiens2.train", "pretrain"]
+    command += ["--config", str(folder / "config.json"), "--out", str(folder / "out"), "--state", str(folder / "state")]
+    environment = os.environ | {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run([*command, "--train-files", *files], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "20 steps, loss" in done.stdout
+    return json.loads((folder / "out" / "metrics.json").read_text())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def two(files: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    torchrun(folder, files)
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    lines = (folder / "out" / "history.jsonl").read_text().splitlines()
+    return [{name: json.loads(line)[name] for name in TERMS} for line in lines]
+
+
+def back_to_ten(folder: Path, source: Path) -> Path:
+    """A copy of a run's folder as it was after step 10."""
+    shutil.copytree(source / "state", folder / "state")
+    shutil.rmtree(folder / "state" / "step_20")
+    newest = checkpoint.newest(str(folder / "state"))
+    assert newest is not None and newest.step == 10
+    return folder
+
+
+def test_the_losses_are_the_golden_ones(alone: Path) -> None:
+    if os.environ.get("SAPIENS2_WRITE_GOLDEN"):
+        GOLDEN.write_text(json.dumps(rows(alone), indent=1) + "\n")
+    for row, golden in zip(rows(alone), json.loads(GOLDEN.read_text()), strict=True):
+        assert row == pytest.approx(golden, rel=1e-5)
+
+
+def test_one_process_continues_bit_for_bit(alone: Path, files: list[str], tmp_path: Path) -> None:
+    again = here(back_to_ten(tmp_path, alone), files)
+    assert again["digest"] == json.loads((alone / "out" / "metrics.json").read_text())["digest"]
+    assert rows(tmp_path) == rows(alone)
+
+
+@pytest.mark.timeout(240)
+def test_two_ranks_lose_what_one_process_loses(alone: Path, two: Path) -> None:
+    metrics = json.loads((two / "out" / "metrics.json").read_text())
+    assert metrics["ranks"] == 2 and metrics["steps"] == 20
+    for ours, one in zip(rows(two), rows(alone), strict=True):
+        assert [ours[name] for name in TERMS[:4]] == pytest.approx([one[name] for name in TERMS[:4]], rel=1e-6)
+
+
+@pytest.mark.timeout(240)
+def test_two_ranks_continue_bit_for_bit(two: Path, files: list[str], tmp_path: Path) -> None:
+    again = torchrun(back_to_ten(tmp_path, two), files)
+    assert again["digest"] == json.loads((two / "out" / "metrics.json").read_text())["digest"]
+    assert rows(tmp_path) == rows(two)
+
+
+@pytest.mark.timeout(240)
+def test_one_process_continues_what_two_ranks_began(two: Path, files: list[str], tmp_path: Path) -> None:
+    here(back_to_ten(tmp_path, two), files)
+    for ours, theirs in zip(rows(tmp_path), rows(two), strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-6)
+
+
+def test_wrong_files_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "typo.json").write_text(json.dumps({"sise": "tiny"}))
+    rest = ["--out", str(tmp_path / "o"), "--state", str(tmp_path / "s"), "--train-files", "none.parquet"]
+    assert train.main(["pretrain", "--config", str(tmp_path / "list.json"), *rest]) == 2
+    assert "holds no configuration" in capsys.readouterr().err
+    assert train.main(["pretrain", "--config", str(tmp_path / "typo.json"), *rest]) == 2
+    assert "sise" in capsys.readouterr().err
