@@ -35,6 +35,7 @@ class EngineConfig(Config):
     term_norms_every: int = execution(
         0, "Steps between two measurements of each term's own gradient norm, a pass per term; 0 measures none.", ge=0
     )
+    tensorboard: bool = execution(True, "Also write event files for TensorBoard, if it is installed.")
     max_skipped: int = execution(5, "Steps in a row with a non-finite gradient after which the run stops.", ge=1)
     threads: int = execution(0, "CPU threads of each process; 0 shares all cores but one among its ranks.", ge=0)
     device: Literal["auto", "cpu", "cuda"] = execution("auto", "Where to compute; auto takes a GPU if there is one.")

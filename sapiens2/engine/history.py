@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sapiens2.engine import storage
+from sapiens2.engine.tensorboard import events
 from sapiens2.engine.world import World, mean_over_ranks
 
 Row = dict[str, Any]
@@ -47,17 +48,23 @@ class Window:
 
 
 class History:
-    """The rows of history.jsonl. A local file grows by appending; a remote one is written anew when it is flushed."""
+    """The rows of history.jsonl. A local file grows by appending; a remote one is written anew when it is flushed.
 
-    def __init__(self, out: str, rows: list[Row], *, writes: bool) -> None:
+    With `tensorboard`, event files beside it say the same.
+    """
+
+    def __init__(self, out: str, rows: list[Row], *, writes: bool, tensorboard: bool = False) -> None:
         self._uri = storage.join(out, "history.jsonl")
         self._writes = writes
         self.rows = list(rows)
+        self._events = events(out, rows, wanted=writes and tensorboard)
         self.flush()
 
     def append(self, row: Row) -> None:
         """Add one row."""
         self.rows.append(row)
+        if self._events is not None:
+            self._events.append(row)
         if self._writes and not storage.is_remote(self._uri):
             with storage.local_path(self._uri).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
@@ -66,3 +73,11 @@ class History:
         """Write the whole file."""
         if self._writes:
             storage.write_bytes(self._uri, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
+        if self._events is not None:
+            self._events.flush()
+
+    def close(self) -> None:
+        """Write the last of it."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None

@@ -12,7 +12,7 @@ import json
 import tempfile
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from sapiens2.engine.parallel import parallelize, whole
 from sapiens2.engine.progress import Reporter
 from sapiens2.engine.saver import Saver
 from sapiens2.engine.schedule import learning_rate
+from sapiens2.engine.speed import speed
 from sapiens2.engine.step import FiniteGate, Step, make_optimizer
 from sapiens2.engine.training_state import collect, digest, prepare
 from sapiens2.engine.world import World, any_rank, cpu_threads, from_leader, gather_objects, joined
@@ -69,6 +70,7 @@ def train(
     state: str,
     title: str = "train",
     images_per_step: int = 0,
+    flops_per_image: float = 0.0,
     recipe: dict[str, Any] | None = None,
     publish_at: Collection[int] = (),
     control: Control = PLAIN,
@@ -77,9 +79,9 @@ def train(
 
     Writes `<state>/step_<n>/` while it runs and `<out>/{history.jsonl, model.safetensors}`; both are local paths or
     s3:// URIs; and the weights after each step of `publish_at`, see `published`. `recipe` is what a saved state must
-    have been written with (default: the engine's own recipe). Raises Interrupted (state saved) when asked to stop or
-    signalled, Diverged when gradients stay non-finite, ValueError if the saved state belongs to another recipe or
-    model.
+    have been written with (default: the engine's own recipe); `flops_per_image` is what `mfu` counts. Raises
+    Interrupted (state saved) when asked to stop or signalled, Diverged when gradients stay non-finite, ValueError if
+    the saved state belongs to another recipe or model.
     """
     with (
         joined(config) as world,
@@ -90,9 +92,9 @@ def train(
     ):
         wanted = recipe_of(config) if recipe is None else recipe
         objective = parallelize(objective, world, config)
-        run = _Run(objective, source, config, world, out, state, title, images_per_step, wanted)
+        run = _Run(objective, source, config, world, out, state, title, images_per_step, flops_per_image, wanted)
         run.resume()
-        with run.saver:
+        with run.saver, closing(run):
             run.advance(asked, control, frozenset(publish_at))
         return run.finish()
 
@@ -110,10 +112,12 @@ class _Run:
         state: str,
         title: str,
         images_per_step: int,
+        flops_per_image: float,
         recipe: dict[str, Any],
     ) -> None:
         self.objective, self.source, self.config, self.world = objective, source, config, world
-        self.out, self.state, self.title, self.images_per_step = out, state, title, images_per_step
+        self.out, self.state, self.title = out, state, title
+        self.images_per_step, self.flops_per_image = images_per_step, flops_per_image
         self.recipe = json.loads(json.dumps(recipe))
         self.trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
         self.optimizer = make_optimizer(objective, config)  # type: ignore[arg-type]
@@ -140,7 +144,7 @@ class _Run:
             self.seconds_before = found.note["seconds"]
             self._recall(found.note.get("unreadable_rows", []))
             self.done = self.saver.saved_at = self.resumed_from = found.step
-        self.history = History(self.out, rows, writes=self.world.leads)
+        self.history = History(self.out, rows, writes=self.world.leads, tensorboard=self.config.tensorboard)
 
     def _check_recipe(self, found: checkpoint.Saved) -> None:
         before, now = _flat(found.note["recipe"]), _flat(self.recipe)
@@ -208,7 +212,8 @@ class _Run:
         row["data_wait"] = (feeder.waited_s - self.waited_s) / elapsed if elapsed else 0.0
         row["skipped"] = int(self.gate.skipped.item())
         if self.images_per_step:
-            row["images_per_s"] = self.images_per_step / row["seconds_per_step"]
+            rate = self.images_per_step / row["seconds_per_step"]
+            row |= speed(self.world, self.config.precision, rate, self.flops_per_image)
         self.waited_s = feeder.waited_s
         self.window = Window(self.world.device)
         self.history.append(row)
@@ -249,6 +254,10 @@ class _Run:
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.began
+
+    def close(self) -> None:
+        """End what writes beside the run."""
+        self.history.close()
 
     def finish(self) -> TrainSummary:
         """Write the weights and sum the run up; collective over all ranks."""

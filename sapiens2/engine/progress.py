@@ -69,7 +69,17 @@ class Reporter:
 
 def describe(row: Row, terms: int | None = None) -> str:
     """The total, then the terms (only the first `terms` of them all), the rate and the speed of one row in a line."""
-    aside = {"step", "lr", "grad_norm_max", "seconds_per_step", "data_wait", "skipped", "images_per_s"}
+    aside = {
+        "step",
+        "lr",
+        "grad_norm_max",
+        "seconds_per_step",
+        "data_wait",
+        "skipped",
+        "images_per_s",
+        "mfu",
+        "memory_gib",
+    }
     names = ["loss", *(name for name in row if name not in aside | {"loss"})]
     told = [f"{name} {row[name]:.4g}" for name in names[:terms] if isinstance(row.get(name), float)]
     skipped = [f"skipped {row['skipped']}"] if row.get("skipped") else []

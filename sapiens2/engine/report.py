@@ -50,7 +50,7 @@ def run_metrics(summary: TrainSummary, *, seed: int, flops_per_image: float) -> 
     }
 
 
-_ASIDE = {"step", "lr", "seconds_per_step", "data_wait", "skipped", "images_per_s"}
+_ASIDE = {"step", "lr", "seconds_per_step", "data_wait", "skipped", "images_per_s", "mfu", "memory_gib"}
 
 
 def _losses(row: Row) -> dict[str, Any]:

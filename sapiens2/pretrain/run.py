@@ -76,6 +76,7 @@ def _pretrain(
         "init": storage.fingerprint(init)[1] if init is not None else None,
         "pictures": len(source.shards),
     }
+    flops = step_cost(config).total
     summary = train(
         objective,
         source,
@@ -84,11 +85,12 @@ def _pretrain(
         state=state,
         title="pretrain",
         images_per_step=config.batch,
+        flops_per_image=flops,
         recipe=recipe,
         publish_at=config.kept_steps,
         control=control,
     )
-    metrics = report.run_metrics(summary, seed=engine.seed, flops_per_image=step_cost(config).total)
+    metrics = report.run_metrics(summary, seed=engine.seed, flops_per_image=flops)
     metrics |= {"pictures": len(source.shards), "epochs": summary.images / len(source.shards)}
     metrics["unreadable_pictures"] = len(source.skipped)
     trained = plain(objective, world, lambda: PretrainObjective(config))

@@ -50,6 +50,7 @@ def _finetune(
     model, origin = _start(config, backbone)
     objective = TaskObjective(config, model)
     source = TaskSource(config)
+    flops = _flops_per_image(config)
     summary = train(
         objective,
         source,
@@ -58,10 +59,11 @@ def _finetune(
         state=state,
         title=f"finetune {config.task}",
         images_per_step=config.batch,
+        flops_per_image=flops,
         recipe=recipe_of(config) | {"weights": origin["weights_sha256"], "data": data_digest(config)},
         control=control,
     )
-    metrics = report.run_metrics(summary, seed=engine.seed, flops_per_image=_flops_per_image(config))
+    metrics = report.run_metrics(summary, seed=engine.seed, flops_per_image=flops)
     metrics |= {"task": config.task, "scenes": config.scenes, "epochs": summary.images / config.scenes}
     metrics |= {"unreadable": len(source.mixture.unreadable), "sources": _source_counts(source), "backbone": origin}
     if world.leads:

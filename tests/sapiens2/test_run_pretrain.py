@@ -64,6 +64,7 @@ def test_what_is_published(undisturbed: Path, shards: dict[str, list[str]]) -> N
         "held_out.json",
         "metrics.json",
         "checkpoints",
+        "tensorboard",
     }
     kept = [f"step_{step}.safetensors" for step in config().kept_steps]
     assert kept == ["step_2.safetensors", "step_4.safetensors"]

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 from safetensors.torch import load as load_tensors
 from toy_run import ToyObjective, ToySource, toy_config
 
@@ -37,7 +38,7 @@ def test_files_and_folders(any_root: str, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_training_on_s3_stops_and_continues_as_on_disk(s3_root: str, tmp_path: Path) -> None:
-    config = toy_config(steps=8, checkpoint_every=3)
+    config = toy_config(steps=8, checkpoint_every=3, tensorboard=True)
     there, here = s3_root, str(tmp_path)
     plain = train(ToyObjective(), ToySource(), config, out=f"{here}/out", state=f"{here}/state")
     asked = iter([False] * 4 + [True])
@@ -57,3 +58,6 @@ def test_training_on_s3_stops_and_continues_as_on_disk(s3_root: str, tmp_path: P
     weights = load_tensors(storage.read_bytes(f"{there}/out/model.safetensors"))
     assert weights.keys() == ToyObjective().export_state().keys()
     assert len(storage.read_bytes(f"{there}/out/history.jsonl").splitlines()) == len(resumed.history)
+    system, folder = storage.locate(f"{there}/out/tensorboard")
+    (events,) = system.get_file_info(fs.FileSelector(folder))  # one file: that of the first attempt was replaced
+    assert events.size > 1000

@@ -98,6 +98,7 @@ def toy_config(**changes: Any) -> EngineConfig:
         "log_every": 2,
         "threads": 1,
         "device": "cpu",
+        "tensorboard": False,
     }
     return EngineConfig(**(settings | changes))
 
