@@ -23,7 +23,11 @@ from sapiens2.engine.interrupt import Interrupted
 
 # What each target runs, with which settings, and the paths that it takes beside out and state.
 TARGETS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "pretrain": ("sapiens2.pretrain.run", "sapiens2.pretrain.config:PretrainConfig", ("train_files", "val_files")),
+    "pretrain": (
+        "sapiens2.pretrain.run",
+        "sapiens2.pretrain.config:PretrainConfig",
+        ("train_files", "val_files", "init"),
+    ),
     "finetune": ("sapiens2.tasks.run", "sapiens2.tasks.config:FinetuneConfig", ("backbone",)),
 }
 
@@ -32,9 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a target; 0 when it ended, 1 when it was asked to stop and saved, 2 for settings or files that are wrong."""
     options = _parser().parse_args(arguments)
     module, settings, names = TARGETS[options.target]
-    paths = {name: getattr(options, name) for name in (*names, "out", "state")}
-    if options.init is not None:
-        paths["init"] = options.init
+    given = {name: getattr(options, name) for name in (*names, "out", "state")}
+    paths = {name: value for name, value in given.items() if value is not None}
     try:
         metrics = getattr(importlib.import_module(module), options.target)(
             read_config(options.config, settings), control=Control(), **paths
@@ -67,12 +70,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--config", required=True, help="JSON file of the configuration")
         command.add_argument("--out", required=True, help="folder or URI for weights, curves and metrics")
         command.add_argument("--state", required=True, help="folder or URI that all ranks reach, for saved states")
-        command.set_defaults(init=None)
     pretrain, finetune = commands.choices["pretrain"], commands.choices["finetune"]
     pretrain.add_argument("--train-files", nargs="+", required=True, help="shards to train on")
     pretrain.add_argument("--val-files", nargs="*", default=[], help="shards to measure on")
     pretrain.add_argument("--init", help="model.safetensors to start from")
-    finetune.add_argument("--backbone", required=True, help="model.safetensors of the backbone")
+    finetune.add_argument("--backbone", help="model.safetensors of the backbone, if the configuration names none")
     return parser
 
 
