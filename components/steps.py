@@ -156,6 +156,7 @@ PRETRAIN = Step(
     config="sapiens2.pretrain.config:PretrainConfig",
     body="components.training_steps:pretrain",
     summary="masked reconstruction, self-distilled contrast and KoLeo on the curated pictures",
+    revision=2,
     sources=("sapiens2.pretrain", "sapiens2.model", "sapiens2.engine", "sapiens2.data"),
     given="components.given_weights:initial",
     deterministic=False,  # on a GPU; a lease keeps a second trainer off the state folder
@@ -183,6 +184,7 @@ def _finetune(task: str) -> Step:
         body="components.training_steps:finetune",
         summary=f"post-train the backbone for {task}",
         data="sapiens2.tasks.config:data_digest",
+        revision=2,
         sources=("sapiens2.tasks", "sapiens2.model", "sapiens2.engine", "sapiens2.data"),
         deterministic=False,
     )
@@ -198,6 +200,7 @@ def _evaluate(task: str) -> Step:
         body="components.training_steps:evaluate",
         summary=f"metrics of {task} with confidence intervals, on held-out people",
         data="sapiens2.evaluation.config:data_digest",
+        revision=2,
         sources=("sapiens2.evaluation", "sapiens2.tasks", "sapiens2.model", "sapiens2.data"),
     )
 
