@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sapiens2.engine import storage
+from sapiens2.engine.config import EngineConfig
+from sapiens2.engine.world import cpu_threads
 from sapiens2.evaluation.bootstrap import Estimate
 from sapiens2.evaluation.candidates import Probed, best, candidates
 from sapiens2.evaluation.config import SelectionConfig
@@ -30,6 +32,11 @@ def select(
     (file, step, validation score), every candidate's values, and the chosen one's test metrics with intervals. Raises
     ValueError for a size of pictures that the backbone cannot take, and for an unknown backbone to compare with.
     """
+    with cpu_threads(EngineConfig()):  # leaves a core free: two threads on a busy pair of cores wait for each other
+        return _select(config, run, files, out, progress)
+
+
+def _select(config: SelectionConfig, run: str, files: Sequence[str], out: str, progress: Progress) -> dict[str, Any]:
     began = time.perf_counter()
     about = PretrainConfig(**json.loads(storage.read_bytes(storage.join(run, "config.json")))["config"])
     found = candidates(about, files, config.checkpoints)
