@@ -44,7 +44,8 @@ def plan(
     planned: list[PlannedStep] = []
     for step in steps:
         inputs: dict[str, str] = {}
-        for read in step.inputs:
+        config = settings.config(step)
+        for read in step.reads(config):
             version = versions.get(read.producer) or _outside(read.role, read.producer, store, given, steps)
             if version:
                 inputs[read.role] = version
@@ -53,7 +54,6 @@ def plan(
                     f"{step.name} needs {read.role}, and there is none under {store.root}: run `sapiens2 step "
                     f"{read.producer}` first, or the whole pipeline with `sapiens2 run`"
                 )
-        config = settings.config(step)
         weights = given_weights(step, config, store)
         inputs |= {role: artifact.version for role, artifact in named_inputs(weights).items()}
         identity = identify(step, config, inputs, source if step.name == "ingest" else None, weights)

@@ -129,7 +129,9 @@ def run_step(
     Raises ArtifactError for a missing input, Conflict when two writers disagree, and whatever the stage raises.
     """
     began, progress = time.monotonic(), Progress(step.name)
-    missing = [i.role for i in step.inputs if not i.optional and i.role not in inputs]
+    reads = step.reads(config)
+    inputs = {read.role: inputs[read.role] for read in reads if read.role in inputs}
+    missing = [read.role for read in reads if not read.optional and read.role not in inputs]
     if missing:
         raise ArtifactError(
             f"{step.name} needs {', '.join(missing)}: run the steps before it, or name one with --input"

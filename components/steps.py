@@ -15,11 +15,15 @@ TASKS = ("pose", "segmentation", "normal", "pointmap", "albedo")
 
 @dataclass(frozen=True)
 class Input:
-    """What a step reads: the role it plays, and the step (by name) that makes it."""
+    """What a step reads: the role it plays, and the step (by name) that makes it.
+
+    unless: a field of the step's configuration that takes this input's place when it is set.
+    """
 
     role: str
     producer: str
     optional: bool = False
+    unless: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,10 @@ class Step:
     data: str | None = None
     given: str | None = None
     deterministic: bool = True
+
+    def reads(self, config: Any) -> tuple[Input, ...]:
+        """The inputs that a run with this configuration has."""
+        return tuple(read for read in self.inputs if not (read.unless and getattr(config, read.unless)))
 
     @property
     def family(self) -> str:
@@ -179,7 +187,7 @@ def _finetune(task: str) -> Step:
         name=f"finetune-{task}",
         kind=task,
         task=task,
-        inputs=(Input("backbone", "pretrain"), Input("probe", "probe")),
+        inputs=(Input("backbone", "pretrain", unless="backbone"), Input("probe", "probe", unless="backbone")),
         config="sapiens2.tasks.config:FinetuneConfig",
         body="components.training_steps:finetune",
         summary=f"post-train the backbone for {task}",

@@ -48,7 +48,10 @@ def probe(context: StepContext) -> Publication:
 
 
 def finetune(context: StepContext) -> Publication:
-    """Post-train one task from the checkpoint of the backbone that the probe chose (or the last), on Ray Train."""
+    """Post-train one task on Ray Train: from the checkpoint of the backbone that the probe chose (or the last), or from
+    somebody else's backbone."""
+    if context.config.backbone:
+        return _launch(context, "finetune")
     backbone = context.inputs["backbone"]
     file = starting_point(backbone, context.inputs["probe"], context.config.checkpoint)
     return _launch(context, "finetune", backbone=context.store.storage.full(backbone.file_path(file)))

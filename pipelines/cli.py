@@ -41,7 +41,8 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--recipe",
             default="",
-            help="A pretraining recipe in place of the preset's; `sapiens2 plan train` lists them.",
+            help="A pretraining recipe in place of the preset's (`sapiens2 plan train` lists them); `train finetune` also "
+            "takes SIZE:release and SIZE:paper.",
         ),
     ):
         command = option(command)
@@ -100,12 +101,21 @@ def compile(pipeline: str, out: str | None) -> None:
 @cli.command()
 @click.argument("target", type=click.Choice(["pretrain", "finetune"]))
 @click.option("--task", help="For finetune: pose, segmentation, normal, pointmap or albedo.")
+@click.option("--backbone", help="For finetune: somebody else's, timm:NAME[:FILE] or hf:NAME[:FILE].")
 @click.option("--input", "given", multiple=True, metavar="KIND=VERSION", help="An input other than the latest.")
 @click.option("--dry-run", is_flag=True, help="Say whether it would run and why; run nothing.")
 @root_option
 @recipe_options
 @settings_options
-def train(target: str, task: str | None, given: tuple[str, ...], dry_run: bool, root: str, **chosen: Any) -> None:
+def train(
+    target: str,
+    task: str | None,
+    backbone: str | None,
+    given: tuple[str, ...],
+    dry_run: bool,
+    root: str,
+    **chosen: Any,
+) -> None:
     """Train from the artifacts under the root; also the entry point of `ray job submit -- sapiens2 train ...`."""
     from pipelines.run_command import run_one
 
@@ -115,7 +125,27 @@ def train(target: str, task: str | None, given: tuple[str, ...], dry_run: bool, 
         _refuse_cold_start(chosen)
     elif chosen["init"]:
         raise click.UsageError("--init is for pretrain; finetune starts from --input backbone=VERSION")
-    run_one(f"finetune-{task}" if task else target, None, given, root, _settings(**chosen), dry_run=dry_run)
+    if backbone and not task:
+        raise click.UsageError("--backbone is for finetune; pretraining trains our own")
+    tuning = chosen.pop("recipe") if task and ":" in chosen["recipe"] else ""
+    settings = _settings(**chosen)
+    if task:
+        settings = _tuned(settings, task, tuning, backbone)
+    run_one(f"finetune-{task}" if task else target, None, given, root, settings, dry_run=dry_run)
+
+
+def _tuned(settings: Any, task: str, recipe: str, backbone: str | None) -> Any:
+    """Settings with a published recipe beneath what the user has set, and the backbone's name."""
+    from dataclasses import replace
+
+    step, below = f"finetune-{task}", {}
+    if recipe:
+        from sapiens2.tasks.recipes import named_fields
+
+        below = {f"{step}.{name}": value for name, value in named_fields(task, recipe).items()}
+    family = {f"{step}.{k.partition('.')[2]}": v for k, v in settings.overrides.items() if k.startswith("finetune.")}
+    above = {f"{step}.backbone": backbone} if backbone else {}
+    return replace(settings, overrides={**below, **family, **settings.overrides, **above})
 
 
 @cli.command()

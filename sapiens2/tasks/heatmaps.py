@@ -6,9 +6,13 @@ UDP: the centres of the corner pixels of image and heatmap coincide, so a coordi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from sapiens2.tasks.vocabulary import keypoints
 
 REFERENCE = (256, 192)
 """Rows and columns of the released heatmaps, for which sigma is 6 pixels and the decoding blur 11 wide."""
@@ -85,3 +89,17 @@ def decode(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     step = torch.where(peak.unsqueeze(-1), step.clamp(-1, 1), torch.zeros_like(step))
     place = torch.stack([x, y], -1).to(step.dtype) + step
     return place.clamp(min=0).minimum(place.new_tensor([w - 1, h - 1])), scores
+
+
+def mirrored(heatmaps: Tensor) -> Tensor:
+    """Heatmaps [B, 308, h, w] of a picture from those of its mirror image: turned round, left and right changed over.
+
+    UDP coordinates make the mirror exact, so nothing is shifted.
+    """
+    order = torch.as_tensor(keypoints().flip, device=heatmaps.device)
+    return heatmaps[:, order].flip(-1)
+
+
+def flip_tested(forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Mean of the heatmaps of images [B, 3, H, W] and of their mirror images: the release's test protocol."""
+    return 0.5 * (forward(images) + mirrored(forward(images.flip(-1))))

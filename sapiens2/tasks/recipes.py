@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from sapiens2.engine.config import EngineConfig
+from dataclasses import dataclass
+from typing import Any
+
+from sapiens2.engine.config import EngineConfig, recipe_of
 from sapiens2.tasks.config import FinetuneConfig
-from sapiens2.tasks.head_specs import TaskName
+from sapiens2.tasks.head_specs import TASKS, Source, TaskName
 
 
 def micro(task: TaskName = "pose") -> FinetuneConfig:
@@ -50,3 +53,90 @@ def demo(task: TaskName = "pose") -> FinetuneConfig:
         class_weights="root",
         layer_decay=0.8,
     )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One size in the table of published settings (specification 4); five numbers are in the order of TASKS."""
+
+    layer_decay: float
+    lr: tuple[float, float, float, float, float]
+    clip: tuple[float, float, float, float, float]
+    steps: tuple[int, int, int, int, int]
+    batch_per_gpu: tuple[int, int, int, int, int]
+
+
+_LR = (5e-4,) * 5
+_LR_5B = (1e-4, 5e-4, 1e-4, 1e-4, 5e-4)
+# pose, segmentation, normal, pointmap, albedo
+PUBLISHED: dict[str, Row] = {
+    "0.4b": Row(0.80, _LR, (2, 2, 2, 2, 2), (10_000, 20_000, 20_000, 20_000, 20_000), (6, 12, 20, 8, 20)),
+    "0.8b": Row(0.85, _LR, (4, 4, 4, 2, 4), (10_000, 30_000, 10_000, 20_000, 20_000), (12, 5, 12, 6, 12)),
+    "1b": Row(0.90, _LR, (4, 4, 4, 4, 4), (20_000, 20_000, 40_000, 40_000, 40_000), (7, 8, 7, 3, 7)),
+    "5b": Row(
+        0.94, (1e-4, 5e-4, 1e-4, 1e-4, 5e-4), (4,) * 5, (20_000, 50_000, 40_000, 40_000, 40_000), (2, 2, 3, 1, 3)
+    ),
+}
+# Ours: no such model is published.
+PUBLISHED["0.1b"] = Row(0.75, _LR, (2, 2, 2, 2, 2), (10_000, 20_000, 20_000, 20_000, 20_000), (16, 24, 32, 24, 32))
+GPUS = 8
+"""GPUs of one node: what turns the published batch per GPU into a batch."""
+PAPER_POSE_CLIP = 1.0
+
+
+def published(task: TaskName, size: str, source: Source = "release") -> FinetuneConfig:
+    """The published settings of a task and size, on one node of eight GPUs; raises ValueError for another size.
+
+    release: the released configurations: 500 steps of warm-up, a straight line to zero, weight decay 0.1, pointmap in
+    fp32 and the rest in bf16. paper: cosine decay, its losses, head and scale, and pose clipped at 1. Steps and batches
+    are for about a million labelled pictures: on fewer, lower `engine.steps` first. Not run here: the smallest of them
+    takes a node for a day.
+    """
+    if size not in PUBLISHED:
+        raise ValueError(f"no recipe is published for size {size!r}: use one of {', '.join(sorted(PUBLISHED))}")
+    row, k = PUBLISHED[size], TASKS.index(task)
+    paper = source == "paper"
+    fp32 = task == "pointmap" or (task, size) == ("segmentation", "0.8b")
+    return FinetuneConfig(
+        task=task,
+        size=size,  # type: ignore[arg-type]
+        engine=EngineConfig(
+            steps=row.steps[k],
+            lr=row.lr[k],
+            min_lr=0.0,
+            warmup_steps=500,
+            schedule="cosine" if paper else "poly",
+            betas=(0.9, 0.999),
+            weight_decay=0.1,
+            clip_norm=PAPER_POSE_CLIP if paper and task == "pose" else row.clip[k],
+            precision="fp32" if fp32 else "bf16",
+            checkpoint_every=1000,
+        ),
+        batch=GPUS * row.batch_per_gpu[k],
+        layer_decay=row.layer_decay,
+        losses=source,
+        head=source,
+        scale=source,
+    )
+
+
+def named_fields(task: str, name: str) -> dict[str, Any]:
+    """Recipe fields of `SIZE`, `SIZE:release` or `SIZE:paper` under dotted names, as settings take them.
+
+    Raises ValueError for an unknown task, size or source.
+    """
+    size, _, source = name.partition(":")
+    if task not in TASKS:
+        raise ValueError(f"there is no task called {task!r}; use one of {', '.join(TASKS)}")
+    if source not in ("", "release", "paper"):
+        raise ValueError(f"recipe {name!r} is of no known source: write {size}:release or {size}:paper")
+    fields = recipe_of(published(task, size, "paper" if source == "paper" else "release"))
+    engine = fields.pop("engine")
+    return fields | {f"engine.{key}": value for key, value in engine.items()}
+
+
+def learn(task: TaskName = "pose") -> FinetuneConfig:
+    """What benchmarks/tasks_learn.py trains: a tiny model, 128 x 96 pixels, on 1024 scenes."""
+    base = demo(task)
+    engine = base.engine.model_copy(update={"steps": 900, "warmup_steps": 30, "checkpoint_every": 100, "log_every": 50})
+    return base.model_copy(update={"engine": engine, "batch": 8, "scenes": 1024})

@@ -18,10 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from sapiens2.engine.control import Control
 from sapiens2.engine.interrupt import Interrupted
 from sapiens2.model.backbone import build_backbone
+from sapiens2.model.foreign import ForeignBackbone
 from sapiens2.model.weights import load_weights, save_weights
 from sapiens2.tasks.build import build_task
 from sapiens2.tasks.config import FinetuneConfig
 from sapiens2.tasks.head_specs import TASKS
+from sapiens2.tasks.load import load_task
 from sapiens2.tasks.recipes import micro
 from sapiens2.tasks.run import _flops_per_image, finetune
 
@@ -106,3 +108,30 @@ def test_arithmetic_is_counted_forward_and_backward() -> None:
     assert _flops_per_image(frozen) == pytest.approx(3 * forward - 2 * body, rel=0.02)
     low_rank = settings.model_copy(update={"lora_rank": 4})
     assert _flops_per_image(low_rank) == pytest.approx(3 * forward - body, rel=0.02)
+
+
+def test_a_foreign_backbone_is_trained_recorded_and_loaded_again(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="needs timm")
+    torch.manual_seed(1)
+    net = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=12)
+    save_file(net.state_dict(), tmp_path / "vit.safetensors")
+    name = f"timm:vit_tiny_patch16_224:{tmp_path / 'vit.safetensors'}"
+    chosen = FinetuneConfig(**config("normal").model_dump() | {"backbone": name, "lora_rank": 2, "ema": 0.5})
+    assert len(chosen.backbone_sha256) == 64
+    places = {"out": str(tmp_path / "out"), "state": str(tmp_path / "state")}
+    metrics = finetune(chosen, **places)
+    origin = metrics["backbone"]
+    assert (origin["library"], origin["name"], origin["patch"]) == ("timm", "vit_tiny_patch16_224", 16)
+    # The run's folder is enough afterwards: the file may be gone.
+    (tmp_path / "vit.safetensors").rename(tmp_path / "moved.safetensors")
+    model = load_task(places["out"], device="cpu")
+    assert isinstance(model.backbone, ForeignBackbone) and model.image_size == (64, 48)
+    with torch.no_grad():
+        assert torch.isfinite(model(torch.randn(1, 3, 64, 48))["normals"]).all()
+    save_file({n: t + 1 for n, t in net.state_dict().items()}, tmp_path / "vit.safetensors")
+    with pytest.raises(ValueError, match="sha256"):
+        finetune(chosen, **places)
+    with pytest.raises(ValueError, match="both"):
+        finetune(chosen, backbone=places["out"], **places)
+    with pytest.raises(ValueError, match="neither"):
+        finetune(config("normal"), **places)

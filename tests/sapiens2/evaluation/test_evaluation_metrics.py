@@ -139,3 +139,21 @@ def test_mean_map_baselines() -> None:
     pose = mean_map("pose", samples)["keypoints"]
     np.testing.assert_allclose(pose[0], 40 / 3, rtol=1e-6)
     np.testing.assert_allclose(pose[1], 20)
+
+
+def test_retrieval_finds_the_likest_picture_and_answers_with_its_labels() -> None:
+    from sapiens2.data.synthetic import render
+    from sapiens2.evaluation.baselines import label_answer, retrieved, thumbnails
+    from sapiens2.evaluation.headline import headline
+    from sapiens2.tasks.sample import from_scene
+
+    known = [from_scene(render(seed, 64, 48)) for seed in range(6)]
+    queries = [known[k] for k in (4, 1, 3)]
+    found = retrieved(thumbnails(queries), thumbnails(known))
+    assert found.tolist() == [4, 1, 3]
+    for task, perfect in (("pose", 1.0), ("segmentation", 1.0), ("normal", 0.0), ("pointmap", 0.0), ("albedo", 0.0)):
+        answers = [label_answer(task, known[k]) for k in found]
+        assert headline(task, answers, queries).value(np.arange(3)) == pytest.approx(perfect, abs=1e-3), task
+        if task != "segmentation":
+            wrong = headline(task, [label_answer(task, known[0])] * 3, queries).value(np.arange(3))
+            assert abs(wrong - perfect) > 0.01, task

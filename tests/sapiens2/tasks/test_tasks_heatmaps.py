@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
-from sapiens2.tasks.heatmaps import decode, encode, heatmap_sigma, to_heatmap, to_image
+from sapiens2.tasks.heatmaps import decode, encode, flip_tested, heatmap_sigma, mirrored, to_heatmap, to_image
+from sapiens2.tasks.vocabulary import keypoints
 
 
 def test_udp_maps_corners_to_corners_and_back() -> None:
@@ -48,3 +51,26 @@ def test_flat_and_border_maps_do_not_move() -> None:
     edge[0, 0, 0, 5] = 1.0
     xy, score = decode(edge)
     assert float((xy[0, 0] - torch.tensor([5.0, 0.0])).abs().max()) <= 1 and float(score) == 1
+
+
+def test_a_flip_test_agrees_with_a_network_that_sees_no_side_and_mends_one_that_does() -> None:
+    """A "network" that draws known places: mirrored pictures have mirrored, exchanged places."""
+    words, size = keypoints(), (64, 48)
+    xy = torch.rand(1, 308, 2) * torch.tensor([30.0, 40.0]) + 8
+    turned = xy[:, words.flip].clone()
+    turned[..., 0] = size[1] - 1 - turned[..., 0]
+    images = torch.zeros(1, 3, 8, 8)
+    images[..., 0] = 1  # says which way round it is
+
+    def network(shift: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        def answer(x: torch.Tensor) -> torch.Tensor:
+            places = xy if float(x[0, 0, 0, 0]) == 1 else turned
+            return encode(places + torch.tensor([shift, 0.0]), size, 3.0)
+
+        return answer
+
+    torch.testing.assert_close(flip_tested(network(0.0), images), encode(xy, size, 3.0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(mirrored(mirrored(encode(xy, size, 3.0))), encode(xy, size, 3.0))
+    # A network that always errs to the right errs to the left on the mirror image: the mean is right.
+    got, _ = decode(flip_tested(network(0.7), images))
+    assert float((got - xy).abs().max()) < 0.1 < float((decode(network(0.7)(images))[0] - xy).abs().max())
