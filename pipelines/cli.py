@@ -41,8 +41,8 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--recipe",
             default="",
-            help="A pretraining recipe in place of the preset's (`sapiens2 plan train` lists them); `train finetune` also "
-            "takes SIZE:release and SIZE:paper.",
+            help="A pretraining recipe in place of the preset's (`sapiens2 plan train` lists them); "
+            "`train finetune` also takes SIZE:release and SIZE:paper.",
         ),
     ):
         command = option(command)
