@@ -69,4 +69,5 @@ def test_a_measured_step_is_the_real_one() -> None:
     assert found.block > 0 and found.data_wait >= 0 and found.mfu is None
     assert found.memory_predicted == Predictor(config, "cpu").memory(Layout(images=4, device="cpu")).total
     batches = NoiseSource(config).batch(0, 1, 2)
-    assert len(batches["globals"]) == 2 and batches["globals"].dtype == torch.uint8 and batches["globals"].float().std() > 0
+    pixels = batches["globals"]
+    assert len(pixels) == 2 and pixels.dtype == torch.uint8 and pixels.float().std() > 0
