@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from pipelines.chosen_settings import refuse_cold_start, settings_of, tuned
 
 PACKAGES = ("components", "pipelines", "curation", "sapiens2")
 USER_ERROR = 2
@@ -49,9 +52,19 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def absolute(path: str) -> str:
-    """A path as it is valid in another working directory; URIs as they are."""
-    return path if "://" in path else str(Path(path).expanduser().absolute())
+class LazyGroup(click.Group):
+    """Commands that lie in the COMMANDS of another module, which is imported when one of them is asked for."""
+
+    def __init__(self, *arguments: Any, module: str, names: tuple[str, ...], **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._module, self._names = module, names
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found: click.Command | None = importlib.import_module(self._module).COMMANDS.get(cmd_name)
+        return found
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -71,7 +84,7 @@ def run(pool: str | None, only: str | None, dry_run: bool, root: str, **chosen: 
     """Run the whole pipeline here: curate, pretrain, fine-tune five tasks, evaluate, report."""
     from pipelines.run_command import run_pipeline
 
-    run_pipeline(pool, root, _settings(**chosen), only=only, dry_run=dry_run)
+    run_pipeline(pool, root, settings_of(**chosen), only=only, dry_run=dry_run)
 
 
 @cli.command()
@@ -85,7 +98,7 @@ def step(name: str, pool: str | None, given: tuple[str, ...], dry_run: bool, roo
     """Run one stage on the latest inputs, which are printed."""
     from pipelines.run_command import run_one
 
-    run_one(name, pool, given, root, _settings(**chosen), dry_run=dry_run)
+    run_one(name, pool, given, root, settings_of(**chosen), dry_run=dry_run)
 
 
 @cli.command()
@@ -122,30 +135,16 @@ def train(
     if (target == "finetune") != bool(task):
         raise click.UsageError("finetune needs --task, pretrain takes none")
     if target == "pretrain":
-        _refuse_cold_start(chosen)
+        refuse_cold_start(chosen)
     elif chosen["init"]:
         raise click.UsageError("--init is for pretrain; finetune starts from --input backbone=VERSION")
     if backbone and not task:
         raise click.UsageError("--backbone is for finetune; pretraining trains our own")
     tuning = chosen.pop("recipe") if task and ":" in chosen["recipe"] else ""
-    settings = _settings(**chosen)
+    settings = settings_of(**chosen)
     if task:
-        settings = _tuned(settings, task, tuning, backbone)
+        settings = tuned(settings, task, tuning, backbone)
     run_one(f"finetune-{task}" if task else target, None, given, root, settings, dry_run=dry_run)
-
-
-def _tuned(settings: Any, task: str, recipe: str, backbone: str | None) -> Any:
-    """Settings with a published recipe beneath what the user has set, and the backbone's name."""
-    from dataclasses import replace
-
-    step, below = f"finetune-{task}", {}
-    if recipe:
-        from sapiens2.tasks.recipes import named_fields
-
-        below = {f"{step}.{name}": value for name, value in named_fields(task, recipe).items()}
-    family = {f"{step}.{k.partition('.')[2]}": v for k, v in settings.overrides.items() if k.startswith("finetune.")}
-    above = {f"{step}.backbone": backbone} if backbone else {}
-    return replace(settings, overrides={**below, **family, **settings.overrides, **above})
 
 
 @cli.command()
@@ -160,7 +159,7 @@ def probe(each: bool, compare: tuple[str, ...], given: tuple[str, ...], root: st
 
     from pipelines.run_command import run_one
 
-    settings = _settings(**chosen)
+    settings = settings_of(**chosen)
     own = {"probe.checkpoints": "each" if each else "last", "probe.compare": list(compare)}
     settings = replace(settings, overrides=own | dict(settings.overrides))
     run_one("probe", None, given, root, settings, dry_run=False)
@@ -175,7 +174,7 @@ def evaluate(task: str, given: tuple[str, ...], root: str, **chosen: Any) -> Non
     """Evaluate the latest model of a task on held-out people."""
     from pipelines.run_command import run_one
 
-    run_one(f"evaluate-{task}", None, given, root, _settings(**chosen), dry_run=False)
+    run_one(f"evaluate-{task}", None, given, root, settings_of(**chosen), dry_run=False)
 
 
 @cli.command()
@@ -232,37 +231,19 @@ def ablation(axis: str, seeds: int, minutes: float | None, given: tuple[str, ...
     """
     from pipelines.ablation_cli import run as run_arms
 
-    run_arms(axis, seeds, minutes, given, root, _settings(**chosen))
+    run_arms(axis, seeds, minutes, given, root, settings_of(**chosen))
 
 
-class _Artifacts(click.Group):
-    """The commands of pipelines.artifacts_cli, loaded when one is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["list", "show", "lineage", "why", "trained-on", "diff", "verify", "tag", "gc"]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        from pipelines.artifacts_cli import COMMANDS
-
-        return COMMANDS.get(cmd_name)
-
-
-@cli.command(cls=_Artifacts)
+@cli.command(
+    cls=LazyGroup,
+    module="pipelines.artifacts_cli",
+    names=("list", "show", "lineage", "why", "trained-on", "diff", "verify", "tag", "gc"),
+)
 def artifacts() -> None:
     """Look at what lies under the root, and ask it questions."""
 
 
-class _Plan(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["train"]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        from pipelines.plan_cli import COMMANDS
-
-        return COMMANDS.get(cmd_name)
-
-
-@cli.command(cls=_Plan)
+@cli.command(cls=LazyGroup, module="pipelines.plan_cli", names=("train",))
 def plan() -> None:
     """Cost, time and memory before anything is spent."""
 
@@ -276,91 +257,19 @@ def doctor(arguments: tuple[str, ...]) -> None:
     command.main(list(arguments), prog_name="sapiens2 doctor", standalone_mode=False)
 
 
-class _Weights(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["import", "export"]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        from pipelines.weights_cli import COMMANDS
-
-        return COMMANDS.get(cmd_name)
-
-
-@cli.command(cls=_Weights)
+@cli.command(cls=LazyGroup, module="pipelines.weights_cli", names=("import", "export"))
 def weights() -> None:
     """Backbone and task weights: take in released ones, write ours for other programs."""
 
 
-class _Models(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["list", "verify"]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        from pipelines.models_cli import COMMANDS
-
-        return COMMANDS.get(cmd_name)
-
-
-@cli.command(cls=_Models)
+@cli.command(cls=LazyGroup, module="pipelines.models_cli", names=("list", "verify"))
 def models() -> None:
     """Third-party networks: which are known, where they are found, whether their bytes are right."""
 
 
-class _Data(click.Group):
-    """The commands of pipelines.data_cli, loaded when one is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["check", "import", "export"]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        from pipelines.data_cli import COMMANDS
-
-        return COMMANDS.get(cmd_name)
-
-
-@cli.command(cls=_Data)
+@cli.command(cls=LazyGroup, module="pipelines.data_cli", names=("check", "import", "export"))
 def data() -> None:
     """Labelled data: check a folder, bring other formats in, take labels out."""
-
-
-def _settings(
-    pairs: tuple[str, ...], file: str | None, profile: str, preset: str, recipe: str = "", init: str | None = None
-) -> Any:
-    from components.settings import Settings, parse_overrides
-
-    overrides = {**_from_yaml(file), **parse_overrides(pairs)}
-    if init:
-        overrides["pretrain.init"] = absolute(init) if init.endswith(".safetensors") else init
-    return Settings(profile=profile, preset=preset, overrides=overrides, recipe=recipe)
-
-
-def _refuse_cold_start(chosen: dict[str, Any]) -> None:
-    """Raises ValueError for a recipe that continues weights when none are given."""
-    from sapiens2.pretrain.recipe_names import recipe_named
-
-    named = recipe_named(chosen["recipe"]) if chosen["recipe"] else None
-    given = chosen["init"] or any(pair.startswith("pretrain.init=") for pair in chosen["pairs"])
-    if named and named.starts_from and not given:
-        raise ValueError(
-            f"the recipe {chosen['recipe']} continues from {named.starts_from}: name the weights with --init, a "
-            ".safetensors file or backbone=VERSION"
-        )
-
-
-def _from_yaml(file: str | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    import yaml
-
-    try:
-        data = yaml.safe_load(Path(file).read_text()) or {}
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no configuration file {file}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(data, dict) or not all(isinstance(fields, dict) for fields in data.values()):
-        raise ValueError(f"{file} must map steps to fields, like `filter: {{min_person_px: 256}}`")
-    return {f"{step}.{name}": value for step, fields in data.items() for name, value in fields.items()}
 
 
 def refuse_shadowing(folder: Path) -> None:

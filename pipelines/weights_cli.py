@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipelines import display
-from pipelines.cli import absolute, root_option
+from pipelines.chosen_settings import absolute
+from pipelines.cli import root_option
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,0 +1,66 @@
+"""From the options of a command to the settings of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def absolute(path: str) -> str:
+    """A path as it is valid in another working directory; URIs as they are."""
+    return path if "://" in path else str(Path(path).expanduser().absolute())
+
+
+def settings_of(
+    pairs: tuple[str, ...], file: str | None, profile: str, preset: str, recipe: str = "", init: str | None = None
+) -> Any:
+    """The Settings that --set, --config, --profile, --preset, --recipe and --init stand for; --set wins over a file."""
+    from components.settings import Settings, parse_overrides
+
+    overrides = {**_from_yaml(file), **parse_overrides(pairs)}
+    if init:
+        overrides["pretrain.init"] = absolute(init) if init.endswith(".safetensors") else init
+    return Settings(profile=profile, preset=preset, overrides=overrides, recipe=recipe)
+
+
+def refuse_cold_start(chosen: dict[str, Any]) -> None:
+    """Raises ValueError for a recipe that continues weights when none are given."""
+    from sapiens2.pretrain.recipe_names import recipe_named
+
+    named = recipe_named(chosen["recipe"]) if chosen["recipe"] else None
+    given = chosen["init"] or any(pair.startswith("pretrain.init=") for pair in chosen["pairs"])
+    if named and named.starts_from and not given:
+        raise ValueError(
+            f"the recipe {chosen['recipe']} continues from {named.starts_from}: name the weights with --init, a "
+            ".safetensors file or backbone=VERSION"
+        )
+
+
+def _from_yaml(file: str | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    import yaml
+
+    try:
+        data = yaml.safe_load(Path(file).read_text()) or {}
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no configuration file {file}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(data, dict) or not all(isinstance(fields, dict) for fields in data.values()):
+        raise ValueError(f"{file} must map steps to fields, like `filter: {{min_person_px: 256}}`")
+    return {f"{step}.{name}": value for step, fields in data.items() for name, value in fields.items()}
+
+
+def tuned(settings: Any, task: str, recipe: str, backbone: str | None) -> Any:
+    """Settings with a published recipe beneath what the user has set, and the backbone's name."""
+    from dataclasses import replace
+
+    step, below = f"finetune-{task}", {}
+    if recipe:
+        from sapiens2.tasks.recipes import named_fields
+
+        below = {f"{step}.{name}": value for name, value in named_fields(task, recipe).items()}
+    family = {f"{step}.{k.partition('.')[2]}": v for k, v in settings.overrides.items() if k.startswith("finetune.")}
+    above = {f"{step}.backbone": backbone} if backbone else {}
+    return replace(settings, overrides={**below, **family, **settings.overrides, **above})
