@@ -10,7 +10,7 @@ from components.artifacts import ArtifactError, Store
 from components.plan import plan
 from components.settings import Settings
 from components.steps import STEPS, find_steps
-from pipelines.cli import _tuned
+from pipelines.chosen_settings import tuned
 
 NAME = "timm:vit_tiny_patch16_224:random"
 
@@ -35,8 +35,8 @@ def _shards(store: Store) -> dict[str, object]:
 
 def test_recipe_and_backbone_of_the_command_line_lie_under_and_over_what_is_set() -> None:
     chosen = Settings(preset="micro", overrides={"finetune.engine.steps": 700, "finetune-pose.batch": 3})
-    config = _tuned(chosen, "pose", "0.4b:paper", NAME).config(STEPS["finetune-pose"])
+    config = tuned(chosen, "pose", "0.4b:paper", NAME).config(STEPS["finetune-pose"])
     assert (config.size, config.engine.clip_norm, config.layer_decay) == ("0.4b", 1.0, 0.8)
     assert (config.engine.steps, config.batch, config.backbone) == (700, 3, NAME)
-    untouched = _tuned(chosen, "pose", "0.4b:release", None).config(STEPS["finetune-normal"])
+    untouched = tuned(chosen, "pose", "0.4b:release", None).config(STEPS["finetune-normal"])
     assert untouched.size == "tiny" and untouched.engine.steps == 700
