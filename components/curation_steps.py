@@ -169,12 +169,19 @@ def filter(context: StepContext) -> Publication:  # the step's name
 
 def dedup(context: StepContext) -> Publication:
     """Duplicates and their representatives."""
+    from components.hamming_shuffle import distinct_pairs_on_ray
     from curation.stages import dedup as stage
 
     images, scores, filtered = narrow(context.inputs["images"]), _data(context, "scores"), _data(context, "filtered")
     lookup = ImageLookup(context.inputs["images"])
     result = stage.run(
-        images, scores, filtered, context.config, detections=_data(context, "detections"), thumbnails=lookup.grey
+        images,
+        scores,
+        filtered,
+        context.config,
+        detections=_data(context, "detections"),
+        thumbnails=lookup.grey,
+        search=distinct_pairs_on_ray,
     )
     return _publish(context, result)
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.dedup.evidence import Bounds, Edges, HashPairs, Pictures, Thumbnails, find_edges, hash_pairs, leaders
+from curation.dedup.hamming import Search
 from curation.dedup.percolation import Percolation, examine
 from curation.dedup.representatives import representatives
 
@@ -23,16 +24,21 @@ class Cover:
 
 
 def cover_copies(
-    pictures: Pictures, quality: NDArray[np.float64], bounds: Bounds, thumbnails: Thumbnails | None
+    pictures: Pictures,
+    quality: NDArray[np.float64],
+    bounds: Bounds,
+    thumbnails: Thumbnails | None,
+    search: Search | None = None,
 ) -> Cover:
     """Edges among the leaders, their greedy cover, and both carried over to the rows that follow a leader.
 
-    quality: float [N], higher is better, no two equal. Raises ValueError when hashes merge by chance.
+    quality: float [N], higher is better, no two equal. search: as hamming_pairs takes it. Raises ValueError when hashes
+    merge by chance.
     """
     leader = leaders(pictures, quality, bounds.min_hash_quality)
     lead = np.flatnonzero(leader == np.arange(len(leader)))
     points = pictures.take(lead)
-    hashes = hash_pairs(points, bounds.min_hash_quality)
+    hashes = hash_pairs(points, bounds.min_hash_quality, search)
     guard = _guard(points, hashes, bounds)
     edges = find_edges(points, hashes, bounds, thumbnails)
     _, chosen = representatives(edges.pairs, quality[lead])

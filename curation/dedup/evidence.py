@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from curation.dedup.features import nearest_pairs, pair_cosines, unit_rows
 from curation.dedup.geometry import Alignment, Picture, Sketch, align, sketch
-from curation.dedup.hamming import MAX_RADIUS, cross_pairs, hamming_pairs
+from curation.dedup.hamming import MAX_RADIUS, Search, cross_pairs, hamming_pairs
 
 Thumbnails = Callable[[list[str]], Mapping[str, Picture]]
 Ints = NDArray[np.int64]
@@ -100,12 +100,12 @@ def leaders(pictures: Pictures, quality: Floats, min_hash_quality: float) -> Int
     return leader
 
 
-def hash_pairs(pictures: Pictures, min_hash_quality: float) -> HashPairs:
-    """All pairs of trusted hashes up to distance 8, direct and mirrored."""
+def hash_pairs(pictures: Pictures, min_hash_quality: float, search: Search | None = None) -> HashPairs:
+    """All pairs of trusted hashes up to distance 8, direct and mirrored, as `search` of hamming_pairs finds them."""
     trusted = np.flatnonzero(pictures.hash_quality >= min_hash_quality)
-    i, j, distance = hamming_pairs(pictures.phash[trusted], MAX_RADIUS)
+    i, j, distance = hamming_pairs(pictures.phash[trusted], MAX_RADIUS, search)
     near = trusted[np.stack([i, j], axis=1)]
-    x, y, across = cross_pairs(pictures.phash[trusted], pictures.mirror[trusted], MAX_RADIUS)
+    x, y, across = cross_pairs(pictures.phash[trusted], pictures.mirror[trusted], MAX_RADIUS, search)
     proper = x != y  # a symmetric picture is near its own mirror image
     mirrored = trusted[np.stack([np.minimum(x, y), np.maximum(x, y)], axis=1)[proper]]
     part = _once([_Part(mirrored, 1, across[proper].astype(np.float64))])

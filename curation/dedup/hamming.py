@@ -8,7 +8,7 @@ construction: there is no probing depth to set too low.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from math import comb
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 Codes = NDArray[np.uint64]
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]
 
+Search = Callable[[Codes, int], Pairs]
+
 MAX_RADIUS = 8
 _BITS = 64
 _CHUNK = 1 << 21  # candidates compared at once: bounds memory, not the result
@@ -27,15 +29,17 @@ _SORT_NS = 60.0
 _CHECK_NS = 12.0
 
 
-def hamming_pairs(codes: Codes, radius: int) -> Pairs:
+def hamming_pairs(codes: Codes, radius: int, search: Search | None = None) -> Pairs:
     """Every pair i < j with Hamming distance <= `radius`, as (i, j, distance), sorted by i then j.
 
     codes: uint64 [N]. Equal codes are pairs of distance 0, so k copies of one code give k (k - 1) / 2 pairs: collapse
-    them first where k may be large. Raises ValueError for another dtype or shape, or a radius outside 0..8.
+    them first where k may be large. search: what finds the pairs of distinct codes, `distinct_pairs` here by default,
+    or a function of its kind that works elsewhere. Raises ValueError for another dtype or shape, or a radius outside
+    0..8.
     """
     codes = _checked(codes, radius)
     unique, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
-    a, b, distance = distinct_pairs(unique, radius)
+    a, b, distance = (search or distinct_pairs)(unique, radius)
     members = np.argsort(inverse, kind="stable")
     starts = np.concatenate([[0], np.cumsum(counts)])
     equal = np.flatnonzero(counts > 1)
@@ -47,25 +51,29 @@ def hamming_pairs(codes: Codes, radius: int) -> Pairs:
 
 def distinct_pairs(codes: Codes, radius: int) -> Pairs:
     """The same for codes that are strictly increasing: pairs of positions i < j with distance 1..`radius`."""
+    tables = search_tables(codes, radius)
+    found = [table.near(codes) for table in tables]
+    return positions(codes, [a for a, _ in found], [b for _, b in found])
+
+
+def search_tables(codes: Codes, radius: int) -> list[Table]:
+    """The choices of blocks that find every pair of distinct codes; none where there can be no pair."""
     radius = _effective_radius(codes, radius)
-    if radius == 0 or len(codes) < 2:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint8)
-    low: list[Codes] = [codes[:0]]
-    high: list[Codes] = [codes[:0]]
-    for table in _tables(plan_blocks(len(codes), radius), radius):
-        for x, y in _neighbours(table, codes, radius):
-            low.append(np.minimum(x, y))
-            high.append(np.maximum(x, y))
-    a, b = np.concatenate(low), np.concatenate(high)
+    return [] if radius == 0 or len(codes) < 2 else list(_tables(plan_blocks(len(codes), radius), radius))
+
+
+def positions(codes: Codes, low: list[Codes], high: list[Codes]) -> Pairs:
+    """Pairs of codes, as the tables found them, as pairs of positions in the increasing `codes`, with distances."""
+    a, b = np.concatenate([codes[:0], *low]), np.concatenate([codes[:0], *high])
     i, j = np.searchsorted(codes, a), np.searchsorted(codes, b)
     return _sorted(i.astype(np.int64), j.astype(np.int64), np.bitwise_count(a ^ b))
 
 
-def cross_pairs(left: Codes, right: Codes, radius: int) -> Pairs:
+def cross_pairs(left: Codes, right: Codes, radius: int, search: Search | None = None) -> Pairs:
     """Every (i, j) with distance(left[i], right[j]) <= `radius`; the two need not have the same length."""
     _checked(left, radius)
     _checked(right, radius)
-    i, j, distance = hamming_pairs(np.concatenate([left, right]), radius)
+    i, j, distance = hamming_pairs(np.concatenate([left, right]), radius, search)
     across = (i < len(left)) & (j >= len(left))
     return i[across], j[across] - len(left), distance[across]
 
@@ -96,15 +104,27 @@ def _effective_radius(codes: Codes, radius: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Table:
+class Table:
     """One choice of blocks that must agree. Masks are uint64 over the bits of a code."""
 
+    radius: int
     order: tuple[tuple[int, int, int], ...]  # (shift down, mask, shift up) of each block: chosen ones to the top
     key_shift: int
     unchosen_before: tuple[int, ...]  # masks of the blocks below the last chosen one that were not chosen
 
+    def near(self, codes: Codes) -> tuple[Codes, Codes]:
+        """The pairs of `codes`, lower and higher, that this table is the first to find."""
+        found = list(_neighbours(self, codes))
+        low = [np.minimum(x, y) for x, y in found]
+        high = [np.maximum(x, y) for x, y in found]
+        return np.concatenate([codes[:0], *low]), np.concatenate([codes[:0], *high])
 
-def _tables(blocks: int, radius: int) -> Iterator[_Table]:
+    def part(self, codes: Codes, bits: int) -> NDArray[np.int64]:
+        """A number below 2^bits for each code; codes that agree on the table's blocks have the same."""
+        return (_permute(codes, self) >> np.uint64(max(self.key_shift, _BITS - bits))).astype(np.int64)
+
+
+def _tables(blocks: int, radius: int) -> Iterator[Table]:
     bounds = [round(k * _BITS / blocks) for k in range(blocks + 1)]
     spans = list(pairwise(bounds))
     for chosen in combinations(range(blocks), blocks - radius):
@@ -117,24 +137,24 @@ def _tables(blocks: int, radius: int) -> Iterator[_Table]:
             if k == chosen[-1]:
                 key_shift = top
         before = tuple(((1 << (e - s)) - 1) << s for k in rest if k < chosen[-1] for s, e in [spans[k]])
-        yield _Table(tuple(order), key_shift, before)
+        yield Table(radius, tuple(order), key_shift, before)
 
 
-def _permute(codes: Codes, table: _Table) -> Codes:
+def _permute(codes: Codes, table: Table) -> Codes:
     out = np.zeros_like(codes)
     for down, mask, up in table.order:
         out |= ((codes >> np.uint64(down)) & np.uint64(mask)) << np.uint64(up)
     return out
 
 
-def _restore(permuted: Codes, table: _Table) -> Codes:
+def _restore(permuted: Codes, table: Table) -> Codes:
     out = np.zeros_like(permuted)
     for down, mask, up in table.order:
         out |= ((permuted >> np.uint64(up)) & np.uint64(mask)) << np.uint64(down)
     return out
 
 
-def _neighbours(table: _Table, codes: Codes, radius: int) -> Iterator[tuple[Codes, Codes]]:
+def _neighbours(table: Table, codes: Codes) -> Iterator[tuple[Codes, Codes]]:
     """Pairs of codes within the radius that agree on the table's blocks, and on no earlier choice of blocks.
 
     Sorted by the chosen blocks, rows with equal keys are runs. The pair at offset k of a run exists only where the one
@@ -150,14 +170,14 @@ def _neighbours(table: _Table, codes: Codes, radius: int) -> Iterator[tuple[Code
             offset += 1
             active = active[active + offset < len(ordered)]
             active = active[keys[active] == keys[active + offset]]
-            close = active[np.bitwise_count(ordered[active] ^ ordered[active + offset]) <= radius]
+            close = active[np.bitwise_count(ordered[active] ^ ordered[active + offset]) <= table.radius]
             if len(close):
                 x, y = _restore(ordered[close], table), _restore(ordered[close + offset], table)
                 first = _is_first_table(x ^ y, table)
                 yield x[first], y[first]
 
 
-def _is_first_table(difference: Codes, table: _Table) -> NDArray[np.bool_]:
+def _is_first_table(difference: Codes, table: Table) -> NDArray[np.bool_]:
     """Whether this is the first choice of blocks on which a pair agrees: all blocks skipped on the way differ."""
     first = np.ones(len(difference), bool)
     for mask in table.unchosen_before:

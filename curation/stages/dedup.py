@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from curation.config import Config, recipe
+from curation.config import Config, execution, recipe
 from curation.dedup.cover import Cover, cover_copies
 from curation.dedup.evidence import (
     KINDS,
@@ -22,6 +22,7 @@ from curation.dedup.evidence import (
     Pictures,
     Thumbnails,
 )
+from curation.dedup.hamming import Search
 from curation.dedup.representatives import groups
 from curation.models.copy_descriptor import DIMS
 from curation.stages.dedup_report import fragment
@@ -51,6 +52,9 @@ class DedupConfig(Config):
     min_person_score: float = recipe(0.3, "box score that counts when persons rank copies, 0..1", ge=0, le=1)
     overlay_ratio: float = recipe(0.02, "text share from which a picture ranks as overlaid, 0..1", ge=0, le=1)
     max_chain_hops: int = recipe(32, "longest accepted chain of hashes, in steps", ge=1)
+    shuffle_from: int = execution(
+        20_000_000, "from so many pictures hashes are compared by a Ray shuffle, not in one process, as a count", ge=1
+    )
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:
@@ -88,12 +92,14 @@ def run(
     *,
     detections: pa.Table | None = None,
     thumbnails: Thumbnails | None = None,
+    search: Search | None = None,
 ) -> StageResult:
     """One decision per picture that filter kept, with its group, and the edges; both sorted by image_id.
 
     detections: ranks copies by the size of the largest person; without it by what filter measured. thumbnails:
-    image_ids to uint8 pictures, [h, w] or RGB; without it no pair is confirmed by its pictures. Raises ValueError for
-    missing columns or rows, and when hashes merge by chance (see curation.dedup.percolation).
+    image_ids to uint8 pictures, [h, w] or RGB; without it no pair is confirmed by its pictures. search: what finds
+    near hashes from config.shuffle_from pictures on, as hamming_pairs takes it. Raises ValueError for missing columns
+    or rows, and when hashes merge by chance (see curation.dedup.percolation).
     """
     require_columns(images, ["image_id", "phash", "phash_mirror", "phash_quality", "width", "height"], "dedup: images")
     require_columns(scores, ["image_id", "sharpness", "text_ratio", "copy_embedding"], "dedup: scores")
@@ -106,7 +112,8 @@ def run(
     found = None if detections is None else rows_for(detections, image_ids, "dedup: detections")
     person_px = floats(rows["value"]) if found is None else largest_person_px(found, config.min_person_score)
     quality = rank_quality(kept_images, kept_scores, person_px, config)
-    cover = cover_copies(pictures, quality, config.bounds(), thumbnails)
+    elsewhere = search if len(image_ids) >= config.shuffle_from else None
+    cover = cover_copies(pictures, quality, config.bounds(), thumbnails, elsewhere)
     table = _decisions(image_ids, cover, config)
     metrics = decision_metrics(table) | _metrics(table, cover, pictures, config)
     tables = {"data": table, "edges": _edge_table(image_ids, cover.edges)}

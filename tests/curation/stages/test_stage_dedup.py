@@ -20,6 +20,7 @@ from decision_tables import (
     shuffled,
 )
 
+from curation.dedup.hamming import distinct_pairs
 from curation.stages import dedup
 from curation.stages.dedup import DedupConfig
 from curation.stages.result import StageResult
@@ -243,3 +244,18 @@ def test_centring_tells_apart_what_shares_a_large_common_part() -> None:
     images = [{} for _ in scores]
     assert run(images, scores).metrics["kept"] == 1
     assert run(images, scores, config=DedupConfig(centre=True)).metrics["kept"] == 4
+
+
+def test_many_pictures_are_compared_elsewhere_with_the_same_result() -> None:
+    asked: list[int] = []
+
+    def elsewhere(codes: np.ndarray, radius: int) -> tuple[np.ndarray, ...]:
+        asked.append(len(codes))
+        return distinct_pairs(codes, radius)
+
+    images = [{"phash": flipped(CODE, bits)} for bits in (0, 2, 10)]
+    here = run(images, search=elsewhere)
+    assert asked == [], "three pictures are few"
+    there = run(images, config=DedupConfig(shuffle_from=3), search=elsewhere)
+    assert asked and there.tables["data"].equals(here.tables["data"])
+    assert there.tables["edges"].equals(here.tables["edges"])
