@@ -243,7 +243,7 @@ def artifacts() -> None:
     """Look at what lies under the root, and ask it questions."""
 
 
-@cli.command(cls=LazyGroup, module="pipelines.plan_cli", names=("train",))
+@cli.command(cls=LazyGroup, module="pipelines.plan_cli", names=("train", "finetune"))
 def plan() -> None:
     """Cost, time and memory before anything is spent."""
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from components.settings import Settings, parse_overrides
 from components.steps import PRETRAIN
 from pipelines import display
+from pipelines.plan_finetune import finetune_command
 
 if TYPE_CHECKING:
     from sapiens2.pretrain.budget import Budget
@@ -122,4 +123,4 @@ def _table(*columns: str) -> Table:
     return table
 
 
-COMMANDS = {"train": train_command}
+COMMANDS = {"train": train_command, "finetune": finetune_command}

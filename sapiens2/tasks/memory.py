@@ -19,7 +19,7 @@ from sapiens2.tasks.config import FinetuneConfig
 from sapiens2.tasks.objective import TaskObjective
 
 Mode = Literal["full", "frozen", "lora"]
-MODES: dict[Mode, dict[str, Any]] = {"full": {}, "frozen": {"freeze_backbone": True}, "lora": {"lora_rank": 16}}
+LORA_RANK = 16
 FP32, MOMENTS = 4, 8
 GB = 1e9
 
@@ -38,7 +38,15 @@ class Memory:
     @property
     def total(self) -> int:
         """All of it, for a batch."""
-        return self.weights + self.gradients + self.moments + self.batch * self.activations
+        return self.held(1) + self.batch * self.activations
+
+    def held(self, gpus: int) -> int:
+        """Bytes on one of `gpus` whatever the batch: weights, gradients and moments are shared among them."""
+        return -(-(self.weights + self.gradients + self.moments) // gpus)
+
+    def largest_batch(self, room: int, gpus: int = 1) -> int:
+        """The most pictures at a time on each of `gpus` with `room` bytes; 0 where not even one fits."""
+        return max(0, (room - self.held(gpus)) // self.activations)
 
 
 def finetune_memory(config: FinetuneConfig, batch: int = 1) -> Memory:
@@ -103,15 +111,8 @@ def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def memory_table(task: str, sizes: tuple[str, ...]) -> list[list[str]]:
-    """Rows of size, mode, trained parameters and gigabytes of each kind, one picture at the released input size."""
-    from sapiens2.tasks.recipes import published
-
-    rows = []
-    for size in sizes:
-        base = published(task, size)  # type: ignore[arg-type]
-        for mode, changes in MODES.items():
-            found = finetune_memory(base.model_copy(update=changes))
-            parts = (found.weights, found.gradients + found.moments, found.activations, found.total)
-            rows.append([size, mode, f"{found.trained / 1e6:.0f} M", *(f"{part / GB:.1f}" for part in parts)])
-    return rows
+def by_mode(config: FinetuneConfig, rank: int = LORA_RANK) -> dict[Mode, Memory]:
+    """Memory of a configuration trained whole, with a frozen backbone, and with corrections of a rank."""
+    modes: dict[Mode, dict[str, Any]] = {"full": {}, "frozen": {"freeze_backbone": True}, "lora": {"lora_rank": rank}}
+    plain: dict[str, Any] = {"freeze_backbone": False, "lora_rank": 0}
+    return {mode: finetune_memory(config.model_copy(update=plain | changes)) for mode, changes in modes.items()}

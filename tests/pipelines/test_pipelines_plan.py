@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from micro_runs import sapiens2
 
 
@@ -50,6 +51,26 @@ def test_recipes_are_listed_and_unknown_ones_refused(tmp_path):
 def test_what_does_not_fit_gets_a_mend(tmp_path):
     shown = plain("plan", "train", "--size", "5b", "--gpu", "a100", "--gpus", "8", cwd=tmp_path).stdout
     assert "does not fit" in shown and "--checkpointing selective" in shown
+
+
+def test_a_plan_of_fine_tuning():
+    from click.testing import CliRunner
+
+    from pipelines.plan_finetune import finetune_command
+
+    def asked(*arguments):
+        return CliRunner().invoke(finetune_command, arguments, env={"COLUMNS": "160"}, catch_exceptions=False).output
+
+    listed = asked()
+    assert "learning rate" in listed and "50,000" in listed
+    full, frozen, lora = json.loads(asked("--task", "pose", "--size", "0.1b", "--json"))
+    assert [row["mode"] for row in (full, frozen, lora)] == ["full", "frozen", "lora"]
+    assert full["weights"] == 4 * full["trained_parameters"] and full["gradients_and_moments"] == 3 * full["weights"]
+    assert 0 < full["largest_batch_per_gpu"] < frozen["largest_batch_per_gpu"]
+    with pytest.raises(ValueError, match="unknown GPU 'b99'; choose one of h200"):
+        asked("--task", "pose", "--gpu", "b99")
+    with pytest.raises(ValueError, match="no_such"):
+        asked("--task", "pose", "--set", "finetune.no_such=1")
 
 
 def test_the_doctor_looks_at_the_machine(tmp_path):

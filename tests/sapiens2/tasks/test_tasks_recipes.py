@@ -8,7 +8,7 @@ import torch
 from sapiens2.tasks.build import build_task
 from sapiens2.tasks.config import FinetuneConfig
 from sapiens2.tasks.head_specs import TASKS
-from sapiens2.tasks.memory import MODES, finetune_memory, kept_bytes
+from sapiens2.tasks.memory import by_mode, kept_bytes
 from sapiens2.tasks.recipes import PUBLISHED, micro, named_fields, published
 
 
@@ -50,7 +50,7 @@ def test_activations_on_meta_are_those_that_autograd_keeps(task: str) -> None:
 
 def test_modes_need_what_they_train() -> None:
     values = micro("normal").model_dump() | {"image_size": (96, 64)}
-    found = {mode: finetune_memory(FinetuneConfig(**values | changes)) for mode, changes in MODES.items()}
+    found = by_mode(FinetuneConfig(**values))
     model = build_task("normal", "tiny")
     total, head = (sum(p.numel() for p in m.parameters()) for m in (model, model.decode_head))
     assert found["full"].trained == total and found["frozen"].trained == head
@@ -61,3 +61,8 @@ def test_modes_need_what_they_train() -> None:
     assert found["full"].moments == 8 * total and found["full"].gradients == 4 * total
     assert found["frozen"].activations < found["lora"].activations < 1.1 * found["full"].activations
     assert found["frozen"].total < found["lora"].total < found["full"].total
+    whole = found["full"]
+    assert whole.held(1) == 16 * total and whole.held(4) == 4 * total
+    room = whole.held(2) + 3 * whole.activations
+    assert whole.largest_batch(room, 2) == 3 and whole.largest_batch(room - 1, 2) == 2
+    assert whole.largest_batch(whole.held(1) - 1) == 0
