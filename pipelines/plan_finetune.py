@@ -57,8 +57,8 @@ def finetune_command(
         return
     console.print(_memory_table(rows, f"batch on {gpus} x {gpu}"))
     console.print(
-        "GB of one GPU with one picture: fp32 weights, gradients and moments, and what the backward pass keeps; kernels "
-        "need more beside it. The batch is the most pictures at a time on each GPU, before that.",
+        "GB of one GPU with one picture: fp32 weights, gradients and moments, and what the backward pass keeps; "
+        "kernels need more beside it. The batch is the most pictures at a time on each GPU, before that.",
         soft_wrap=True,
     )
 
