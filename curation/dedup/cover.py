@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,7 @@ def cover_copies(
     position = np.zeros(len(leader), np.int64)
     position[lead] = np.arange(len(lead))
     representative = lead[chosen[position[leader]]]
-    known = Edges(lead[edges.pairs], edges.kind, edges.distance, edges.candidates, edges.confirmed)
+    known = replace(edges, pairs=lead[edges.pairs])
     return _carry_over(known, leader, representative, guard)
 
 
@@ -73,12 +73,11 @@ def _carry_over(
         if last != first:
             via = index[min(first, last), max(first, last)]
             edge[row] = join(row, last, kind[via], distance[via])
-    whole = Edges(
-        np.array(pairs, dtype=np.int64).reshape(-1, 2),
-        np.array(kind, dtype=np.int64),
-        np.array(distance, dtype=np.float64),
-        edges.candidates,
-        edges.confirmed,
+    whole = replace(
+        edges,
+        pairs=np.array(pairs, dtype=np.int64).reshape(-1, 2),
+        kind=np.array(kind, dtype=np.int64),
+        distance=np.array(distance, dtype=np.float64),
     )
     return Cover(whole, representative, edge, guard)
 

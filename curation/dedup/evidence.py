@@ -7,12 +7,14 @@ and needs a second witness: the descriptor for a hash, the aligned pictures for 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.dedup.features import nearest_pairs, pair_cosines, unit_rows
+from curation.dedup.cells import Search as CellSearch
+from curation.dedup.cells import pairs_in_cells
+from curation.dedup.features import SLACK, nearest_pairs, pair_cosines, unit_rows
 from curation.dedup.geometry import Alignment, Picture, Sketch, align, sketch
 from curation.dedup.hamming import MAX_RADIUS, Search, cross_pairs, hamming_pairs
 
@@ -35,6 +37,8 @@ class Bounds:
     hash_confirm_cosine: float
     candidate_cosine: float
     candidates_per_row: int
+    exact_rows: int
+    min_recall: float
     min_agreement: float
     min_correlation: float
     max_chain_hops: int
@@ -65,6 +69,7 @@ class Edges:
     distance: Floats
     candidates: int  # pairs whose pictures were compared
     confirmed: int
+    search: CellSearch | None = None  # how near descriptors were found; None: all pairs were compared
 
 
 @dataclass(frozen=True)
@@ -117,15 +122,25 @@ def find_edges(pictures: Pictures, hashes: HashPairs, bounds: Bounds, thumbnails
     unit = unit_rows(pictures.vectors, bounds.centre)
     certain, suspected = _by_hash(unit, hashes, bounds)
     loose = bounds.min_cosine if thumbnails is None else bounds.candidate_cosine
-    i, j, cosine = nearest_pairs(unit, bounds.candidates_per_row, loose)
-    near, close = np.stack([i, j], axis=1), cosine >= bounds.min_cosine
+    near, cosine, search = _near(unit, loose, bounds)
+    close = cosine >= bounds.min_cosine
     certain.append(_Part(near[close], 2, 1 - cosine[close]))
     suspected.append(near[~close])
     if thumbnails is None:
-        return _once(certain)
+        return replace(_once(certain), search=search)
     asked = _undecided(suspected, certain, len(unit))
     agreed = _confirm(pictures.image_ids, asked, bounds, thumbnails)
-    return _once([*certain, agreed], candidates=len(asked), confirmed=len(agreed.pairs))
+    return replace(_once([*certain, agreed]), candidates=len(asked), confirmed=len(agreed.pairs), search=search)
+
+
+def _near(unit: NDArray[np.float32], threshold: float, bounds: Bounds) -> tuple[Ints, Floats, CellSearch | None]:
+    """Pairs of near descriptors and their cosines: all of them up to `exact_rows` rows, above that those of cells."""
+    if len(unit) <= bounds.exact_rows:
+        i, j, cosine = nearest_pairs(unit, bounds.candidates_per_row, threshold)
+        return np.stack([i, j], axis=1), cosine, None
+    pairs, search = pairs_in_cells(unit, bounds.candidates_per_row, threshold - SLACK, min_recall=bounds.min_recall)
+    cosine = pair_cosines(unit, pairs[:, 0], pairs[:, 1])
+    return pairs[cosine >= threshold], cosine[cosine >= threshold], search
 
 
 def _by_hash(unit: NDArray[np.float32], hashes: HashPairs, bounds: Bounds) -> tuple[list[_Part], list[Ints]]:
@@ -146,7 +161,7 @@ def _by_hash(unit: NDArray[np.float32], hashes: HashPairs, bounds: Bounds) -> tu
     return certain, suspected
 
 
-def _once(parts: list[_Part], candidates: int = 0, confirmed: int = 0) -> Edges:
+def _once(parts: list[_Part]) -> Edges:
     """One edge per pair, of the best kind and then the smallest distance."""
     pairs = np.concatenate([np.zeros((0, 2), np.int64), *(part.pairs for part in parts)])
     kind = np.concatenate([np.zeros(0, np.int64), *(np.full(len(part.pairs), part.kind) for part in parts)])
@@ -155,7 +170,7 @@ def _once(parts: list[_Part], candidates: int = 0, confirmed: int = 0) -> Edges:
     pairs, kind, distance = pairs[order], kind[order], distance[order]
     first = np.ones(len(pairs), bool)
     first[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
-    return Edges(pairs[first], kind[first], distance[first], candidates, confirmed)
+    return Edges(pairs[first], kind[first], distance[first], 0, 0)
 
 
 def _undecided(suspected: list[Ints], certain: list[_Part], n: int) -> Ints:

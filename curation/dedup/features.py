@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _QUERIES = 4096
-_SLACK = 1e-3  # float32 sums depend on the number of threads; candidates are taken a little below the threshold
+SLACK = 1e-3  # float32 sums depend on the number of threads; candidates are taken a little below the threshold
 _RESCORED = 65536  # pairs per block of the exact product: bounds memory
 
 
@@ -31,7 +31,7 @@ def feature_pairs(
     index.add(unit)
     found_i, found_j = [none], [none]
     for start in range(0, len(unit), _QUERIES):
-        limits, _, near = index.range_search(unit[start : start + _QUERIES], threshold - _SLACK)
+        limits, _, near = index.range_search(unit[start : start + _QUERIES], threshold - SLACK)
         query = start + np.repeat(np.arange(len(limits) - 1), np.diff(limits).astype(np.int64))
         upper = near > query
         found_i.append(query[upper])

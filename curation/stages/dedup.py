@@ -47,6 +47,10 @@ class DedupConfig(Config):
     hash_confirm_cosine: float = recipe(0.55, "a descriptor this close confirms a hash, as a cosine", gt=0, le=1)
     candidate_cosine: float = recipe(0.36, "descriptors this close are compared as pictures, as a cosine", gt=0, le=1)
     candidates_per_row: int = recipe(16, "nearest descriptors of a picture that are looked at, as a count", ge=1)
+    exact_rows: int = recipe(50_000, "up to so many pictures every two descriptors are compared, as a count", ge=1)
+    min_recall: float = recipe(
+        0.985, "share of near descriptors that must be found above that, by a brute-force sample, 0..1", ge=0, lt=1
+    )
     min_agreement: float = recipe(0.87, "share of the texture that agrees once aligned, 0..1", ge=0, le=1)
     min_correlation: float = recipe(0.95, "correlation of the aligned pictures, 0..1", ge=0, le=1)
     min_person_score: float = recipe(0.3, "box score that counts when persons rank copies, 0..1", ge=0, le=1)
@@ -215,4 +219,16 @@ def _metrics(table: pa.Table, cover: Cover, pictures: Pictures, config: DedupCon
         "hash_degree": {str(r): round(v, 6) for r, v in guard.mean_degree.items()},
         "chance_degree": {str(r): float(f"{v:.3g}") for r, v in guard.chance_degree.items()},
         "longest_hash_chain": guard.chain_hops,
+        **_search_metrics(edges),
     }
+
+
+def _search_metrics(edges: Edges) -> dict[str, Any]:
+    """What the brute-force sample said of the search for near descriptors, where not every pair was compared."""
+    search = edges.search
+    if search is None:
+        return {}
+    shares = {"descriptor_recall": search.recall, "descriptor_recall_low": search.recall_low}
+    counts = {"descriptor_cells": search.cells, "descriptor_probes": search.probes}
+    counts |= {"descriptor_comparisons": search.comparisons, "descriptor_sampled_pairs": search.sampled_pairs}
+    return {name: round(share, 5) for name, share in shares.items()} | counts

@@ -259,3 +259,17 @@ def test_many_pictures_are_compared_elsewhere_with_the_same_result() -> None:
     there = run(images, config=DedupConfig(shuffle_from=3), search=elsewhere)
     assert asked and there.tables["data"].equals(here.tables["data"])
     assert there.tables["edges"].equals(here.tables["edges"])
+
+
+def test_many_descriptors_are_searched_by_cells_and_the_recall_is_told() -> None:
+    rng = np.random.default_rng(3)
+    base = rng.standard_normal((60, COPY_DIM))
+    rows = np.concatenate([base, base + 0.05 * rng.standard_normal(base.shape)])
+    images = [{"phash": phash_like(rng)} for _ in rows]
+    scores = [{"copy_embedding": (row / np.linalg.norm(row)).tolist()} for row in rows]
+    everything = run(images, scores)
+    cells = run(images, scores, config=DedupConfig(exact_rows=20, min_recall=0.9999))
+    assert cells.tables["data"].equals(everything.tables["data"])
+    assert cells.metrics["dropped"]["duplicate_feature"] >= 60
+    assert cells.metrics["descriptor_recall"] == 1.0 and cells.metrics["descriptor_sampled_pairs"] >= 60
+    assert "descriptor_recall" not in everything.metrics
