@@ -16,7 +16,7 @@ component = functools.partial(dsl.component, base_image=IMAGE, install_kfp_packa
 
 
 @component
-def ingest(pool: str, root: str, settings: str, code_version: str, images: Output[Dataset], facts: Output[Metrics]):
+def ingest(pool: str, root: str, settings: dict, code_version: str, images: Output[Dataset], facts: Output[Metrics]):
     from components.kfp_entry import run
 
     run("ingest", {}, images, facts, root, settings, pool=pool)
@@ -26,7 +26,7 @@ def ingest(pool: str, root: str, settings: str, code_version: str, images: Outpu
 def detect(
     images: Input[Dataset],
     root: str,
-    settings: str,
+    settings: dict,
     code_version: str,
     detections: Output[Dataset],
     facts: Output[Metrics],
@@ -41,7 +41,7 @@ def score(
     images: Input[Dataset],
     detections: Input[Dataset],
     root: str,
-    settings: str,
+    settings: dict,
     code_version: str,
     scores: Output[Dataset],
     facts: Output[Metrics],
@@ -57,7 +57,7 @@ def filter(
     detections: Input[Dataset],
     scores: Input[Dataset],
     root: str,
-    settings: str,
+    settings: dict,
     code_version: str,
     filtered: Output[Dataset],
     facts: Output[Metrics],
@@ -74,7 +74,7 @@ def dedup(
     scores: Input[Dataset],
     filtered: Input[Dataset],
     root: str,
-    settings: str,
+    settings: dict,
     code_version: str,
     deduped: Output[Dataset],
     facts: Output[Metrics],
@@ -90,7 +90,7 @@ def cluster(
     scores: Input[Dataset],
     deduped: Input[Dataset],
     root: str,
-    settings: str,
+    settings: dict,
     code_version: str,
     clusters: Output[Dataset],
     facts: Output[Metrics],
@@ -108,7 +108,7 @@ def balance(
     deduped: Input[Dataset],
     clusters: Input[Dataset],
     root: str,
-    settings: str,
+    settings: dict,
     code_version: str,
     selection: Output[Dataset],
     facts: Output[Metrics],
@@ -126,7 +126,7 @@ def export(
     deduped: Input[Dataset],
     selection: Input[Dataset],
     root: str,
-    settings: str,
+    settings: dict,
     code_version: str,
     shards: Output[Dataset],
     facts: Output[Metrics],
@@ -148,7 +148,7 @@ def card(
     selection: Input[Dataset],
     shards: Input[Dataset],
     root: str,
-    settings: str,
+    settings: dict,
     code_version: str,
     dataset_card: Output[Dataset],
     facts: Output[Metrics],
@@ -165,7 +165,7 @@ def card(
 def pretrain(
     shards: Input[Dataset],
     root: str,
-    settings: str,
+    settings: dict,
     code_version: str,
     backbone: Output[Model],
     facts: Output[Metrics],
@@ -179,7 +179,7 @@ def pretrain(
 def probe(
     backbone: Input[Model],
     root: str,
-    settings: str,
+    settings: dict,
     code_version: str,
     evaluation: Output[Artifact],
     facts: Output[Metrics],
@@ -195,7 +195,7 @@ def finetune(
     probe: Input[Artifact],
     task: str,
     root: str,
-    settings: str,
+    settings: dict,
     code_version: str,
     checkpoint: Output[Model],
     facts: Output[Metrics],
@@ -210,7 +210,7 @@ def evaluate(
     checkpoint: Input[Model],
     task: str,
     root: str,
-    settings: str,
+    settings: dict,
     code_version: str,
     evaluation: Output[Artifact],
     facts: Output[Metrics],
@@ -223,7 +223,7 @@ def evaluate(
 @component
 def report(
     root: str,
-    settings: str,
+    settings: dict,
     code_version: str,
     report: Output[Artifact],
     facts: Output[Metrics],

@@ -26,7 +26,7 @@ def run(
     out: Any,
     facts: Any,
     root: str,
-    settings: str,
+    settings: Mapping[str, Any],
     *,
     pool: str | None = None,
     page: Any = None,
@@ -39,7 +39,7 @@ def run(
     gc.set_threshold(RARELY)  # most objects are modules, which live as long as the process
     step, progress = STEPS[name], Progress(name)
     try:
-        chosen, store = Settings.from_json(settings), Store(root)
+        chosen, store = Settings.from_dict(settings), Store(root)
         found = {role: _resolve(store, artifact) for role, artifact in inputs.items() if artifact is not None}
         config = chosen.config(step)
         outcome = run_step(step, config, found, root, source=_listing(pool, config))

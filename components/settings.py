@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
@@ -53,15 +53,18 @@ class Settings:
                     f"unknown setting {key!r}: keys are STEP.FIELD, STEP one of {_list(families)}{hint}"
                 )
 
-    def to_json(self) -> str:
+    def as_dict(self) -> dict[str, Any]:
         """How settings travel through a pipeline's parameters."""
         chosen = {"profile": self.profile, "preset": self.preset, "overrides": dict(self.overrides)}
-        return json.dumps(chosen | ({"recipe": self.recipe} if self.recipe else {}))
+        return chosen | ({"recipe": self.recipe} if self.recipe else {})
 
     @classmethod
-    def from_json(cls, text: str) -> Settings:
-        """The inverse of to_json; an empty text is the default."""
-        return cls(**json.loads(text)) if text else cls()
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """The inverse of as_dict; what is left out has its default. Raises SettingsError for an unknown key."""
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise SettingsError(f"settings have no {_list(unknown)}; they have {_list(f.name for f in fields(cls))}")
+        return cls(**_whole_numbers(dict(values)))
 
     def _recipe(self) -> Any:
         """The pretraining recipe that was chosen. Raises SettingsError with the names that there are."""
@@ -110,6 +113,15 @@ def _preset_config(step: Step, profile: str, preset: str) -> BaseModel:
     presets = load("components.presets:PRESET_CONFIGS")
     result: BaseModel = presets[step.family](step, profile, preset)
     return result
+
+
+def _whole_numbers(value: Any) -> Any:
+    """KFP's parameters know only doubles: 301 comes back as 301.0."""
+    if isinstance(value, dict):
+        return {key: _whole_numbers(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _assign(values: dict[str, Any], path: str, value: Any, key: str, model: type[BaseModel]) -> None:

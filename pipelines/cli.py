@@ -111,6 +111,15 @@ def compile(pipeline: str, out: str | None) -> None:
     click.echo(compile_pipeline(pipeline, Path(out or f"{pipeline.replace(':', '-')}.yaml")))
 
 
+@cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def submit(arguments: tuple[str, ...]) -> None:
+    """Submit curation, training, full or stage:NAME to Kubeflow Pipelines; recurring if asked."""
+    from pipelines.submit_command import submit as command
+
+    command.main(list(arguments), prog_name="sapiens2 submit", standalone_mode=False)
+
+
 @cli.command()
 @click.argument("target", type=click.Choice(["pretrain", "finetune"]))
 @click.option("--task", help="For finetune: pose, segmentation, normal, pointmap or albedo.")

@@ -27,8 +27,8 @@ GRACE_SECONDS = 3.0  # for a training step to save its state
 def main(spec_path: str) -> None:
     """Run the pipeline that the specification names with its arguments; exit code 1 when a step failed."""
     end_with_parent()
-    server = StepServer()  # first, so that it loads while the rest starts
     spec: dict[str, Any] = json.loads(Path(spec_path).read_text())
+    server = StepServer() if spec.get("fork", True) else None  # first, so that it loads while the rest starts
     with tempfile.TemporaryDirectory(prefix="sapiens2-") as neutral:
         os.chdir(neutral)  # so that a folder of the caller's cannot shadow a package
         try:

@@ -4,6 +4,7 @@
 is the only cache, and a step whose version is committed returns at once.
 """
 
+# ruff: noqa: B006 (KFP reads the defaults and never changes them)
 # mypy: disable-error-code="misc, no-untyped-def"
 from kfp import dsl
 from kfp.dsl import Dataset
@@ -18,7 +19,7 @@ def _set(task, name: str):
     return task
 
 
-def _common(root: str, settings: str, code_version: str) -> dict:
+def _common(root: str, settings: dict, code_version: str) -> dict:
     return {"root": root, "settings": settings, "code_version": code_version}
 
 
@@ -61,21 +62,21 @@ def _train(shards, common: dict) -> dict:
 
 
 @dsl.pipeline(name="sapiens2-curation", description="A pool of pictures to a balanced, training-ready dataset.")
-def curation(pool: str, root: str, settings: str = "", code_version: str = ""):
+def curation(pool: str, root: str, settings: dict = {}, code_version: str = ""):
     common = _common(root, settings, code_version)
     made = _curate(pool, common)
     _set(steps.report(dataset_card=made["dataset_card"], **common), "report")
 
 
 @dsl.pipeline(name="sapiens2-training", description="Shards to a backbone, five task models and their evaluation.")
-def training(shards_manifest: str, root: str, settings: str = "", code_version: str = ""):
+def training(shards_manifest: str, root: str, settings: dict = {}, code_version: str = ""):
     common = _common(root, settings, code_version)
     shards = dsl.importer(artifact_uri=shards_manifest, artifact_class=Dataset, reimport=True)
     _set(steps.report(**_train(shards.set_caching_options(False).output, common), **common), "report")
 
 
 @dsl.pipeline(name="sapiens2-full", description="A pool of pictures to five task models, evaluated, with one report.")
-def full(pool: str, root: str, settings: str = "", code_version: str = ""):
+def full(pool: str, root: str, settings: dict = {}, code_version: str = ""):
     common = _common(root, settings, code_version)
     made = _curate(pool, common)
     evaluations = _train(made["shards"], common)

@@ -46,7 +46,7 @@ def run_one(
     """Run one step (or every task of a family), in this process, on the latest inputs or those given."""
     store, steps = _checked_store(root), find_steps(name)
     settings.check(steps)
-    inputs = _given(store, given)
+    inputs = given_inputs(store, given)
     listing = None
     if steps[0].name == "ingest":
         if not pool:
@@ -84,13 +84,13 @@ def _execute(
     from pipelines.local_run import execute
 
     check_disk(store)
-    arguments = {"root": store.root, "settings": settings.to_json(), "code_version": _code_version()}
+    arguments = {"root": store.root, "settings": settings.as_dict(), "code_version": code_version()}
     if only == "training":
         shards = store.latest("shards")
         assert shards is not None  # the plan has found them
         arguments["shards_manifest"] = store.storage.full(f"{shards.folder}/manifest.json")
     else:
-        arguments["pool"] = _absolute(pool)
+        arguments["pool"] = pool_path(pool)
     needs_ray = any(getattr(each.config, "workers", 0) for each in planned if not each.reused)
     spec = {"pipeline": only or "full", "arguments": arguments, "ray": needs_ray}
     with LiveTable(console, planned) as live:
@@ -130,10 +130,11 @@ def _listing(pool: str, settings: Settings) -> Any:
     from curation.stages.ingest import list_sources
 
     config: Any = settings.config(STEPS["ingest"])
-    return list_sources(_absolute(pool), config)
+    return list_sources(pool_path(pool), config)
 
 
-def _absolute(pool: str) -> str:
+def pool_path(pool: str) -> str:
+    """A pool as it is valid in another working directory; URIs as they are."""
     return pool if "://" in pool else str(Path(pool).expanduser().absolute())
 
 
@@ -144,7 +145,7 @@ def _sample_pool(preset: str) -> str:
     return str(build_sample_pool(base / "sample-pool" / preset, size=preset))
 
 
-def _given(store: Store, references: Sequence[str]) -> dict[str, Artifact]:
+def given_inputs(store: Store, references: Sequence[str]) -> dict[str, Artifact]:
     """Inputs that the user names, by role: a kind is its own role but for task checkpoints and probes."""
     found = {}
     for reference in references:
@@ -155,7 +156,8 @@ def _given(store: Store, references: Sequence[str]) -> dict[str, Artifact]:
     return found
 
 
-def _code_version() -> str:
+def code_version() -> str:
+    """Package version and commit of the code that runs, `.dirty` when it was changed since."""
     from components.run_step import code_ref
 
     code = code_ref()

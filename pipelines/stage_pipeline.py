@@ -42,8 +42,9 @@ def stage_pipeline(step: Step) -> Any:
         task.set_display_name(step.name)
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter(name, kind, annotation=str) for name in names]
+    types = {name: dict if name == "settings" else str for name in names}
+    parameters = [inspect.Parameter(name, kind, annotation=types[name]) for name in names]
     body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    body.__annotations__ = {parameter.name: str for parameter in parameters}
+    body.__annotations__ = types
     body.__name__ = f"stage_{step.name.replace('-', '_')}"
     return dsl.pipeline(name=f"sapiens2-stage-{step.name}", description=step.summary)(body)

@@ -29,7 +29,7 @@ def test_every_step_has_a_configuration_whose_fields_all_have_a_role_and_a_descr
 
 def test_an_override_changes_one_field_and_travels_as_json():
     settings = Settings(overrides={"filter.min_person_px": 256})
-    again = Settings.from_json(settings.to_json())
+    again = Settings.from_dict(settings.as_dict())
     assert again.config(STEPS["filter"]).min_person_px == 256
     assert again.config(STEPS["dedup"]) == Settings().config(STEPS["dedup"])
 
@@ -93,7 +93,7 @@ print([name for name in ("torch", "ray", "kfp", "cv2", "polars", "matplotlib") i
 
 def test_a_recipe_replaces_the_presets_pretraining_and_travels():
     chosen = Settings(preset="micro", recipe="0.1b-256", overrides={"pretrain.batch": 128, "pretrain.koleo_group": 8})
-    config = Settings.from_json(chosen.to_json()).config(STEPS["pretrain"])
+    config = Settings.from_dict(chosen.as_dict()).config(STEPS["pretrain"])
     assert (config.size, config.image_size, config.batch) == ("0.1b", (256, 192), 128)
     assert {chosen.config(step).size for step in find_steps("finetune")} == {"0.1b"}
     assert Settings(preset="micro").config(STEPS["pretrain"]).size == "tiny"

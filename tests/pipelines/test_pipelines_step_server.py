@@ -111,7 +111,7 @@ def test_a_forked_step_makes_what_a_plain_one_makes(micro_run, tmp_path):
         found = {"backbone": store.latest("backbone"), "probe": store.latest(STEPS["probe"].latest_name)}
         arguments = {f"{role}_manifest": store.storage.full(f"{a.folder}/manifest.json") for role, a in found.items()}
         arguments |= {"root": str(root), "code_version": "x"}
-        arguments["settings"] = Settings(preset="micro").to_json()
+        arguments["settings"] = Settings(preset="micro").as_dict()
         spec = tmp_path / "spec.json"
         spec.write_text(json.dumps({"package": str(package), "arguments": arguments, "ray": False}))
         command = [sys.executable, "-c", RUN, str(spec), start]

@@ -1,0 +1,122 @@
+"""`sapiens2 submit`: compile, check, send to a KFP server, and follow if asked."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipelines.chosen_settings import settings_of
+from pipelines.cli import recipe_options, root_option, settings_options
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.argument("pipeline")
+@click.option("--host", envvar="KF_PIPELINES_ENDPOINT", required=True, help="URL of KFP [$KF_PIPELINES_ENDPOINT].")
+@click.option("--pool", help="Folder, URL list, .tar, .parquet or s3:// prefix that the cluster's steps can read.")
+@click.option("--input", "given", multiple=True, metavar="KIND=VERSION", help="An input other than the latest.")
+@click.option("--param", "explicit", multiple=True, metavar="NAME=VALUE", help="A parameter of the pipeline, as it is.")
+@click.option("--experiment", default="sapiens2", show_default=True, help="KFP experiment; made when it is not there.")
+@click.option("--run-name", help="Default: the pipeline and the time.")
+@click.option("--kfp-cache/--no-kfp-cache", "caching", default=None, help="KFP's own cache; default off, ours decides.")
+@click.option("--pipeline-root", help="Where KFP keeps manifests and pages; default as the server is set up.")
+@click.option("--namespace", help="Profile namespace of a multi-user KFP.")
+@click.option("--service-account", help="Kubernetes service account of the steps.")
+@click.option("--wait", is_flag=True, help="Wait for the end; exit code 1 unless it succeeded.")
+@click.option("--follow", is_flag=True, help="Wait, and print each step's state as it changes.")
+@click.option("--poll", type=click.FloatRange(0.05), default=5.0, show_default=True, help="Seconds between looks.")
+@click.option("--cron", help="Recurring instead of once: six fields, seconds first, like '0 0 3 * * *'.")
+@click.option("--every", help="Recurring instead of once, by interval: 30m, 12h, 1d.")
+@root_option
+@recipe_options
+@settings_options
+def submit(
+    pipeline: str,
+    host: str,
+    pool: str | None,
+    given: tuple[str, ...],
+    explicit: tuple[str, ...],
+    experiment: str,
+    run_name: str | None,
+    caching: bool | None,
+    pipeline_root: str | None,
+    namespace: str | None,
+    service_account: str | None,
+    wait: bool,
+    follow: bool,
+    poll: float,
+    cron: str | None,
+    every: str | None,
+    root: str,
+    **chosen: Any,
+) -> None:
+    """Submit curation, training, full or stage:NAME to Kubeflow Pipelines.
+
+    A bearer token, where the server wants one, is read from KFP_EXISTING_TOKEN.
+    """
+    from components.artifacts import Store
+    from pipelines.compile import compile_pipeline
+    from pipelines.kfp_server import Server
+    from pipelines.run_command import code_version, given_inputs, pool_path
+    from pipelines.submission import arguments_for, parse_parameters, steps_of
+
+    if cron and every:
+        raise click.UsageError("--cron and --every say the same: give one")
+    if (cron or every) and (wait or follow):
+        raise click.UsageError("a recurring run has no end to wait for: leave out --wait and --follow")
+    seconds = interval_seconds(every) if every else None
+    settings = settings_of(**chosen)
+    with tempfile.TemporaryDirectory(prefix="sapiens2-submit-") as folder:
+        package = compile_pipeline(pipeline, Path(folder) / "pipeline.yaml")
+        settings.check(steps_of(pipeline))
+        store = Store(root)
+        arguments = arguments_for(
+            package,
+            settings,
+            store.root,
+            pool=pool_path(pool) if pool else None,
+            given=given_inputs(store, given),
+            explicit=parse_parameters(explicit),
+            code_version=code_version(),
+        )
+        if store.storage.local:
+            click.echo(
+                f"note: {store.root} is a local path, which every step of the cluster must see as well", err=True
+            )
+        server = Server(host, namespace)
+        name = run_name or f"{pipeline.replace(':', '-')} {datetime.now():%Y-%m-%d %H-%M-%S}"
+        more: dict[str, Any] = {"experiment": experiment, "name": name, "caching": caching}
+        more |= {"pipeline_root": pipeline_root, "service_account": service_account}
+        if cron or every:
+            made = server.create_recurring_run(package, arguments, cron=cron, every_seconds=seconds, **more)
+        else:
+            made = server.create_run(package, arguments, **more)
+    click.echo(made.url)
+    if wait or follow:
+        _wait(server, made.identifier, follow, poll)
+
+
+def _wait(server: Any, run_id: str, follow: bool, poll: float) -> None:
+    def tell(task: str, state: str, error: str) -> None:
+        if follow:
+            click.echo(f"{state.lower():>9} {task}{f': {error}' if error else ''}")
+
+    try:
+        server.wait(run_id, tell, poll)
+    except KeyboardInterrupt:
+        raise click.ClickException("no longer following; the run goes on") from None
+    click.echo("succeeded")
+
+
+def interval_seconds(text: str) -> int:
+    """Seconds of `90s`, `30m`, `12h` or `1d`. Raises ValueError."""
+    found = re.fullmatch(r"([1-9]\d*)([smhd])", text)
+    if not found:
+        raise ValueError(f"--every {text!r} is no interval: write 90s, 30m, 12h or 1d")
+    return int(found[1]) * SECONDS[found[2]]
