@@ -14,7 +14,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture and whichever labels it has; H, W and axes as in `sapiens2.data.synthetic.scene`."""
+    """A picture and whichever labels it has; H, W and axes as in `sapiens2.data.synthetic.shot`."""
 
     image: Array  # uint8 [H, W, 3]
     mask: Array | None = None  # uint8 [H, W] part class, 255 unknown

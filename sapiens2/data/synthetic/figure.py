@@ -103,7 +103,7 @@ def _face_points(person: Person, head: Sheet, ear: Sheet, out: Array) -> None:
     out[words.id("nose")] = out[words.id("tip_of_nose")]
 
 
-def _slack() -> Array:
+def keypoint_slack() -> Array:
     words = keypoints()
     out = np.full(len(words), _SKIN_DEPTH)
     for index, name in enumerate(words.names):
@@ -143,7 +143,7 @@ def build_figure(person: Person, pose: Pose) -> Figure:
     for sheet in sheets:
         sheet.points = sheet.points * size
     crown = float(head.points[..., 1].max())
-    return Figure(sheets, points * size, _slack() * size, ground_height(foot), crown)
+    return Figure(sheets, points * size, keypoint_slack() * size, ground_height(foot), crown)
 
 
 def box(low: Array, high: Array, turn: Array) -> Sheet:

@@ -1,27 +1,23 @@
 """From a seed to a picture of a person with every label of the five tasks.
 
-Axes and units (also in docs): camera frame x right, y down, z forward, metres. `points` hold the visible surface,
-`normals` point out of it, so they look back at the camera (their z is mostly negative); mirroring an image negates
-their x. Pixel centres have whole coordinates, so mirroring sends x to width - 1 - x.
+Axes and units are those of `sapiens2.data.synthetic.shot`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from sapiens2.data.synthetic.backdrop import draw_backdrop, draw_light, paint_backdrop
+from sapiens2.data.synthetic.backdrop import draw_backdrop, draw_light
 from sapiens2.data.synthetic.camera import Camera, aim, draw_view
 from sapiens2.data.synthetic.fabric import draw_fabric
 from sapiens2.data.synthetic.figure import Figure, box, build_figure
 from sapiens2.data.synthetic.paint import Painted, paint_surface
 from sapiens2.data.synthetic.person import draw_person
 from sapiens2.data.synthetic.poses import draw_pose
-from sapiens2.data.synthetic.raster import Hits, project, rasterise
-from sapiens2.data.synthetic.shading import shade
-from sapiens2.data.synthetic.surface import Mesh, Sheet, assemble, rotation
+from sapiens2.data.synthetic.shot import Scene, photograph
+from sapiens2.data.synthetic.surface import Sheet, assemble, rotation
 
 Array = np.ndarray
 REVISION = 1
@@ -31,35 +27,16 @@ _FAMILIES = {"train": ("train", "train"), "test": ("test", "test"), "transfer": 
 SPLITS = tuple(_FAMILIES)
 
 
-@dataclass
-class Scene:
-    """A rendered person and the exact labels."""
-
-    image: Array  # uint8 [H, W, 3] sRGB
-    mask: Array  # uint8 [H, W] part class, 0 background
-    normals: Array  # float32 [H, W, 3] unit, camera frame; 0 outside the person
-    points: Array  # float32 [H, W, 3] metres, camera frame; 0 outside
-    albedo: Array  # float32 [H, W, 3] sRGB in [0, 1]; 0 outside
-    intrinsics: Array  # float32 [3, 3] pixels
-    keypoints: Array  # float32 [308, 2] pixels (x, y)
-    visibility: Array  # uint8 [308] 0 outside the frame, 1 hidden, 2 seen
-    keypoints_3d: Array  # float32 [308, 3] metres, camera frame
-    pose: str  # pose family
-    backdrop: str  # background family
-
-    @property
-    def valid(self) -> Array:
-        """bool [H, W]: the person's pixels."""
-        return self.mask > 0
-
-    @property
-    def box(self) -> Array:
-        """float32 [4] x0, y0, x1, y1: the tight box of the person's pixels, edges at pixel borders."""
-        rows, columns = np.flatnonzero(self.valid.any(1)), np.flatnonzero(self.valid.any(0))
-        return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32) - 0.5
+def families(split: str, height: int, width: int) -> tuple[str, str]:
+    """Families of (poses, looks) of a split; raises ValueError for an unknown one or a picture that is too small."""
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}; use one of {', '.join(SPLITS)}")
+    if min(height, width) < 16:
+        raise ValueError(f"a scene of {height} x {width} pixels is too small; use at least 16 x 16")
+    return _FAMILIES[split]
 
 
-def _props(rng: np.random.Generator, figure: Figure, seated: bool) -> list[Sheet]:
+def props(rng: np.random.Generator, figure: Figure, seated: bool) -> list[Sheet]:
     """A seat under a seated person; now and then something in front of the legs."""
     hip = 0.5 * (figure.points[9] + figure.points[10])
     sheets = []
@@ -81,86 +58,6 @@ def _props(rng: np.random.Generator, figure: Figure, seated: bool) -> list[Sheet
     return sheets
 
 
-def _interpolate(values: Array, mesh: Mesh, hits: Hits) -> Array:
-    corners = mesh.faces[hits.face]
-    w = hits.weights
-    return values[corners[:, 0]] * w[:, :1] + values[corners[:, 1]] * w[:, 1:2] + values[corners[:, 2]] * w[:, 2:]
-
-
-def _surface(mesh: Mesh, hits: Hits, points: Array) -> Array:
-    """Unit normals [N, 3] towards the camera; smooth ones that turn away at a silhouette are bent back to it."""
-    n = _interpolate(mesh.normals, mesh, hits)
-    n /= np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-9)
-    view = points / np.linalg.norm(points, axis=1, keepdims=True)
-    facing = (n * view).sum(1)
-    backside = (mesh.facing[hits.face] == 0) & (facing > 0)
-    n[backside] *= -1
-    facing[backside] *= -1
-    n -= np.maximum(facing + 1e-3, 0)[:, None] * view
-    return n / np.linalg.norm(n, axis=1, keepdims=True)
-
-
-def _visibility(figure: Figure, camera_points: Array, xy: Array, depth: Array) -> Array:
-    """0 outside, 1 hidden, 2 seen: the surface in the 3 x 3 pixels around a point is not in front of it by more than
-    its slack, and not far behind either."""
-    height, width = depth.shape
-    x, y = np.rint(xy[:, 0]).astype(int), np.rint(xy[:, 1]).astype(int)
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (camera_points[:, 2] > 0)
-    padded = np.pad(depth, 1, constant_values=np.inf)
-    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
-    around = np.stack([padded[y + dy, x + dx] for dy in range(3) for dx in range(3)])
-    gap = camera_points[:, 2] - around
-    seen = ((gap < figure.slack) & (gap > -0.02)).any(0)
-    return np.where(inside, np.where(seen, 2, 1), 0).astype(np.uint8)
-
-
-def _rays(camera: Camera, height: int, width: int, step: int) -> Array:
-    """Camera rays [h, w, 3] with z = 1 on a grid coarser by `step`."""
-    k = camera.intrinsics
-    v, u = np.meshgrid(np.arange(0, height + step - 1, step), np.arange(0, width + step - 1, step), indexing="ij")
-    return np.stack([(u - k[0, 2]) / k[0, 0], (v - k[1, 2]) / k[1, 1], np.ones_like(u, float)], -1)
-
-
-def _label(
-    image: Array,
-    figure: Figure,
-    camera: Camera,
-    hits: Hits,
-    normals: Array,
-    points: Array,
-    painted: Painted,
-    kinds: tuple[str, str],
-) -> Scene:
-    """The scene from its drawn pixels; props hide but are no part of any label."""
-    height, width = image.shape[:2]
-    keypoint_space = camera.to_camera(figure.points)
-    keypoint_xy, _ = project(keypoint_space, camera.intrinsics)
-    depth = np.full(height * width, np.inf)
-    depth[hits.pixel] = hits.depth
-    person_pixels = painted.label > 0
-
-    def dense(values: Array) -> Array:
-        out = np.zeros((height * width, 3), np.float32)
-        out[hits.pixel[person_pixels]] = values[person_pixels]
-        return out.reshape(height, width, 3)
-
-    mask = np.zeros(height * width, np.uint8)
-    mask[hits.pixel] = painted.label
-    return Scene(
-        image=image,
-        mask=mask.reshape(height, width),
-        normals=dense(normals),
-        points=dense(points),
-        albedo=dense(painted.albedo),
-        intrinsics=camera.intrinsics.astype(np.float32),
-        keypoints=keypoint_xy.astype(np.float32),
-        visibility=_visibility(figure, keypoint_space, keypoint_xy, depth.reshape(height, width)),
-        keypoints_3d=keypoint_space.astype(np.float32),
-        pose=kinds[0],
-        backdrop=kinds[1],
-    )
-
-
 def render(
     seed: int, height: int, width: int, split: str = "train", *, change: Callable[[Camera], Camera] | None = None
 ) -> Scene:
@@ -170,12 +67,8 @@ def render(
     patterns and backgrounds of test. height, width: pixels, at least 16; raises ValueError otherwise or for an unknown
     split. change: the same scene through another camera than its own, which is how the geometry of labels is tested.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}; use one of {', '.join(SPLITS)}")
-    if min(height, width) < 16:
-        raise ValueError(f"a scene of {height} x {width} pixels is too small; use at least 16 x 16")
+    poses, looks = families(split, height, width)
     rng = np.random.default_rng([REVISION, SPLITS.index(split), seed])
-    poses, looks = _FAMILIES[split]
     pose = draw_pose(rng, poses)
     person = draw_person(rng, looks, pose.seated)
     figure = build_figure(person, pose)
@@ -183,25 +76,9 @@ def render(
     camera = aim(draw_view(rng), body, figure.crown, height, width)
     camera = camera if change is None else change(camera)
     backdrop, light, prop = draw_backdrop(rng, looks), draw_light(rng), draw_fabric(rng, looks, 0.8)
-    mesh = assemble(figure.sheets + _props(rng, figure, pose.seated))
-    world = mesh.points
-    mesh.points, mesh.normals = camera.to_camera(world), mesh.normals @ camera.axes.T
-    xy, z = project(mesh.points, camera.intrinsics)
-    hits = rasterise(xy, z, mesh.faces, mesh.facing, height, width)
-    rays = _rays(camera, height, width, 1).reshape(-1, 3)[hits.pixel]
-    points = rays * hits.depth[:, None]
-    normals = _surface(mesh, hits, points)
-    painted = paint_surface(
-        person,
-        prop,
-        mesh.part[hits.face],
-        mesh.side[hits.face],
-        _interpolate(mesh.coords, mesh, hits).astype(np.float32),
-    )
-    step = 2 if min(height, width) >= 64 else 1
-    feet = figure.points[[13, 14, 9]][:, [0, 2]]
-    behind = paint_backdrop(
-        backdrop, _rays(camera, height, width, step), camera.position, camera.axes.T, figure.ground, feet
-    )
-    image = shade(rng, light, behind, step, (height, width), hits, normals, points, painted, mesh, camera)
-    return _label(image, figure, camera, hits, normals, points, painted, (pose.family, backdrop.kind))
+    mesh = assemble(figure.sheets + props(rng, figure, pose.seated))
+
+    def painter(part: Array, side: Array, coords: Array) -> Painted:
+        return paint_surface(person, prop, part, side, coords)
+
+    return photograph(rng, mesh, painter, figure, camera, backdrop, light, (height, width), pose.family)
