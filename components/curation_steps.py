@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -39,11 +42,12 @@ THUMBNAIL_PX = 320
 @dataclass
 class _IngestWork:
     config: Any
+    state_folder: str
 
     def __call__(self, pid: str, payload: Any) -> tuple[dict[str, pa.Table], dict[str, Any]]:
         from curation.stages.ingest import IngestPartition
 
-        tables = IngestPartition(self.config)(payload)
+        tables = IngestPartition(self.config, self.state_folder)(payload)
         return tables, {"rows_in": tables["sources"].num_rows}
 
 
@@ -52,7 +56,7 @@ def ingest(context: StepContext) -> Publication:
     from curation.stages import ingest as stage
 
     partitions = {partition.pid: partition for partition in context.source.partitions}
-    worker = Worker(context.attempt, partial(_IngestWork, context.config), stage="staging")
+    worker = Worker(context.attempt, partial(_IngestWork, context.config, _hosts(context.store)), stage="staging")
     staged = map_partitions(worker, partitions, context.progress, workers=_workers(context))
     reader = _Staged(context, staged)
     settlements = stage.settle([(pid, reader.table(pid, "images", NARROW)) for pid in staged])
@@ -79,6 +83,14 @@ def ingest(context: StepContext) -> Publication:
         reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
         metrics["notes"] = [f"none of the {sources.num_rows} sources is a picture that can be used ({reasons})"]
     return Publication(records, metrics, fragment=stage.fragment(sources, images, rejects, context.config))
+
+
+def _hosts(store: Store) -> str:
+    """Where workers share what they know of hosts: locks need a disk, so beside a remote root each machine has one."""
+    if store.storage.local:
+        return store.storage.path("cache/hosts")
+    name = hashlib.sha256(store.root.encode()).hexdigest()[:12]
+    return str(Path(tempfile.gettempdir()) / f"sapiens2-hosts-{name}")
 
 
 class _Staged:

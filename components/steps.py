@@ -108,6 +108,7 @@ CURATION: tuple[Step, ...] = (
         "ingest",
         (),
         "list, fetch, header gate, decode check, perceptual hash, exact duplicates",
+        revision=2,
         sources=("curation.stages.ingest", "curation.images"),
     ),
     _curation(

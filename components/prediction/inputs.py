@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curation.images import Image, Reject, decode, read_header
-from curation.images.fetch import FetchPolicy
+from curation.images.fetch_policy import FetchPolicy
 from curation.images.items import SourceItem
 from curation.images.places import Place, PoolFile
 from curation.images.reading import read_all

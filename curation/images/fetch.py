@@ -1,8 +1,9 @@
 """Fetching pictures from the web, safely and politely: asyncio over aiohttp.
 
 http and https only. Every connection, those after a redirect too, is refused unless the address it is about to reach is
-public (curation.images.addresses). Bytes, time and redirects are capped, robots.txt is asked once per host and policy,
-opt-out headers are honoured, transient failures are retried with back-off. Bytes are kept as sent.
+public (curation.images.addresses). Bytes, time and redirects are capped; requests to one host keep a distance; a host's
+robots.txt and TDM reservations, opt-out headers and Retry-After are honoured; transient failures are tried again with
+back-off.
 """
 
 from __future__ import annotations
@@ -10,41 +11,30 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
+from curation.images import opt_out
 from curation.images.addresses import is_public
-from curation.images.reasons import Reason, Reject
+from curation.images.fetch_body import read_body
+from curation.images.fetch_policy import FetchPolicy, checked_url, retry_after_s
+from curation.images.host_state import HostState
+from curation.images.reasons import TRANSIENT, Reason, Reject
 from curation.images.robots import Robots
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
-_OPT_OUT = {"noai", "noimageai", "noindex", "none", "noml"}
-_CHUNK = 1 << 16
-_MAX_WAIT_S = 30.0
+_TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
+_ASKS_FOR_REST = (429, 503)
+_TRY_AGAIN = TRANSIENT - {Reason.RETRY_LATER, Reason.TLS_FAILED}
 
 SocketFactory = Callable[[Any], socket.socket]
-
-
-@dataclass(frozen=True)
-class FetchPolicy:
-    """How far a fetch may go. Sizes in bytes, times in seconds."""
-
-    max_bytes: int = 64 << 20
-    timeout_s: float = 30.0
-    max_redirects: int = 5
-    retries: int = 2
-    backoff_s: float = 0.5
-    concurrency: int = 32
-    per_host: int = 4
-    respect_robots: bool = True
-    user_agent: str = "sapiens2-curation/0.1 (builds image datasets; honours robots.txt and opt-out headers)"
-    allow_private_addresses: bool = False
 
 
 class BlockedAddress(OSError):
@@ -71,11 +61,17 @@ def fetch_all(
     socket_factory: SocketFactory | None = None,
 ) -> list[bytes | Reject]:
     """The bytes of each URL, in order, or why there are none. `resolver` and `socket_factory` are seams for tests."""
-    return asyncio.run(_fetch_all(urls, policy, resolver, socket_factory))
+    with ExitStack() as stack:
+        folder = policy.state_folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="sapiens2-hosts-"))
+        return asyncio.run(_fetch_all(urls, policy, HostState(Path(folder)), resolver, socket_factory))
 
 
 async def _fetch_all(
-    urls: Sequence[str], policy: FetchPolicy, resolver: AbstractResolver | None, factory: SocketFactory | None
+    urls: Sequence[str],
+    policy: FetchPolicy,
+    hosts: HostState,
+    resolver: AbstractResolver | None,
+    factory: SocketFactory | None,
 ) -> list[bytes | Reject]:
     if factory is None and not policy.allow_private_addresses:
         factory = public_socket
@@ -86,125 +82,115 @@ async def _fetch_all(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=policy.timeout_s),
         headers={"User-Agent": policy.user_agent, "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"},
-        auto_decompress=False,  # a compressed answer could be a bomb, and its bytes would not be as sent
+        auto_decompress=False,  # a compressed answer could be a bomb; read_body inflates within the limit
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,  # a proxy would connect for us, unchecked
     )
     async with session:
-        fetcher = Fetcher(session, policy)
-        gate = asyncio.Semaphore(policy.concurrency)
-
-        async def one(url: str) -> bytes | Reject:
-            async with gate:
-                return await fetcher.fetch(url)
-
-        return list(await asyncio.gather(*(one(url) for url in urls)))
-
-
-class _Again(Exception):
-    """A transient failure: worth another try, unless tries run out."""
-
-    def __init__(self, reject: Reject, wait_s: float = 0.0) -> None:
-        super().__init__(reject.detail)
-        self.reject, self.wait_s = reject, wait_s
+        fetcher = Fetcher(session, policy, hosts)
+        return list(await asyncio.gather(*(fetcher.fetch(url) for url in urls)))
 
 
 class Fetcher:
-    """One session's worth of fetching; robots.txt answers are kept for its lifetime."""
+    """One session's worth of fetching."""
 
-    def __init__(self, session: aiohttp.ClientSession, policy: FetchPolicy) -> None:
-        self._session, self._policy = session, policy
-        self._robots = Robots(policy.user_agent, lambda url: self.fetch(url, robots=False))
+    def __init__(self, session: aiohttp.ClientSession, policy: FetchPolicy, hosts: HostState) -> None:
+        self._session, self._policy, self._hosts = session, policy, hosts
+        self._gate = asyncio.Semaphore(policy.concurrency)
+        self._robots = Robots(
+            policy.product, lambda url: self.fetch(url, robots=False), hosts, policy.robots_ttl_s, policy.respect_tdm
+        )
 
     async def fetch(self, url: str, *, robots: bool = True) -> bytes | Reject:
-        """The body at `url`, after retries; `robots` whether to ask the host's robots.txt first."""
-        for attempt in range(self._policy.retries + 1):
-            try:
-                return await self._follow(url, robots=robots and self._policy.respect_robots)
-            except _Again as again:
-                last = again.reject
-                wait_s = max(again.wait_s, self._policy.backoff_s * 2**attempt)
-                if attempt < self._policy.retries:
-                    await asyncio.sleep(min(wait_s, _MAX_WAIT_S))
-        return last
+        """The body at `url`, after retries; `robots` whether to ask the host's own files first."""
+        attempt = 0
+        while True:
+            answer = await self._follow(url, robots=robots and self._policy.respect_robots)
+            again = isinstance(answer, Reject) and answer.reason in _TRY_AGAIN
+            if not again or attempt == self._policy.retries:
+                return answer
+            await asyncio.sleep(min(self._policy.backoff_s * 2**attempt, self._policy.patience_s))
+            attempt += 1
 
     async def _follow(self, url: str, *, robots: bool) -> bytes | Reject:
         for _ in range(self._policy.max_redirects + 1):
             target = checked_url(url)
             if isinstance(target, Reject):
                 return target
-            refusal = await self._robots.refusal(target) if robots else None
-            if refusal is not None:
-                return refusal
-            answer = await self._get(target)
+            interval_s = self._policy.host_interval_s
+            if robots:
+                standing = await self._robots.standing(target)
+                refusal = standing.refusal(target)
+                if refusal is not None:
+                    return refusal
+                delay_s = min(standing.rules.crawl_delay_s or 0.0, self._policy.max_crawl_delay_s)
+                interval_s = max(interval_s, delay_s)
+            answer = await self._in_turn(target, interval_s)
             if not isinstance(answer, str):
                 return answer
             url = answer
         return Reject(Reason.TOO_MANY_REDIRECTS, f"more than {self._policy.max_redirects}")
 
+    async def _in_turn(self, url: URL, interval_s: float) -> bytes | Reject | str:
+        """One request when the host's turn comes; waiting for a slow host holds no other host up."""
+        wait_s, granted = self._hosts.turn(str(url.host), interval_s, self._policy.patience_s)
+        if not granted:
+            return Reject(Reason.RETRY_LATER, f"the host rests for {wait_s:.0f} s more")
+        await asyncio.sleep(wait_s)
+        async with self._gate:
+            return await self._get(url)
+
     async def _get(self, url: URL) -> bytes | Reject | str:
-        """One request: the body, a reject, or the address it redirects to. Raises _Again."""
+        """One request: the body, a reject, or the address it redirects to."""
+        host = str(url.host)
         try:
             async with self._session.get(url, allow_redirects=False) as response:
+                self._hosts.connected(host, True)
                 if response.status in _REDIRECTS and "Location" in response.headers:
                     return str(url.join(URL(response.headers["Location"])))
-                refusal = self._refusal(response)
-                return refusal if refusal is not None else await self._body(response)
-        except TimeoutError as error:
-            raise _Again(Reject(Reason.TIMEOUT, f"no complete answer in {self._policy.timeout_s} s")) from error
-        except aiohttp.ClientConnectorError as error:
-            if isinstance(error.os_error, BlockedAddress):
-                return Reject(Reason.BLOCKED_ADDRESS, str(error.os_error.strerror))
-            raise _Again(Reject(Reason.CONNECTION_FAILED, type(error).__name__)) from error
-        except BlockedAddress as error:
-            return Reject(Reason.BLOCKED_ADDRESS, str(error.strerror))
-        except aiohttp.InvalidURL as error:
-            return Reject(Reason.BAD_URL, str(error))
-        except (aiohttp.ClientError, OSError) as error:
-            raise _Again(Reject(Reason.CONNECTION_FAILED, type(error).__name__)) from error
-        except ValueError as error:
-            return Reject(Reason.BAD_URL, str(error))
+                refusal = self._refusal(response, host)
+                return refusal if refusal is not None else await read_body(response, self._policy.max_bytes)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            reject = _failure(error, self._policy.timeout_s)
+            if reject.reason in (Reason.CONNECTION_FAILED, Reason.NO_SUCH_HOST, Reason.TIMEOUT):
+                self._hosts.connected(host, False)
+            return reject
 
-    def _refusal(self, response: aiohttp.ClientResponse) -> Reject | None:
+    def _refusal(self, response: aiohttp.ClientResponse, host: str) -> Reject | None:
         if response.status in (404, 410):
             return Reject(Reason.HTTP_404, f"status {response.status}")
-        if response.status in _TRANSIENT:
-            raise _Again(Reject(Reason.HTTP_ERROR, f"status {response.status}"), _retry_after_s(response))
+        if response.status in _TRANSIENT_STATUS:
+            rest_s = retry_after_s(response.headers)
+            if rest_s is not None and response.status in _ASKS_FOR_REST:
+                self._hosts.pause(host, rest_s)
+            return Reject(Reason.SERVER_ERROR, f"status {response.status}")
         if response.status != 200:
             return Reject(Reason.HTTP_ERROR, f"status {response.status}")
-        tags = " ".join(response.headers.getall("X-Robots-Tag", [])).lower().replace(",", " ").split()
-        if _OPT_OUT.intersection(tags):
-            return Reject(Reason.OPT_OUT, f"X-Robots-Tag: {' '.join(tags)}")
-        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            return Reject(Reason.UNSUPPORTED, f"content encoding {response.headers['Content-Encoding']}")
+        directive = opt_out.tagged(response.headers.getall("X-Robots-Tag", []), self._policy.product)
+        if directive is not None:
+            return Reject(Reason.OPT_OUT, f"X-Robots-Tag: {directive}")
+        if self._policy.respect_tdm and opt_out.reserves(response.headers.get("tdm-reservation")):
+            return Reject(Reason.OPT_OUT, "tdm-reservation: 1")
         return None
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes | Reject:
-        limit = self._policy.max_bytes
-        too_large = Reject(Reason.TOO_LARGE, f"more than {limit} bytes")
-        if (response.content_length or 0) > limit:
-            return too_large
-        body = bytearray()
-        async for chunk in response.content.iter_chunked(_CHUNK):
-            body += chunk
-            if len(body) > limit:
-                return too_large
-        return bytes(body)
 
-
-def checked_url(text: str) -> URL | Reject:
-    """An http(s) URL with a host and without credentials, or why not."""
-    try:
-        url = URL(text.strip())
-    except ValueError as error:
+def _failure(error: BaseException, timeout_s: float) -> Reject:
+    """The reject that an exception of a request means."""
+    if isinstance(error, TimeoutError):
+        return Reject(Reason.TIMEOUT, f"no complete answer in {timeout_s} s")
+    inner = getattr(error, "os_error", error)
+    if isinstance(inner, BlockedAddress):
+        return Reject(Reason.BLOCKED_ADDRESS, str(inner.strerror))
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return Reject(Reason.NO_SUCH_HOST, "the name has no address")
+    if isinstance(error, aiohttp.ClientSSLError):
+        return Reject(Reason.TLS_FAILED, type(error).__name__)
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return Reject(Reason.INCOMPLETE, "the body ended early")
+    if isinstance(error, aiohttp.ClientResponseError):
+        return Reject(Reason.BAD_ANSWER, " ".join(error.message.split())[:120])
+    if isinstance(error, aiohttp.InvalidURL):
         return Reject(Reason.BAD_URL, str(error))
-    if url.scheme not in ("http", "https"):
-        return Reject(Reason.BAD_URL, f"scheme {url.scheme!r} is not http or https")
-    if not url.host or url.user is not None:
-        return Reject(Reason.BAD_URL, "has credentials" if url.host else "has no host")
-    return url
-
-
-def _retry_after_s(response: aiohttp.ClientResponse) -> float:
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else 0.0
+    if isinstance(error, (aiohttp.ClientError, OSError)):
+        return Reject(Reason.CONNECTION_FAILED, type(error).__name__)
+    return Reject(Reason.BAD_URL, str(error))

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.images.archives import bytes_column
-from curation.images.fetch import FetchPolicy, fetch_all
+from curation.images.fetch import fetch_all
+from curation.images.fetch_policy import FetchPolicy
 from curation.images.items import SourceItem, Span
 from curation.images.places import PoolFile, open_location
 from curation.images.reasons import Reason, Reject

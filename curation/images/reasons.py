@@ -14,9 +14,15 @@ class Reason(StrEnum):
     ROBOTS = "robots"
     OPT_OUT = "opt_out"
     HTTP_404 = "http_404"  # 404 and 410: gone for good
-    HTTP_ERROR = "http_error"
+    HTTP_ERROR = "http_error"  # any other status that another try would not change
+    SERVER_ERROR = "server_error"  # 5xx and the like, after all tries
+    RETRY_LATER = "retry_later"  # the host asked for a longer pause than one run waits, or was given up for a while
     TIMEOUT = "timeout"
+    NO_SUCH_HOST = "no_such_host"
     CONNECTION_FAILED = "connection_failed"
+    TLS_FAILED = "tls_failed"
+    BAD_ANSWER = "bad_answer"  # not HTTP, or HTTP that contradicts itself, such as more bytes than it declares
+    INCOMPLETE = "incomplete"  # the connection ended before the body did
     TOO_MANY_REDIRECTS = "too_many_redirects"
     UNREADABLE = "unreadable"  # a local or S3 object that could not be read, or changed after it was listed
     TOO_LARGE = "too_large"
@@ -31,6 +37,19 @@ class Reason(StrEnum):
     TOO_SMALL = "too_small"
     EXTREME_ASPECT = "extreme_aspect"
     DENYLISTED = "denylisted"
+
+
+TRANSIENT = frozenset(
+    {
+        Reason.SERVER_ERROR,
+        Reason.RETRY_LATER,
+        Reason.TIMEOUT,
+        Reason.NO_SUCH_HOST,
+        Reason.CONNECTION_FAILED,
+        Reason.TLS_FAILED,
+        Reason.INCOMPLETE,
+    }
+)  # another run may fare better
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pydantic import model_validator
 from curation.config import Config, execution, recipe
 from curation.images import phash
 from curation.images.decode import decode_grey
-from curation.images.fetch import FetchPolicy
+from curation.images.fetch_policy import FetchPolicy
 from curation.images.header import MAX_PIXELS, Header, read_header
 from curation.images.items import SourceItem
 from curation.images.metadata import read_metadata
@@ -54,6 +54,7 @@ class IngestConfig(Config):
     hash_path: str = recipe(phash.CANONICAL_PATH, "name of the way perceptual hashes are made; not to be chosen")
     fetch_epoch: int = recipe(0, "raise it to fetch a list of URLs anew, as a count", ge=0)
     respect_robots: bool = recipe(True, "whether robots.txt is asked before fetching, yes or no")
+    respect_tdm: bool = recipe(True, "whether reservations of text and data mining are honoured, yes or no")
     workers: int = execution(2, "processes that ingest partitions side by side; 0 works in the calling process", ge=0)
     rows_per_partition: int = execution(256, "most sources in one unit of work, as a count", ge=1)
     bytes_per_partition: int = execution(256 << 20, "most listed bytes in one unit of work, in bytes", ge=1)
@@ -62,6 +63,9 @@ class IngestConfig(Config):
     fetch_timeout_s: float = execution(30.0, "time for one request with its body, in seconds", gt=0)
     fetch_retries: int = execution(2, "further tries after a transient failure, as a count", ge=0)
     fetch_backoff_s: float = execution(0.5, "wait before the first further try, doubled each time, in seconds", ge=0)
+    fetch_patience_s: float = execution(30.0, "longest pause a host may ask for and be waited for, in seconds", ge=0)
+    host_interval_s: float = execution(0.1, "time between two requests to one host, in seconds", ge=0)
+    robots_ttl_s: float = execution(86_400.0, "how long a host's policy files are kept, in seconds", ge=0, le=86_400.0)
     max_redirects: int = execution(5, "redirects that one request may follow, as a count", ge=0)
     user_agent: str = execution(FetchPolicy.user_agent, "how requests name themselves, as text", min_length=3)
     allow_private_addresses: bool = execution(False, "whether loopback and private hosts may be fetched, yes or no")
@@ -76,8 +80,8 @@ class IngestConfig(Config):
             raise ValueError(f"hash_path={self.hash_path!r}: this version makes {phash.CANONICAL_PATH!r}; leave it out")
         return self
 
-    def policy(self) -> FetchPolicy:
-        """The part of this configuration that fetching needs."""
+    def policy(self, state_folder: str | None = None) -> FetchPolicy:
+        """The part of this configuration that fetching needs; `state_folder` is what workers share about hosts."""
         return FetchPolicy(
             max_bytes=self.max_bytes,
             timeout_s=self.fetch_timeout_s,
@@ -86,7 +90,12 @@ class IngestConfig(Config):
             backoff_s=self.fetch_backoff_s,
             concurrency=self.fetch_concurrency,
             per_host=self.fetch_per_host,
+            patience_s=self.fetch_patience_s,
+            host_interval_s=self.host_interval_s,
+            robots_ttl_s=self.robots_ttl_s,
+            state_folder=state_folder,
             respect_robots=self.respect_robots,
+            respect_tdm=self.respect_tdm,
             user_agent=self.user_agent,
             allow_private_addresses=self.allow_private_addresses,
         )
@@ -125,14 +134,17 @@ class _Rows:
 
 
 class IngestPartition:
-    """Turns a partition into its `sources`, `images` and `rejects`; picklable, built once per worker."""
+    """Turns a partition into its `sources`, `images` and `rejects`; picklable, built once per worker.
 
-    def __init__(self, config: IngestConfig) -> None:
-        self.config = config
+    `state_folder`, for curation.images.host_state, is on a disk that the workers of a machine share.
+    """
+
+    def __init__(self, config: IngestConfig, state_folder: str | None = None) -> None:
+        self.config, self.policy = config, config.policy(state_folder)
 
     def __call__(self, partition: Partition) -> dict[str, pa.Table]:
         rows = _Rows()
-        for item, data in read_all(partition.items, self.config.policy()):
+        for item, data in read_all(partition.items, self.policy):
             self._add(rows, item, data)
         return {
             "sources": from_rows(rows.sources, SOURCES),

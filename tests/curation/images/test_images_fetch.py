@@ -2,119 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import resource
 import socket
-import threading
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
-from picture_makers import encode, smooth
+from fault_server import PICTURE, Server
 
 from curation.images.addresses import is_public
-from curation.images.fetch import BlockedAddress, FetchPolicy, fetch_all, public_socket
+from curation.images.fetch import BlockedAddress, fetch_all, public_socket
+from curation.images.fetch_policy import FetchPolicy
+from curation.images.host_state import FAILURES_IN_A_ROW
 from curation.images.reasons import Reason, Reject
-
-PICTURE = encode(smooth(0, 200, 150), "JPEG")
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Server:
-    """A web server in a thread on a free loopback port, with misbehaviour by path; counts requests by path."""
-
-    def __init__(self) -> None:
-        self.hits: Counter[str] = Counter()
-        self.agents: set[str] = set()
-        self.robots: str | int = 404
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        assert self._ready.wait(10)
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        app = web.Application()
-        app.router.add_route("GET", "/{path:.*}", self._handle)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        self._loop.run_until_complete(runner.setup())
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        self._loop.run_until_complete(site.start())
-        self.port = runner.addresses[0][1]
-        self._ready.set()
-        self._loop.run_forever()
-        self._loop.run_until_complete(runner.cleanup())
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        path = request.path
-        self.hits[path] += 1
-        self.agents.add(request.headers.get("User-Agent", ""))
-        if path == "/robots.txt":
-            return web.Response(status=self.robots) if isinstance(self.robots, int) else web.Response(text=self.robots)
-        if path.startswith("/hop/"):
-            raise web.HTTPFound(request.query.get("to") or f"/hop/{int(path[5:]) + 1}")
-        if path.startswith("/status/"):
-            return web.Response(status=int(path[8:]))
-        return await getattr(self, "_" + path.strip("/").split("/")[0])(request)
-
-    async def _ok(self, request: web.Request) -> web.StreamResponse:
-        return web.Response(body=PICTURE, content_type="image/jpeg")
-
-    async def _flaky(self, request: web.Request) -> web.StreamResponse:
-        if self.hits[request.path] < 3:
-            return web.Response(status=503, headers={"Retry-After": "0"})
-        return await self._ok(request)
-
-    async def _reset(self, request: web.Request) -> web.StreamResponse:
-        if self.hits[request.path] < 2:
-            assert request.transport is not None
-            request.transport.abort()
-        return await self._ok(request)
-
-    async def _short(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Length": str(len(PICTURE))})
-        await response.prepare(request)
-        await response.write(PICTURE[:100])
-        assert request.transport is not None
-        request.transport.close()
-        return response
-
-    async def _drip(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        with contextlib.suppress(ConnectionError):
-            for _ in range(200):
-                await response.write(b"x")
-                await asyncio.sleep(0.05)
-        return response
-
-    async def _endless(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        with contextlib.suppress(ConnectionError):
-            for _ in range(400):
-                await response.write(bytes(65536))
-        return response
-
-    async def _declared(self, request: web.Request) -> web.StreamResponse:
-        return web.Response(body=bytes(300_000))
-
-    async def _noai(self, request: web.Request) -> web.StreamResponse:
-        return web.Response(body=PICTURE, headers={"X-Robots-Tag": "noarchive, NoAI"})
-
-    async def _gzip(self, request: web.Request) -> web.StreamResponse:
-        return web.Response(body=PICTURE, headers={"Content-Encoding": "gzip"})
 
 
 @pytest.fixture(scope="module")
@@ -126,15 +29,13 @@ def running() -> Iterator[Server]:
 
 @pytest.fixture
 def server(running: Server) -> Server:
-    running.hits.clear()
-    running.agents.clear()
-    running.robots = 404
+    running.reset()
     return running
 
 
 def policy(**changes: Any) -> FetchPolicy:
-    values = {"allow_private_addresses": True, "backoff_s": 0.01, "timeout_s": 5.0, "max_bytes": 200_000, **changes}
-    return FetchPolicy(**values)
+    values = {"allow_private_addresses": True, "backoff_s": 0.01, "timeout_s": 5.0, "max_bytes": 200_000}
+    return FetchPolicy(**{**values, "host_interval_s": 0.0, **changes})
 
 
 def one(url: str, **changes: Any) -> bytes | Reject:
@@ -161,8 +62,8 @@ def test_transient_failures_are_tried_again_and_permanent_ones_not(server: Serve
     assert one(server.url("/reset")) == PICTURE and server.hits["/reset"] == 2
     assert reason(server.url("/status/403")) == Reason.HTTP_ERROR and server.hits["/status/403"] == 1
     assert reason(server.url("/status/410")) == Reason.HTTP_404 and server.hits["/status/410"] == 1
-    assert reason(server.url("/status/500")) == Reason.HTTP_ERROR and server.hits["/status/500"] == 3
-    assert reason(server.url("/short"), retries=1) == Reason.CONNECTION_FAILED and server.hits["/short"] == 2
+    assert reason(server.url("/status/500")) == Reason.SERVER_ERROR and server.hits["/status/500"] == 3
+    assert reason(server.url("/short"), retries=1) == Reason.INCOMPLETE and server.hits["/short"] == 2
 
 
 def test_time_bytes_and_redirects_are_capped(server: Server) -> None:
@@ -172,7 +73,44 @@ def test_time_bytes_and_redirects_are_capped(server: Server) -> None:
     assert reason(server.url("/hop/0"), max_redirects=3) == Reason.TOO_MANY_REDIRECTS
     assert server.hits["/hop/3"] == 1 and server.hits["/hop/4"] == 0
     assert one(server.url("/hop/0?to=/ok")) == PICTURE
-    assert reason(server.url("/gzip")) == Reason.UNSUPPORTED
+
+
+def test_transport_coding_is_undone_within_the_limit(server: Server) -> None:
+    assert one(server.url("/gzip")) == PICTURE and one(server.url("/deflate")) == PICTURE
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert reason(server.url("/bomb"), max_bytes=1 << 20) == Reason.TOO_LARGE
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown_kib < 20_000  # of the 98,304 that the bomb holds
+    assert reason(server.url("/lies/gzip")) == Reason.CORRUPT
+    assert reason(server.url("/lies/br")) == Reason.UNSUPPORTED
+
+
+def test_wrong_lengths(server: Server) -> None:
+    n = len(PICTURE)
+    assert reason(server.url(f"/length/more?of={n + 7}"), retries=0) == Reason.INCOMPLETE
+    assert reason(server.url(f"/length/less?of={n - 7}"), retries=0) == Reason.BAD_ANSWER
+    assert reason(server.url("/length/huge?of=99999999999"), retries=0) == Reason.TOO_LARGE
+    for text in ("-5", "1e3", "ten"):
+        assert reason(server.url(f"/length/{text}?of={text}")) == Reason.BAD_ANSWER
+        assert server.hits[f"/length/{text}"] == 1
+
+
+def test_a_silent_or_absent_host(server: Server) -> None:
+    assert reason(server.url("/silent"), timeout_s=0.3, retries=0) == Reason.TIMEOUT
+    with socket.socket() as bound:  # bound and not listening: nobody else can take the port, and it refuses
+        bound.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{bound.getsockname()[1]}/"
+        assert reason(dead, retries=0) == Reason.CONNECTION_FAILED
+        answers = fetch_all([f"{dead}{i}" for i in range(40)], policy(retries=0, respect_robots=False, concurrency=1))
+    reasons = [answer.reason for answer in answers if isinstance(answer, Reject)]
+    assert reasons.count(Reason.CONNECTION_FAILED) >= FAILURES_IN_A_ROW
+    assert set(reasons) == {Reason.CONNECTION_FAILED} or reasons.count(Reason.RETRY_LATER) <= 40 - FAILURES_IN_A_ROW
+
+
+def test_injected_resets_and_refusals_cost_no_picture(server: Server) -> None:
+    answers = fetch_all([server.url(f"/unsteady/{i}") for i in range(200)], policy())
+    assert answers == [PICTURE] * 200
+    assert sum(server.hits.values()) == 200 + 20 + 2  # a tenth twice, and the two policy files
 
 
 def test_opt_outs_are_honoured(server: Server) -> None:
@@ -184,9 +122,51 @@ def test_opt_outs_are_honoured(server: Server) -> None:
     assert reason(server.url("/hop/0?to=/ok/private/2")) == Reason.ROBOTS and server.hits["/ok/private/2"] == 0
     assert one(server.url("/ok/private/1"), respect_robots=False) == PICTURE
     server.robots = 503
-    assert reason(server.url("/ok/open"), retries=0) == Reason.ROBOTS
+    assert reason(server.url("/ok/open"), retries=0) == Reason.RETRY_LATER and server.hits["/ok/open"] == 1
     server.robots = 403
     assert one(server.url("/ok/open")) == PICTURE
+
+
+def test_reservations_of_mining_are_honoured(server: Server) -> None:
+    assert reason(server.url("/tdm/1")) == Reason.OPT_OUT
+    assert one(server.url("/tdm/0")) == PICTURE and one(server.url("/tdm/1"), respect_tdm=False) == PICTURE
+    server.tdmrep = '[{"location": "/ok/gallery/*.jpg", "tdm-reservation": 1}, {"location": "/", "tdm-reservation": 0}]'
+    server.hits.clear()
+    urls = [server.url(f"/ok/{name}") for name in ("gallery/a.jpg", "gallery/a.png", "b.jpg")]
+    refused, *taken = fetch_all(urls, policy())
+    assert isinstance(refused, Reject) and refused.reason == Reason.OPT_OUT and taken == [PICTURE] * 2
+    assert server.hits["/ok/gallery/a.jpg"] == 0 and server.hits["/.well-known/tdmrep.json"] == 1
+
+
+def test_policy_files_are_asked_once_for_all_workers_and_runs(server: Server, tmp_path: Path) -> None:
+    shared = {"state_folder": str(tmp_path)}
+    for _ in range(3):
+        assert one(server.url("/ok"), **shared) == PICTURE
+    assert (server.hits["/robots.txt"], server.hits["/.well-known/tdmrep.json"]) == (1, 1)
+    assert one(server.url("/ok"), **shared, robots_ttl_s=0.0) == PICTURE  # what is kept is still fresh
+    fetch_all([server.url("/ok")], policy(state_folder=str(tmp_path / "other"), robots_ttl_s=0.0))
+    fetch_all([server.url("/ok")], policy(state_folder=str(tmp_path / "other"), robots_ttl_s=0.0))
+    assert server.hits["/robots.txt"] == 3
+
+
+def test_requests_to_a_host_keep_their_distance(server: Server) -> None:
+    server.robots = "User-agent: *\nCrawl-delay: 0.2\n"
+    for changes, least_s in (({"host_interval_s": 0.0}, 0.6), ({"host_interval_s": 0.3}, 0.9)):
+        server.times.clear()
+        fetch_all([server.url(f"/ok/{i}") for i in range(4)], policy(**changes))
+        times = [at for path, at in server.times if path.startswith("/ok")]
+        assert len(times) == 4 and times[-1] - times[0] >= least_s - 0.15  # a busy machine delays the first
+
+
+def test_a_host_that_asks_for_a_pause_gets_it_from_all(server: Server) -> None:
+    assert one(server.url("/busy/1?after=1")) == PICTURE
+    first, second = [at for path, at in server.times if path == "/busy/1"]
+    assert second - first >= 0.95
+    answers = fetch_all(
+        [server.url("/busy/2?after=3600"), server.url("/ok/after")], policy(concurrency=1, respect_robots=False)
+    )
+    assert isinstance(answers[0], Reject) and answers[0].reason == Reason.RETRY_LATER
+    assert server.hits["/busy/2"] == 1  # no second knock within the pause
 
 
 NOT_FOR_US = [

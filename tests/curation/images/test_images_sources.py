@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from picture_makers import encode, smooth
 
-from curation.images.fetch import FetchPolicy
+from curation.images.fetch_policy import FetchPolicy
 from curation.images.items import SourceItem
 from curation.images.reading import read_all
 from curation.images.reasons import Reason, Reject
