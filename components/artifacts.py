@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.manifest import MANIFEST, FileEntry, Manifest
-from components.steps import STEPS
+from components.steps import LABELS, STEPS
 from components.storage import Storage
 
 
@@ -106,7 +106,7 @@ class Store:
 
     def kinds(self) -> list[str]:
         """The kinds of the table of steps that have a folder here; what else lies under the root is not ours."""
-        known = {step.kind for step in STEPS.values()}
+        known = {step.kind for step in (*STEPS.values(), LABELS)}
         return [name for name, is_file, _, _ in self.storage.list("") if not is_file and name in known]
 
     def versions(self, kind: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from components.artifacts import Artifact, Store
 from components.partitions import PartitionWork, Worker, map_partitions, sum_metrics
 from components.run_step import Publication, StepContext
 from components.score_cache import ScoreCache
+from components.steps import LABELS
 
 NARROW = [  # the columns of `images` without the bytes
     "image_id",
@@ -240,15 +241,21 @@ def export(context: StepContext) -> Publication:
     """Shuffled, training-ready Parquet."""
     from curation.stages import export as stage
 
-    selection = context.inputs["selection"].read()
-    plans = {plan.pid: plan for plan in stage.plan(selection, _data(context, "deduped"), context.config)}
-    versions = {role: artifact.version for role, artifact in context.inputs.items()}
+    selection, deduped = context.inputs["selection"].read(), _data(context, "deduped")
+    excluded = stage.held_out(selection, deduped, labelled_pictures(context.inputs.values()))
+    left_out = excluded["image_id"].to_pylist()
+    plans = {plan.pid: plan for plan in stage.plan(selection, deduped, context.config, without=left_out)}
+    versions = {read.role: context.inputs[read.role].version for read in context.step.inputs}
     context.attempt.row_group_rows = context.config.rows_per_group
     worker = Worker(context.attempt, partial(_ExportWork, context.store.root, versions))
     records = map_partitions(worker, plans, context.progress, workers=_workers(context))
+    if left_out:
+        records["held-out"] = context.attempt.write_partition("held-out", {"held_out": excluded}, {})
     rows = {split: sum(len(p.image_ids) for p in plans.values() if p.split == split) for split in ("train", "val")}
-    metrics = {"rows_in": sum(rows.values()), "kept": sum(rows.values()), "dropped": {}, "splits": rows}
-    return Publication(records, metrics, fragment=stage.fragment(plans.values(), context.config))
+    kept = sum(rows.values())
+    dropped = {stage.LABELLED_TEST: len(left_out)} if left_out else {}
+    metrics = {"rows_in": kept + len(left_out), "kept": kept, "dropped": dropped, "splits": rows}
+    return Publication(records, metrics, fragment=stage.fragment(plans.values(), context.config, len(left_out)))
 
 
 def card(context: StepContext) -> Publication:
@@ -271,6 +278,14 @@ def card(context: StepContext) -> Publication:
     metrics = {artifact.manifest.step: artifact.manifest.metrics for artifact in inputs.values()}
     result = stage.run(tables, metrics, thumbnails, context.config)
     return Publication(metrics=result.metrics, files=dict(result.files), fragment=result.fragment)
+
+
+def labelled_pictures(artifacts: Iterable[Artifact]) -> pa.Table:
+    """image_id, group_id and split of every picture of the labels among some artifacts."""
+    columns = ["image_id", "group_id", "split"]
+    tables = [artifact.read(columns=columns) for artifact in artifacts if artifact.kind == LABELS.kind]
+    empty = pa.table({name: pa.array([], pa.string()) for name in columns})
+    return pa.concat_tables([empty, *tables])
 
 
 # --- shared by the bodies --------------------------------------------------------------------------------------------

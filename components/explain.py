@@ -18,6 +18,7 @@ from components.steps import TASKS
 STAGES = ("images", "detections", "scores", "filtered", "deduped", "clusters", "selection", "shards")
 SHOWN_SCORES = ("realism", "text_ratio", "sharpness", "exposure", "aesthetic", "face_count", "yaw_deg")
 ID_DIGITS = 32
+HELD_OUT = "held_out"  # the table of shards whose pictures were not exported
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,10 @@ def _decision(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[
 
 
 def _shards(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[str, str]]:
-    for split in artifact.manifest.tables:
+    if HELD_OUT in artifact.manifest.tables:
+        for row in _rows(artifact, HELD_OUT, "image_id", ids):
+            yield "dropped", f"{row['reason']}; {row['representative_id']} is the labelled picture"
+    for split in set(artifact.manifest.tables) - {HELD_OUT}:
         for row in _rows(artifact, split, "image_id", ids, ["image_id", "position"]):
             yield "kept", f"{split}, position {row['position']}"
 

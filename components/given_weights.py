@@ -32,15 +32,27 @@ class GivenWeights:
     artifact: Artifact | None = None
 
 
-def given_weights(step: Step, config: BaseModel, store: Store) -> list[GivenWeights]:
+@dataclass(frozen=True)
+class GivenArtifact:
+    """Another artifact that a configuration names, and the role in which it is read."""
+
+    role: str
+    artifact: Artifact
+
+
+Given = GivenWeights | GivenArtifact
+
+
+def given(step: Step, config: BaseModel, store: Store) -> list[Given]:
     """What the configuration of a step names; raises FileNotFoundError, ValueError and ArtifactError that say which."""
-    found: list[GivenWeights] = load(step.given)(config, store) if step.given else []
+    found: list[Given] = load(step.given)(config, store) if step.given else []
     return found
 
 
-def named_inputs(given: Sequence[GivenWeights]) -> dict[str, Artifact]:
+def named_inputs(found: Sequence[Given]) -> dict[str, Artifact]:
     """Those that are artifacts, by role."""
-    return {weights.model.name: weights.artifact for weights in given if weights.artifact is not None}
+    roles = {each.role if isinstance(each, GivenArtifact) else each.model.name: each.artifact for each in found}
+    return {role: artifact for role, artifact in roles.items() if artifact is not None}
 
 
 def initial(config: Any, store: Store) -> list[GivenWeights]:

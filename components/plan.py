@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from components.artifacts import Artifact, ArtifactError, Store
-from components.given_weights import given_weights, named_inputs
+from components.given_weights import given as named_by
+from components.given_weights import named_inputs
 from components.run_step import Identity, identify
 from components.settings import Settings
 from components.steps import Step
@@ -54,9 +55,9 @@ def plan(
                     f"{step.name} needs {read.role}, and there is none under {store.root}: run `sapiens2 step "
                     f"{read.producer}` first, or the whole pipeline with `sapiens2 run`"
                 )
-        weights = given_weights(step, config, store)
-        inputs |= {role: artifact.version for role, artifact in named_inputs(weights).items()}
-        identity = identify(step, config, inputs, source if step.name == "ingest" else None, weights)
+        found = named_by(step, config, store)
+        inputs |= {role: artifact.version for role, artifact in named_inputs(found).items()}
+        identity = identify(step, config, inputs, source if step.name == "ingest" else None, found)
         versions[step.name] = identity.version
         reused = store.committed(step.kind, identity.version)
         if reused:

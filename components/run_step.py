@@ -21,16 +21,17 @@ from typing import Any
 from pydantic import BaseModel
 
 from components.artifacts import Artifact, ArtifactError, Store
-from components.attempt import Attempt, Conflict, Lease, PartitionRecord
+from components.attempt import Attempt, Lease, PartitionRecord
 from components.digest import version_of
 from components.events import emit
-from components.given_weights import GivenWeights, given_weights, named_inputs
+from components.given_weights import Given, GivenWeights, named_inputs
+from components.given_weights import given as named_by
 from components.manifest import CodeRef, FileEntry, InputRef, Manifest, ModelRef
 from components.progress import Progress
-from components.settings import SettingsError, recipe_fields
+from components.settings import recipe_fields
 from components.steps import Step, load
-from components.storage import StorageError
 
+PACKAGES = ("curation", "sapiens2", "components", "pipelines")
 MIN_FREE_BYTES = 500_000_000
 
 
@@ -87,11 +88,11 @@ def identify(
     config: BaseModel,
     inputs: Mapping[str, str],
     source: str | None = None,
-    given: Sequence[GivenWeights] = (),
+    given: Sequence[Given] = (),
 ) -> Identity:
     """The version that a step will have, from its inputs' versions by role: known before anything runs.
 
-    `given` are the weights that the configuration names itself; those that are artifacts join the inputs. Raises
+    `given` is what the configuration names itself; those that are artifacts join the inputs. Raises
     FileNotFoundError naming a weight file that is missing and where to put it, ValueError for labelled data that cannot
     be read.
     """
@@ -107,8 +108,9 @@ def identify(
     if step.data and source is None:
         source = load(step.data)(config)
     for weights in given:
-        models.append(weights.model)
-        paths[weights.model.name] = weights.uri
+        if isinstance(weights, GivenWeights):
+            models.append(weights.model)
+            paths[weights.model.name] = weights.uri
     joined = {role: artifact.version for role, artifact in named_inputs(given).items()}
     recipe = recipe_fields(config)
     hashes = {model.name: model.sha256 for model in models}
@@ -137,7 +139,7 @@ def run_step(
             f"{step.name} needs {', '.join(missing)}: run the steps before it, or name one with --input"
         )
     store = Store(root)
-    given = given_weights(step, config, store)
+    given = named_by(step, config, store)
     inputs = {**inputs, **named_inputs(given)}
     versions = {role: artifact.version for role, artifact in inputs.items()}
     identity = identify(step, config, versions, source.digest if source is not None else None, given)
@@ -207,8 +209,9 @@ def is_user_error(error: BaseException) -> bool:
 
     Those are ValueErrors that the project raises; libraries raise subclasses of their own (ArrowInvalid, JSON).
     """
-    ours = (ArtifactError, Conflict, SettingsError, StorageError)
-    return type(error) is ValueError or isinstance(error, (*ours, FileNotFoundError, PermissionError))
+    ours = type(error).__module__.partition(".")[0] in PACKAGES
+    of_values = type(error) is ValueError or (ours and isinstance(error, ValueError))
+    return of_values or isinstance(error, (FileNotFoundError, PermissionError))
 
 
 def check_disk(store: Store, needed_bytes: int = MIN_FREE_BYTES) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components.steps import STEPS, Step
+from components.steps import LABELS, STEPS, Step
 
 RECORD = Path(__file__).with_name("step_sources.json")
 DATA = {".json", ".npy", ".tsv"}
@@ -25,7 +25,7 @@ DATA = {".json", ".npy", ".tsv"}
 
 def families() -> dict[str, Step]:
     """One step for each family: tasks share their source."""
-    return {step.family: step for step in reversed(STEPS.values())}
+    return {step.family: step for step in reversed((*STEPS.values(), LABELS))}
 
 
 def source_hash(step: Step) -> str:

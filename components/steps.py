@@ -32,7 +32,7 @@ class Step:
 
     `sources` are the modules whose text is the step's meaning; `body` does the work, given a StepContext; `data` gives
     the digest of what a configuration reads from outside the store. `weights` names third-party networks from a config,
-    `given` finds weights that the config names itself (components.given_weights).
+    `given` finds weights and artifacts that the config names itself (components.given_weights, given_labels).
     """
 
     name: str
@@ -147,8 +147,10 @@ CURATION: tuple[Step, ...] = (
     _curation(
         "export",
         ("ingest", "detect", "dedup", "balance"),
-        "shuffled, training-ready Parquet; train and val disjoint by duplicate group",
+        "shuffled, training-ready Parquet; train and val disjoint by duplicate group; labelled test pictures held out",
         sources=("curation.stages.export",),
+        given="components.given_labels:held_out",
+        revision=2,
     ),
     _curation(
         "card",
@@ -192,6 +194,7 @@ def _finetune(task: str) -> Step:
         config="sapiens2.tasks.config:FinetuneConfig",
         body="components.training_steps:finetune",
         summary=f"post-train the backbone for {task}",
+        given="components.given_labels:sources",
         data="sapiens2.tasks.config:data_digest",
         revision=2,
         sources=("sapiens2.tasks", "sapiens2.model", "sapiens2.engine", "sapiens2.data"),
@@ -208,6 +211,7 @@ def _evaluate(task: str) -> Step:
         config="sapiens2.evaluation.config:EvaluateConfig",
         body="components.training_steps:evaluate",
         summary=f"metrics of {task} with confidence intervals, on held-out people",
+        given="components.given_labels:measured",
         data="sapiens2.evaluation.config:data_digest",
         revision=2,
         sources=("sapiens2.evaluation", "sapiens2.tasks", "sapiens2.model", "sapiens2.data"),
@@ -228,6 +232,18 @@ REPORT = Step(
     summary="one page over everything that led here",
     sources=("components.report_step", "components.report_page"),
 )
+
+LABELS = Step(
+    name="import-labels",
+    kind="labels",
+    inputs=_reads("balance", "ingest", "detect", "dedup", "cluster"),
+    config="components.labels:ImportLabelsConfig",
+    body="components.labels:body",
+    summary="labels from an annotation tool, as labelled data",
+    sources=("components.labels", "sapiens2.data.annotation"),
+    data="components.labels:data_digest",
+)
+"""Run by `sapiens2 annotate import`, by no pipeline."""
 
 STEPS: dict[str, Step] = {step.name: step for step in (*CURATION, *TRAINING, REPORT)}
 

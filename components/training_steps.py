@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from components.artifacts import Artifact, ArtifactError
+from components.given_labels import resolved
 from components.given_weights import INIT
 from components.run_step import Publication, StepContext
 
@@ -50,6 +51,7 @@ def probe(context: StepContext) -> Publication:
 def finetune(context: StepContext) -> Publication:
     """Post-train one task on Ray Train: from the checkpoint of the backbone that the probe chose (or the last), or from
     somebody else's backbone."""
+    context.config = resolved(context.config, context.inputs, context.store)
     if context.config.backbone:
         return _launch(context, "finetune")
     backbone = context.inputs["backbone"]
@@ -84,7 +86,7 @@ def evaluate(context: StepContext) -> Publication:
     checkpoint = context.inputs["checkpoint"]
     context.progress.update(0, 1, "evaluations")
     run(
-        context.config,
+        resolved(context.config, context.inputs, context.store),
         checkpoint=context.store.storage.full(f"{checkpoint.folder}/out"),
         out=context.attempt.uri("out"),
     )

@@ -281,6 +281,11 @@ def data() -> None:
     """Labelled data: check a folder, bring other formats in, take labels out."""
 
 
+@cli.command(cls=LazyGroup, module="pipelines.annotate_cli", names=("export", "import"))
+def annotate() -> None:
+    """Have pictures of the selection labelled: out to COCO, CVAT or Label Studio, and the labels back."""
+
+
 def refuse_shadowing(folder: Path) -> None:
     """Raises ValueError when a folder of the caller's would be imported instead of one of ours."""
     for name in PACKAGES:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import Artifact, Store
-from components.given_weights import INIT
+from components.given_weights import given, named_inputs
 from components.plan import PlannedStep, plan
 from components.run_step import check_disk, run_step
 from components.settings import Settings
-from components.steps import PRETRAIN, STEPS, TASKS, find_steps, pipeline_steps
+from components.steps import STEPS, TASKS, find_steps, pipeline_steps
 from pipelines import display
 from pipelines.display import LiveTable, plan_table, summary_table
 
@@ -67,9 +67,9 @@ def run_one(
 
 
 def _run_one(each: PlannedStep, store: Store, listing: Any) -> Artifact:
-    kinds = {read.role: STEPS[read.producer].kind for read in each.step.inputs} | {INIT: PRETRAIN.kind}
-    artifacts = {role: store.get(kinds[role], version) for role, version in each.inputs.items()}
-    for role, artifact in artifacts.items():
+    kinds = {read.role: STEPS[read.producer].kind for read in each.step.inputs}
+    artifacts = {role: store.get(kinds[role], version) for role, version in each.inputs.items() if role in kinds}
+    for role, artifact in {**artifacts, **named_inputs(given(each.step, each.config, store))}.items():
         console.print(f"  {role}: {artifact}")
     outcome = run_step(each.step, each.config, artifacts, store.root, source=listing)
     records = {each.step.name: {"state": "reused" if outcome.reused else "done", "seconds": outcome.seconds}}

@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from curation.config import Config, execution, recipe
 from curation.stages.measures import rows_for
-from curation.tables import SHARDS, require_columns
+from curation.tables import DECISIONS, SHARDS, from_rows, require_columns
 
-__all__ = ["ExportConfig", "ShardPlan", "build_shard", "fragment", "locate", "plan", "profile_config"]
+__all__ = ["ExportConfig", "ShardPlan", "build_shard", "fragment", "held_out", "locate", "plan", "profile_config"]
 
 SPLITS = ("train", "val")
+LABELLED_TEST = "labelled_test"  # the reason of a picture that is kept for tests
 
 
 class ExportConfig(Config):
@@ -26,6 +27,9 @@ class ExportConfig(Config):
     val_share: float = recipe(0.05, "duplicate groups held out for validation, as a share", ge=0, lt=1)
     rows_per_shard: int = recipe(512, "pictures in one file, as a count", ge=1)
     rows_per_group: int = recipe(64, "pictures in one Parquet row group, as a count", ge=1)
+    hold_out: Literal["all", "none"] | tuple[str, ...] = recipe(
+        "all", "labels whose test pictures, and duplicates of them, are kept out: all, none, or a list of versions"
+    )
     seed: int = recipe(0, "of the split and of the order, no unit", ge=0)
     workers: int = execution(2, "processes that write files side by side; 0 works in the calling process", ge=0)
 
@@ -45,19 +49,44 @@ class ShardPlan:
     first_position: int
 
 
-def plan(selection: pa.Table, deduped: pa.Table, config: ExportConfig) -> list[ShardPlan]:
+def held_out(selection: pa.Table, deduped: pa.Table, labelled: pa.Table) -> pa.Table:
+    """The selected pictures that are labelled for tests, or duplicates of such a picture: dropped rows of DECISIONS.
+
+    labelled: image_id, group_id and split of labelled pictures. Their groups count as this dedup has them, and as the
+    dedup had them from which they were labelled. `representative_id` is the labelled picture.
+    """
+    require_columns(labelled, ["image_id", "group_id", "split"], "export: labels")
+    groups = dict(zip(deduped["image_id"].to_pylist(), deduped["group_id"].to_pylist(), strict=True))
+    test: dict[str, str] = {}
+    for row in sorted(labelled.to_pylist(), key=lambda row: str(row["image_id"])):
+        if row["split"] == "test":
+            for group in {row["group_id"], groups.get(row["image_id"], row["group_id"])}:
+                test.setdefault(group, row["image_id"])
+    kept = sorted(selection.filter(selection["keep"])["image_id"].to_pylist())
+    rows = [
+        {"image_id": i, "keep": False, "reason": LABELLED_TEST, "representative_id": test[groups[i]]}
+        for i in kept
+        if groups[i] in test
+    ]
+    return from_rows(rows, DECISIONS)
+
+
+def plan(
+    selection: pa.Table, deduped: pa.Table, config: ExportConfig, *, without: Collection[str] = ()
+) -> list[ShardPlan]:
     """The files of both splits, train first. A pure function of ids, groups and seed: input order does not matter.
 
-    Raises ValueError for missing columns, or selected pictures that dedup does not know.
+    without: ids of pictures that are held out. Raises ValueError for missing columns, or selected pictures that dedup
+    does not know.
     """
     require_columns(selection, ["image_id", "keep"], "export: selection")
     require_columns(deduped, ["image_id", "group_id"], "export: deduped")
-    image_ids = sorted(selection.filter(selection["keep"])["image_id"].to_pylist())
+    image_ids = sorted(set(selection.filter(selection["keep"])["image_id"].to_pylist()) - set(without))
     group_ids = rows_for(deduped, image_ids, "export: deduped")["group_id"].to_pylist()
-    held_out = validation_groups(group_ids, config.val_share, config.seed)
+    validation = validation_groups(group_ids, config.val_share, config.seed)
     by_split: dict[str, list[str]] = {split: [] for split in SPLITS}
     for image_id, group_id in zip(image_ids, group_ids, strict=True):
-        by_split["val" if group_id in held_out else "train"].append(image_id)
+        by_split["val" if group_id in validation else "train"].append(image_id)
     plans = []
     for split in SPLITS:
         ordered = sorted(by_split[split], key=lambda image_id: _draw(config.seed, "order", image_id))
@@ -122,8 +151,8 @@ def build_shard(
     return pa.table({name: columns[name] for name in SHARDS.names}, schema=SHARDS)
 
 
-def fragment(plans: Iterable[ShardPlan], config: ExportConfig) -> dict[str, Any]:
-    """What the report shows: pictures and files per split."""
+def fragment(plans: Iterable[ShardPlan], config: ExportConfig, excluded: int = 0) -> dict[str, Any]:
+    """What the report shows: pictures and files per split, and how many pictures are kept for tests."""
     plans = list(plans)
     rows = []
     for split in SPLITS:
@@ -137,7 +166,9 @@ def fragment(plans: Iterable[ShardPlan], config: ExportConfig) -> dict[str, Any]
                 "title": "Splits, disjoint by duplicate group",
                 "columns": ["split", "pictures", "files", "pictures per file at most"],
                 "rows": rows,
-                "note": f"Order and split are keyed by the seed {config.seed}.",
+                "note": f"Order and split are keyed by the seed {config.seed}."
+                + f" {excluded} selected pictures are labelled for tests, or duplicates of such, and not here."
+                * bool(excluded),
             },
             {
                 "type": "bars",

@@ -31,7 +31,7 @@ class EvaluateConfig(Config):
 
 def data_digest(config: EvaluateConfig) -> str | None:
     """sha256 of the labelled data that an evaluation measures on; None on synthetic people."""
-    if config.labelled is None:
+    if config.labelled is None or config.labelled.is_reference:
         return None
     from sapiens2.data.labelled.dataset import data_digest as folder_digest
 

@@ -13,33 +13,45 @@ from sapiens2.model.foreign_names import GRID_STRIDE, RANDOM, parse_name
 from sapiens2.model.sizes import SizeName, architecture
 from sapiens2.tasks.head_specs import OWN_SIZES, SPECS, Source, TaskName
 
-SYNTHETIC = "synthetic"
+SYNTHETIC, LABELS = "synthetic", "labels"
 
 
 class DataSource(Config):
     """Where samples come from. The path is not part of the recipe: what lies there is, by its digest."""
 
-    path: str = execution(SYNTHETIC, "Folder or URI of labelled data, absolute; `synthetic` for rendered people.")
+    path: str = execution(
+        SYNTHETIC,
+        "Folder or URI of labelled data, absolute; `synthetic` for rendered people; `labels` or labels=VERSION for an "
+        "artifact, whose folder a step puts in its place.",
+    )
     weight: float = recipe(1.0, "Share of the training samples, relative to the other sources.", gt=0)
     split: Literal["train", "val", "test"] = recipe("train", "Which rows of the index.")
 
+    @property
+    def is_reference(self) -> bool:
+        """Whether the path is the name of an artifact."""
+        return self.path.partition("=")[0] == LABELS
+
     @model_validator(mode="after")
     def _absolute(self) -> DataSource:
+        if self.is_reference:
+            return self
         if self.path != SYNTHETIC and "://" not in self.path and not self.path.startswith("/"):
             raise ValueError(f"path={self.path!r} is relative: steps run in folders of their own, so give it absolute")
         return self
 
 
 def data_digest(config: FinetuneConfig) -> str | None:
-    """sha256 of all labelled data that a configuration trains on; None on synthetic people alone.
+    """sha256 of all labelled data that a configuration trains on; None on synthetic people and artifacts alone.
 
     Raises LabelError (a ValueError) for a folder that cannot be read.
     """
-    if all(source.path == SYNTHETIC for source in config.sources):
+    folders = [source for source in config.sources if source.path != SYNTHETIC and not source.is_reference]
+    if not folders:
         return None
     from sapiens2.data.labelled.dataset import data_digest as folder_digest
 
-    parts = [s.path if s.path == SYNTHETIC else folder_digest(s.path, config.task) for s in config.sources]
+    parts = [folder_digest(s.path, config.task) if s in folders else s.path for s in config.sources]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sapiens2.data.formats.vocabularies import Layout, layout
+from sapiens2.data.formats.vocabularies import OWN, Layout, layout
 from sapiens2.data.labelled.layout import LabelError, Row
 
 Array = np.ndarray
@@ -39,7 +39,7 @@ def read_coco(path: str | Path, name: str, *, images: str = "images", split: str
     file that is not of this format, ValueError for an unknown layout.
     """
     which, where = layout(name), str(path)
-    content = _load(where)
+    content = load_coco(where)
     pictures = {image["id"]: image for image in content["images"]}
     out = Converted()
     for number, annotation in enumerate(content["annotations"], 1):
@@ -58,7 +58,9 @@ def read_coco(path: str | Path, name: str, *, images: str = "images", split: str
     return out
 
 
-def _load(where: str) -> dict[str, Any]:
+def load_coco(path: str | Path) -> dict[str, Any]:
+    """The object of a COCO file; LabelError when it is missing or none."""
+    where = str(path)
     try:
         content = json.loads(Path(where).read_bytes())
     except FileNotFoundError as error:
@@ -102,7 +104,7 @@ def _points(where: str, annotation: dict[str, Any], which: Layout) -> Array:
         )
     points = np.array(flat, float).reshape(-1, 3)
     seen = points[:, 2]
-    certain = np.arange(len(points)) < BODY_POINTS
+    certain = np.arange(len(points)) < (len(points) if which.name == OWN else BODY_POINTS)
     # A point labelled under cover is 1 in COCO; a confidence of 1 among face and hands is a point that was seen.
     points[:, 2] = np.where(seen <= 0, 0, np.where((seen == 1) & certain, 1, 2))
     return points

@@ -18,7 +18,8 @@ import numpy as np
 from sapiens2.tasks.vocabulary import IGNORE, keypoints, parts
 
 Array = np.ndarray
-LAYOUTS = ("coco17", "wholebody133", "halpe26", "halpe136", "crowdpose14", "aic14", "mhp16", "humanart21")
+OWN = "sapiens308"
+LAYOUTS = ("coco17", "wholebody133", "halpe26", "halpe136", "crowdpose14", "aic14", "mhp16", "humanart21", OWN)
 CLASS_MAPS = ("cihp20", "lip20", "voc21")
 
 
@@ -57,7 +58,10 @@ def layout(name: str) -> Layout:
     """A keypoint layout by name; ValueError listing the names."""
     if name not in LAYOUTS:
         raise ValueError(f"no keypoint layout is called {name!r}; use one of {', '.join(LAYOUTS)}")
-    rows, ids = _rows(name), keypoints()
+    ids = keypoints()
+    if name == OWN:
+        return Layout(name, ids.names, np.arange(len(ids)), np.arange(len(ids)))
+    rows = _rows(name)
     target = [-1 if row["keypoint"] == "-" else ids.id(row["keypoint"]) for row in rows]
     reads = [k if row["use"] == "both" else -1 for k, row in zip(target, rows, strict=True)]
     return Layout(name, tuple(row["name"] for row in rows), np.array(reads), np.array(target))

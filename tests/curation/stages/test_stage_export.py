@@ -120,3 +120,21 @@ def test_a_shard_joins_everything_in_plan_order() -> None:
 def test_a_shard_without_its_pictures_is_an_error() -> None:
     with pytest.raises(ValueError, match=picture_id(33)):
         shard([33])
+
+
+def test_labelled_test_pictures_and_their_duplicates_are_held_out() -> None:
+    """By the groups of this dedup, and by the name that the group had when it was labelled."""
+    selection, deduped = tables(40, group_size=4)  # 0, 5, 10, ... are not selected
+    rows = [
+        {"image_id": picture_id(5), "group_id": "of an older dedup", "split": "test"},  # group 1: 4, 6 and 7 selected
+        {"image_id": "gone since", "group_id": "g3", "split": "test"},  # 12, 13, 14
+        {"image_id": picture_id(21), "group_id": "g5", "split": "train"},
+    ]
+    dropped = export.held_out(selection, deduped, pa.Table.from_pylist(rows))
+    assert dropped.schema == DECISIONS and set(dropped["reason"].to_pylist()) == {"labelled_test"}
+    stand_for = dict(zip(dropped["image_id"].to_pylist(), dropped["representative_id"].to_pylist(), strict=True))
+    expected = {picture_id(k): picture_id(5) for k in (4, 6, 7)} | {picture_id(k): "gone since" for k in (12, 13, 14)}
+    assert stand_for == expected
+    plans = export.plan(selection, deduped, ExportConfig(val_share=0.2), without=list(stand_for))
+    written = {i for split in ("train", "val") for i in ids(plans, split)}
+    assert written == {row["image_id"] for row in selection.to_pylist() if row["keep"]} - set(stand_for)

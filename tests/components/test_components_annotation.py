@@ -1,0 +1,234 @@
+"""From a selection to an annotation tool and back: labels with lineage, trained on, and kept out of the shards."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from components.annotation_batch import BatchRequest, export_batch
+from components.artifacts import ArtifactError, Store
+from components.attempt import Attempt
+from components.explain import why
+from components.given_labels import held_out, measured, resolved, sources
+from components.labels import import_labels
+from components.manifest import CodeRef, InputRef, Manifest
+from components.run_step import run_step
+from components.steps import STEPS
+from curation.stages.export import ExportConfig
+from curation.tables import (
+    ATTRIBUTES,
+    CLUSTERS,
+    DECISIONS,
+    DEDUPED,
+    DETECTIONS,
+    IMAGES,
+    REJECTS,
+    SOURCES,
+    from_rows,
+    image_id,
+    source_id,
+)
+from sapiens2.data.annotation import Person, PictureLabels, read_batch, tool
+from sapiens2.data.labelled import LabelError, LabelledDataset
+from sapiens2.evaluation.config import EvaluateConfig
+from sapiens2.tasks.config import FinetuneConfig
+from sapiens2.tasks.vocabulary import keypoints
+
+SIZE = (48, 64)  # height, width
+COUNT = 8
+
+
+def commit(store, kind, tables, **inputs):
+    attempt = Attempt(store.root, kind, f"{len(kind):016x}")
+    record = attempt.write_partition("all", tables, {})
+    manifest = Manifest(
+        kind=kind,
+        version=attempt.version,
+        step=kind,
+        config={},
+        inputs=[InputRef(role=role, kind=a.kind, version=a.version) for role, a in inputs.items()],
+        code=CodeRef(package_version="0"),
+        start="2026-01-01",
+        end="2026-01-01",
+    )
+    artifact = attempt.publish(manifest, {"all": record}, None, [])
+    store.tag(f"latest/{kind}", artifact)
+    return artifact
+
+
+@pytest.fixture
+def curated(tmp_path):
+    """Eight pictures in four clusters; 6 and 7 are near-duplicates of each other."""
+    store, pool = Store(str(tmp_path / "root")), tmp_path / "pool"
+    pool.mkdir()
+    encoded = {}
+    for k in range(COUNT):
+        out = io.BytesIO()
+        Image.fromarray(np.full((*SIZE, 3), 20 * k, np.uint8)).save(out, "PNG")
+        (pool / f"{k}.png").write_bytes(out.getvalue())
+        encoded[f"{k}.png"] = out.getvalue()
+    ids = {name: image_id(data) for name, data in encoded.items()}
+    images = commit(
+        store,
+        "images",
+        {
+            "sources": from_rows(
+                [{"source_id": source_id(n), "source": n, "image_id": i} for n, i in ids.items()], SOURCES
+            ),
+            "rejects": from_rows([], REJECTS),
+            "images": from_rows(
+                [
+                    {"image_id": i, "source": n, "n_sources": 1, "format": "PNG", "bytes": encoded[n]}
+                    | {"width": SIZE[1], "height": SIZE[0], "orientation": 1}
+                    for n, i in ids.items()
+                ],
+                IMAGES,
+            ),
+        },
+    )
+    boxes = {"boxes": [[2.0, 3.0, 50.0, 45.0], [0.0, 0.0, 5.0, 5.0]], "box_scores": [0.9, 0.1]}
+    found = from_rows([{"image_id": i, **boxes, "refined": [True, False]} for i in ids.values()], DETECTIONS)
+    detections = commit(store, "detections", {"data": found}, images=images)
+    groups = {i: list(ids.values())[6] if k >= 6 else i for k, i in enumerate(ids.values())}
+    deduped = [{"image_id": i, "keep": True, "group_id": group} for i, group in groups.items()]
+    deduped = commit(store, "deduped", {"data": from_rows(deduped, DEDUPED)}, images=images)
+    rows = [{"image_id": i, "path": [k // 2], "distance": 0.0} for k, i in enumerate(ids.values())]
+    clusters = commit(store, "clusters", {"data": from_rows(rows, CLUSTERS)}, deduped=deduped)
+    kept = {
+        "data": from_rows([{"image_id": i, "keep": True} for i in ids.values()], DECISIONS),
+        "attributes": from_rows([], ATTRIBUTES),
+    }
+    made = {"images": images, "detections": detections, "deduped": deduped, "clusters": clusters}
+    return store, commit(store, "selection", kept, **made), pool
+
+
+def label(folder, picked=None):
+    """What an annotator does: everybody has a nose and seven more points; the file as the tool exports it."""
+    batch = read_batch(folder)
+    done = folder / "done"
+    done.mkdir(exist_ok=True)
+    points = np.zeros((len(keypoints()), 3))
+    points[:8] = [[4.0 * k + 5, 3.0 * k + 6, 2] for k in range(8)]
+    given = {p.name: PictureLabels(people=[Person(points, (2.0, 3.0, 60.0, 40.0))]) for p in batch.pictures[:picked]}
+    bare = batch.model_copy(update={"pictures": tuple(p.model_copy(update={"boxes": ()}) for p in batch.pictures)})
+    tool(batch.tool).write(done, bare, given)
+    return done / tool(batch.tool).file, points
+
+
+def brought_back(store, folder, file, **more):
+    options = {"tool": "", "unlabelled": "background", "licence": "ours"} | more
+    return import_labels(store, file, folder, **options)
+
+
+@pytest.mark.parametrize("name", ["coco", "cvat", "label-studio"])
+def test_labels_come_back_with_lineage(curated, tmp_path, name):
+    store, selection, _ = curated
+    request = BatchRequest(tool=name, task="pose", count=6, test_share=0.5, seed=1)
+    batch = export_batch(store, selection, request, tmp_path / "batch")
+    assert len(batch.pictures) == 6 and batch.pictures[0].boxes == ((2.0, 3.0, 50.0, 45.0),)
+    for picture in batch.pictures:
+        assert image_id((tmp_path / "batch" / picture.name).read_bytes()) == picture.image_id
+    file, points = label(tmp_path / "batch", picked=5)
+    outcome = brought_back(store, tmp_path / "batch", file)
+    labels = outcome.artifact
+    assert {ref.role: ref.version for ref in labels.manifest.inputs} == batch.made_from
+    assert batch.made_from["selection"] == selection.version
+    facts = labels.manifest.metrics
+    assert (facts["tool"], facts["pictures"], facts["left_out"]) == (name, 5, {"pictures without labels": 1})
+    dataset = LabelledDataset(store.storage.full(f"{labels.folder}/out"), "pose", None)
+    assert len(dataset) == 5
+    for row, picture in zip(dataset.rows, batch.pictures, strict=False):
+        assert (row.image_id, row.group, row.split) == (picture.image_id, picture.group, picture.split)
+        np.testing.assert_allclose(row.keypoints, points, atol=0.011)
+    assert brought_back(store, tmp_path / "batch", file).reused
+    file.write_bytes(file.read_bytes() + b"\n")
+    assert brought_back(store, tmp_path / "batch", file).artifact.version != labels.version
+
+
+def test_test_pictures_and_their_duplicates_stay_out_of_the_shards(curated, tmp_path):
+    store, selection, _ = curated
+    inputs = {read.role: store.latest(read.role) for read in STEPS["export"].inputs}
+    config = ExportConfig(workers=0, val_share=0.2)
+    before = run_step(STEPS["export"], config, inputs, store.root).artifact
+    assert before.manifest.metrics["kept"] == COUNT and before.manifest.metrics["dropped"] == {}
+    export_batch(store, selection, BatchRequest(tool="coco", task="pose", count=8, test_share=1), tmp_path / "b")
+    file, _ = label(tmp_path / "b", picked=1)
+    (picture,) = json.loads(file.read_text())["annotations"]
+    labels = brought_back(store, tmp_path / "b", file).artifact
+    after = run_step(STEPS["export"], config, inputs, store.root).artifact
+    assert after.version != before.version
+    assert [(r.role, r.version) for r in after.manifest.inputs if r.kind == "labels"] == [("labels_1", labels.version)]
+    first = read_batch(tmp_path / "b").pictures[picture["image_id"] - 1]
+    gone = {row["image_id"] for row in after.read("held_out").to_pylist()}
+    deduped = store.latest("deduped").read(columns=["image_id", "group_id"]).to_pylist()
+    assert gone == {row["image_id"] for row in deduped if row["group_id"] == first.group}
+    assert after.manifest.metrics["dropped"] == {"labelled_test": len(gone)}
+    tables = [after.read(split, ["image_id"]) for split in ("train", "val") if split in after.manifest.tables]
+    assert not set(pa.concat_tables(tables)["image_id"].to_pylist()) & gone
+    told = [line for line in why(store, first.image_id) if line.artifact.version == after.version]
+    assert [line.verdict for line in told] == ["dropped"] and "labelled_test" in told[0].text
+    open_again = run_step(STEPS["export"], ExportConfig(workers=0, val_share=0.2, hold_out="none"), inputs, store.root)
+    assert open_again.artifact.manifest.metrics["kept"] == COUNT
+    assert held_out(config.model_copy(update={"hold_out": (labels.version,)}), store)[0].artifact.version == (
+        labels.version
+    )
+
+
+def test_a_batch_takes_nothing_twice_and_says_when_all_is_done(curated, tmp_path):
+    store, selection, pool = curated
+    request = BatchRequest(tool="coco", task="pose", count=5)
+    first = export_batch(store, selection, request, tmp_path / "a")
+    with pytest.raises(ValueError, match="holds a batch already"):
+        export_batch(store, selection, request, tmp_path / "a")
+    brought_back(store, tmp_path / "a", label(tmp_path / "a")[0])
+    second = export_batch(store, selection, request, tmp_path / "b")
+    groups = [{picture.group for picture in batch.pictures} for batch in (first, second)]
+    assert not groups[0] & groups[1]
+    brought_back(store, tmp_path / "b", label(tmp_path / "b")[0])
+    with pytest.raises(ValueError, match=r"every picture of selection=\w+ is labelled already"):
+        export_batch(store, selection, request, tmp_path / "c")
+    again = request.model_copy(update={"again": True, "pictures": "reference"})
+    with pytest.raises(ValueError, match="name the pool's folder with --pool, or use --pictures copy"):
+        export_batch(store, selection, again, tmp_path / "c")
+    referenced = export_batch(store, selection, again.model_copy(update={"pool": str(pool)}), tmp_path / "c")
+    assert all(picture.name.startswith(str(pool)) for picture in referenced.pictures)
+    assert not (tmp_path / "c" / "images").exists()
+    brought_back(store, tmp_path / "c", label(tmp_path / "c")[0])  # the pool still has the bytes
+
+
+def test_labels_are_a_source_by_name(curated, tmp_path):
+    store, selection, _ = curated
+    export_batch(store, selection, BatchRequest(tool="coco", task="pose", count=4), tmp_path / "b")
+    labels = brought_back(store, tmp_path / "b", label(tmp_path / "b")[0]).artifact
+    chosen = [{"path": "synthetic"}, {"path": f"labels={labels.version[:6]}"}, {"path": "labels", "split": "test"}]
+    config = FinetuneConfig(task="pose", sources=chosen)
+    named = {each.role: each.artifact for each in sources(config, store)}
+    assert list(named) == ["labels_2", "labels_3"]
+    placed = resolved(config, named, store)
+    folder = store.storage.full(f"{labels.folder}/out")
+    assert [source.path for source in placed.sources] == ["synthetic", folder, folder]
+    assert [source.split for source in placed.sources] == ["train", "train", "test"]
+    with pytest.raises(ValueError, match="is labelled for pose, not for normal: name other labels"):
+        measured(EvaluateConfig(task="normal", labelled={"path": "labels"}), store)
+    with pytest.raises(ArtifactError, match=r"no artifact.*; `sapiens2 annotate import` makes"):
+        sources(FinetuneConfig(task="pose", sources=[{"path": "labels=ffff"}]), store)
+
+
+def test_labels_of_nothing_or_of_another_batch_are_refused(curated, tmp_path):
+    store, selection, _ = curated
+    export_batch(store, selection, BatchRequest(tool="coco", task="pose", count=2), tmp_path / "b")
+    file, _ = label(tmp_path / "b", picked=0)
+    with pytest.raises(LabelError, match="labels none of the 2 pictures for pose"):
+        brought_back(store, tmp_path / "b", file)
+    with pytest.raises(LabelError, match="is not XML"):
+        brought_back(store, tmp_path / "b", file, tool="cvat")
+    with pytest.raises(ValueError, match="is not there: give the file that coco has exported"):
+        brought_back(store, tmp_path / "b", tmp_path / "nothing.json")
+    with pytest.raises(ValueError, match="no annotation tool is called 'paint'; use one of coco, cvat, label-studio"):
+        export_batch(store, selection, BatchRequest(tool="paint", task="pose"), tmp_path / "c")
+    with pytest.raises(ValueError, match=r"images=\w+ is no selection"):
+        export_batch(store, store.latest("images"), BatchRequest(tool="coco", task="pose"), tmp_path / "c")
+    assert not list(store.all("labels"))
