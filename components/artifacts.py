@@ -41,6 +41,11 @@ class Artifact:
         """Path of the version, relative to the root."""
         return f"{self.kind}/{self.version}"
 
+    @property
+    def identity(self) -> str:
+        """What the versions of later steps depend on: the version, and the content when pictures were removed."""
+        return f"{self.version}~{(self.manifest.digest or '')[:16]}" if self.manifest.redacted else self.version
+
     def partitions(self, table: str) -> dict[str, list[FileEntry]]:
         """The files of a table by partition id, in order."""
         found: dict[str, list[FileEntry]] = {}

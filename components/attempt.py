@@ -87,7 +87,7 @@ class Attempt:
             path = f"{self.folder}/{stage}/{pid}-{self.name}{suffix}.parquet"
             data = parquet_bytes(table, self.row_group_rows)
             storage.write(path, data)
-            files.append(_entry(path, data, table=table_name, partition=pid, rows=table.num_rows))
+            files.append(file_entry(path, data, table=table_name, partition=pid, rows=table.num_rows))
         record = PartitionRecord(
             pid=pid,
             files=files,
@@ -103,12 +103,12 @@ class Attempt:
         """Write a loose file of the version (a card, a fragment, weights)."""
         path = f"{self.folder}/{name}"
         self.store.storage.write(path, data)
-        return _entry(path, data)
+        return file_entry(path, data)
 
     def existing_file(self, name: str) -> FileEntry:
         """List a file that a training job already wrote inside the version folder."""
         path = f"{self.folder}/{name}"
-        return _entry(path, self.store.storage.read(path))
+        return file_entry(path, self.store.storage.read(path))
 
     def publish(
         self, manifest: Manifest, records: Mapping[str, PartitionRecord], digest: str | None, loose: list[FileEntry]
@@ -205,5 +205,6 @@ def live_lease(data: bytes) -> dict[str, Any] | None:
     return owner
 
 
-def _entry(path: str, data: bytes, **more: Any) -> FileEntry:
+def file_entry(path: str, data: bytes, **more: Any) -> FileEntry:
+    """The manifest's line for a file with these bytes."""
     return FileEntry(path=path, bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), **more)

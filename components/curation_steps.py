@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from components.artifacts import Artifact, Store
 from components.partitions import PartitionWork, Worker, map_partitions, sum_metrics
+from components.removals import root_denylist
 from components.run_step import Publication, StepContext
 from components.score_cache import ScoreCache
 from components.steps import LABELS
@@ -44,20 +45,24 @@ THUMBNAIL_PX = 320
 class _IngestWork:
     config: Any
     state_folder: str
+    denylist: Any
 
     def __call__(self, pid: str, payload: Any) -> tuple[dict[str, pa.Table], dict[str, Any]]:
         from curation.stages.ingest import IngestPartition
 
-        tables = IngestPartition(self.config, self.state_folder)(payload)
+        tables = IngestPartition(self.config, self.state_folder, denylist=self.denylist)(payload)
         return tables, {"rows_in": tables["sources"].num_rows}
 
 
 def ingest(context: StepContext) -> Publication:
     """Fetch and check every source by partition, then settle which partition owns an image that several have."""
+    from curation.images.screening import denylist_of
     from curation.stages import ingest as stage
 
+    denylist = denylist_of(context.config.denylist_files) | root_denylist(context.store.storage)
     partitions = {partition.pid: partition for partition in context.source.partitions}
-    worker = Worker(context.attempt, partial(_IngestWork, context.config, _hosts(context.store)), stage="staging")
+    work = partial(_IngestWork, context.config, _hosts(context.store), denylist)
+    worker = Worker(context.attempt, work, stage="staging")
     staged = map_partitions(worker, partitions, context.progress, workers=_workers(context))
     reader = _Staged(context, staged)
     settlements = stage.settle([(pid, reader.table(pid, "images", NARROW)) for pid in staged])

@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.artifacts import Artifact, ArtifactError, Store, read_parquet
+from components.artifacts import Artifact, ArtifactError, Store
 from components.lineage import descendants
+from components.removals import removals
 from components.steps import TASKS
 
 STAGES = ("images", "detections", "scores", "filtered", "deduped", "clusters", "selection", "shards")
@@ -162,37 +163,75 @@ EXPLAIN: dict[str, Callable[[Artifact, set[str], set[str]], Iterator[tuple[str, 
 
 
 def trained_on(store: Store, reference: str) -> list[Consumed]:
-    """Every checkpoint that consumed the image: exact, by its place in the order of the run against samples seen."""
-    ids, _ = resolve_image(store, reference)
+    """Every checkpoint that consumed the image: exact, by its place in the order of the run against samples seen.
+
+    An image that was removed on request is known from the record of its removal.
+    """
     found: list[Consumed] = []
-    for backbone in store.all("backbone"):
-        for ref in backbone.manifest.inputs:
-            if ref.role != "shards":
-                continue  # imported weights have none: what they saw is not known here
-            position = _first_seen(store.get(ref.kind, ref.version), backbone, ids)
-            if position is not None:
-                found.append(Consumed(backbone, f"shards={ref.version}, first as sample {position}"))
-                made = [a for a in descendants(store, backbone).values() if a.kind in ("backbone", *TASKS)]
-                heirs = [a for a in made if a.version != backbone.version]
-                found += [Consumed(model, f"backbone={backbone.version}") for model in heirs]
+    for removal in removals(store.storage):
+        for key, gone in removal.consumers.items():
+            known = reference in removal.urls or (len(reference) >= 6 and any(i.startswith(reference) for i in gone))
+            kind, _, version = key.partition("=")
+            if known and store.committed(kind, version):
+                found += _with_heirs(store, store.get(kind, version), f"before the removal {removal.id}")
+    if found:
+        return found
+    ids, _ = resolve_image(store, reference)
+    for shards, backbone in _trainings(store):
+        seen = _first_seen(shards, backbone, ids)
+        if seen:
+            found += _with_heirs(store, backbone, f"{shards}, first as sample {min(seen.values())}")
     return found
 
 
-def _first_seen(shards: Artifact, backbone: Artifact, ids: set[str]) -> int | None:
-    """The first sample of the run that was one of the images, or None when the run ended before any came."""
-    from sapiens2.data.order import EpochOrder
-    from sapiens2.data.shards import Shards
+def consumed_by(store: Store, ids: set[str]) -> Iterator[tuple[Artifact, set[str]]]:
+    """Every backbone that was trained on any of the images, and on which."""
+    for shards, backbone in _trainings(store):
+        if seen := _first_seen(shards, backbone, ids):
+            yield backbone, set(seen)
 
-    files = [entry.path for entry in shards.manifest.files_of("train")]
-    rows = [i for path in files for i in read_parquet(shards.storage, path, ["image_id"])["image_id"].to_pylist()]
-    wanted = {row for row, image_id in enumerate(rows) if image_id in ids}
+
+def _trainings(store: Store) -> Iterator[tuple[Artifact, Artifact]]:
+    """(shards, backbone) of every training; imported weights have none: what they saw is not known here."""
+    for backbone in store.all("backbone"):
+        for ref in backbone.manifest.inputs:
+            if ref.role == "shards" and store.committed(ref.kind, ref.version):
+                yield store.get(ref.kind, ref.version), backbone
+
+
+def _with_heirs(store: Store, backbone: Artifact, through: str) -> list[Consumed]:
+    made = [a for a in descendants(store, backbone).values() if a.kind in ("backbone", *TASKS)]
+    heirs = [a for a in made if a.version != backbone.version]
+    return [Consumed(backbone, through), *(Consumed(model, f"backbone={backbone.version}") for model in heirs)]
+
+
+def _first_seen(shards: Artifact, backbone: Artifact, ids: set[str]) -> dict[str, int]:
+    """The first sample of the run that was each of the images; images that the run never came to are absent."""
+    from sapiens2.data.order import EpochOrder
+
+    rows = shards.read("train", ["image_id", "position"])
+    places = zip(rows["position"].to_pylist(), rows["image_id"].to_pylist(), strict=True)
+    wanted = {place: image_id for place, image_id in places if image_id in ids}
     if not wanted:
-        return None
+        return {}
     config = backbone.manifest.config
-    sizes = Shards([shards.storage.full(path) for path in files]).group_sizes
-    order = EpochOrder(sizes, config["engine"]["seed"], config["shuffle_window"])
-    seen = config["engine"]["steps"] * config["batch"]
-    return next((p for p in range(min(seen, len(order))) if order.index(p) in wanted), None)
+    order = EpochOrder(_group_sizes(shards), config["engine"]["seed"], config["shuffle_window"])
+    samples = range(min(config["engine"]["steps"] * config["batch"], len(order)))
+    first: dict[str, int] = {}
+    for sample in samples:
+        image_id = wanted.get(order.index(sample))
+        if image_id is not None:
+            first.setdefault(image_id, sample)
+    return first
+
+
+def _group_sizes(shards: Artifact) -> list[int]:
+    """Rows of each row group of the training files as they were written, whatever was removed from them since."""
+    config, rows = shards.manifest.config, shards.manifest.metrics["splits"]["train"]
+    starts = range(0, rows, config["rows_per_shard"])
+    files = [min(config["rows_per_shard"], rows - start) for start in starts]
+    step = config["rows_per_group"]
+    return [min(step, file - start) for file in files for start in range(0, file, step)]
 
 
 def as_json(lines: list[Line]) -> str:

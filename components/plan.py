@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from components.artifacts import Artifact, ArtifactError, Store
 from components.given_weights import given as named_by
 from components.given_weights import named_inputs
+from components.removals import refuse_pending
 from components.run_step import Identity, identify
 from components.settings import Settings
-from components.steps import Step
+from components.steps import STEPS, Step
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def plan(
     Raises ArtifactError when an input is neither planned, given nor there as `latest`; SettingsError and
     FileNotFoundError (weights) before anything runs.
     """
+    refuse_pending(store.storage)
     versions: dict[str, str] = {}
     planned: list[PlannedStep] = []
     for step in steps:
@@ -57,14 +59,25 @@ def plan(
                 )
         found = named_by(step, config, store)
         inputs |= {role: artifact.version for role, artifact in named_inputs(found).items()}
-        identity = identify(step, config, inputs, source if step.name == "ingest" else None, found)
+        known = inputs if step.row_wise else _identities(step, inputs, store)
+        identity = identify(step, config, known, source if step.name == "ingest" else None, found)
         versions[step.name] = identity.version
         reused = store.committed(step.kind, identity.version)
         if reused:
             store.get(step.kind, identity.version)  # a damaged manifest is said now, not in the middle of the run
         why = "" if reused else reason(step, identity, inputs, store)
+        if why and known != inputs:
+            gone = [role for role in inputs if known[role] != inputs[role]]
+            why = f"pictures were removed from {', '.join(gone)}; {why}"
         planned.append(PlannedStep(step, config, identity.version, inputs, reused, why))
     return planned
+
+
+def _identities(step: Step, inputs: Mapping[str, str], store: Store) -> dict[str, str]:
+    """What the version depends on, by role (see Artifact.identity)."""
+    kinds = {read.role: STEPS[read.producer].kind for read in step.inputs}
+    made = {role for role, version in inputs.items() if role in kinds and store.committed(kinds[role], version)}
+    return {r: store.get(kinds[r], version).identity if r in made else version for r, version in inputs.items()}
 
 
 def _outside(
@@ -73,8 +86,6 @@ def _outside(
     """The version of an input that this plan does not make: the one given, else the latest."""
     if given and role in given:
         return given[role].version
-    from components.steps import STEPS
-
     if any(step.name == "report" for step in steps) and len(steps) > 1 and producer not in [s.name for s in steps]:
         is_report_input = STEPS["report"].inputs
         if any(read.role == role and read.optional for read in is_report_input):

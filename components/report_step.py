@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
+from typing import Any
 
 from components.artifacts import Artifact
 from components.lineage import ancestors
 from components.report_page import Measure, ReportInput, StepSummary, render_report
 from components.run_step import Publication, StepContext
 from components.steps import STEPS
+from curation.audit.contact_sheet import blurred
 from curation.config import Config, recipe
+
+BLUR_NSFW = 0.5  # score from which a picture is blurred
 
 
 class ReportConfig(Config):
@@ -26,6 +31,7 @@ def report(context: StepContext) -> Publication:
     made = ancestors(context.store, context.inputs.values())
     order = {name: place for place, name in enumerate(STEPS)}
     artifacts = sorted(made.values(), key=lambda a: order.get(a.manifest.step, len(order)))
+    flagged = _flagged(artifacts)
     manifests = [artifact.manifest.model_dump(mode="json") for artifact in artifacts]
     page = render_report(
         ReportInput(
@@ -34,7 +40,7 @@ def report(context: StepContext) -> Publication:
             preset="",
             date=max(artifact.manifest.end for artifact in artifacts),
             steps=[
-                StepSummary(a.manifest.step.replace("-", " "), m, None, a.fragment())
+                StepSummary(a.manifest.step.replace("-", " "), m, None, _blurred(a.fragment(), flagged))
                 for a, m in zip(artifacts, manifests, strict=True)
             ],
             measures=list(_measures(artifacts)),
@@ -47,6 +53,36 @@ def report(context: StepContext) -> Publication:
     return Publication(
         metrics={"headline": f"{len(data) / 1e6:.1f} MB, {len(artifacts)} artifacts"}, files={"report.html": data}
     )
+
+
+def _flagged(artifacts: Iterable[Artifact]) -> set[str]:
+    """Pictures that nobody should have to look at: scored as unsafe, or dropped for it."""
+    found: set[str] = set()
+    for artifact in artifacts:
+        if artifact.kind == "scores":
+            rows = artifact.read(columns=["image_id", "nsfw"]).to_pylist()
+            found |= {row["image_id"] for row in rows if (row["nsfw"] or 0.0) >= BLUR_NSFW}
+        elif artifact.kind == "filtered":
+            rows = artifact.read(columns=["image_id", "reason"]).to_pylist()
+            found |= {row["image_id"] for row in rows if row["reason"] == "unsafe"}
+    return found
+
+
+def _blurred(fragment: Any, flagged: set[str]) -> Any:
+    """The fragment with its flagged pictures made unrecognisable, wherever a picture says which one it is."""
+    if fragment is None or not flagged:
+        return fragment
+    sections = [
+        {**s, "items": [_shown(i, flagged) for i in s["items"]]} if s.get("type") == "images" else s
+        for s in fragment["sections"]
+    ]
+    return {**fragment, "sections": sections}
+
+
+def _shown(item: dict[str, Any], flagged: set[str]) -> dict[str, Any]:
+    if item.get("image_id") not in flagged:
+        return item
+    return {**item, "jpeg": base64.b64encode(blurred(base64.b64decode(item["jpeg"]))).decode()}
 
 
 def _measures(artifacts: Iterable[Artifact]) -> Iterable[Measure]:

@@ -28,6 +28,7 @@ from components.given_weights import Given, GivenWeights, named_inputs
 from components.given_weights import given as named_by
 from components.manifest import CodeRef, FileEntry, InputRef, Manifest, ModelRef
 from components.progress import Progress
+from components.removals import refuse_pending
 from components.settings import recipe_fields
 from components.steps import Step, load
 
@@ -139,9 +140,10 @@ def run_step(
             f"{step.name} needs {', '.join(missing)}: run the steps before it, or name one with --input"
         )
     store = Store(root)
+    refuse_pending(store.storage)
     given = named_by(step, config, store)
     inputs = {**inputs, **named_inputs(given)}
-    versions = {role: artifact.version for role, artifact in inputs.items()}
+    versions = {role: artifact.version if step.row_wise else artifact.identity for role, artifact in inputs.items()}
     identity = identify(step, config, versions, source.digest if source is not None else None, given)
     if store.committed(step.kind, identity.version):
         artifact = store.get(step.kind, identity.version)

@@ -32,9 +32,8 @@ class ScoreCache:
         if not rows:
             return
         texts = {i: json.dumps(values, sort_keys=True) for i, values in sorted(rows.items())}
-        name = hashlib.sha256("\n".join(f"{i}:{t}" for i, t in texts.items()).encode()).hexdigest()[:20]
         table = pa.table({"image_id": list(texts), "values": list(texts.values())})
-        Storage(self.root).write(f"{_folder(model_key)}/{name}.parquet", parquet_bytes(table))
+        Storage(self.root).write(f"{_folder(model_key)}/{file_name(texts)}", parquet_bytes(table))
         self._load(model_key).update(texts)
 
     def _load(self, model_key: str) -> dict[str, str]:
@@ -50,6 +49,11 @@ class ScoreCache:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root, "_known": {}}
+
+
+def file_name(texts: dict[str, str]) -> str:
+    """The name of a file of the cache, from its ids and values in order of the ids."""
+    return hashlib.sha256("\n".join(f"{i}:{t}" for i, t in texts.items()).encode()).hexdigest()[:20] + ".parquet"
 
 
 def _folder(model_key: str) -> str:

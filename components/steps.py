@@ -33,6 +33,7 @@ class Step:
     `sources` are the modules whose text is the step's meaning; `body` does the work, given a StepContext; `data` gives
     the digest of what a configuration reads from outside the store. `weights` names third-party networks from a config,
     `given` finds weights and artifacts that the config names itself (components.given_weights, given_labels).
+    `row_wise`: a row follows from its picture alone, so that the removal of other pictures makes no other version.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Step:
     data: str | None = None
     given: str | None = None
     deterministic: bool = True
+    row_wise: bool = False
 
     def reads(self, config: Any) -> tuple[Input, ...]:
         """The inputs that a run with this configuration has."""
@@ -115,6 +117,7 @@ CURATION: tuple[Step, ...] = (
         "detect",
         ("ingest",),
         "person boxes",
+        row_wise=True,
         weights="curation.stages.detect:required_weights",
         sources=("curation.stages.detect", "curation.images.decode", "curation.models.person", "curation.models.boxes"),
     ),
@@ -122,6 +125,7 @@ CURATION: tuple[Step, ...] = (
         "score",
         ("ingest", "detect"),
         "quality, realism, text overlay, faces and head pose, embeddings",
+        row_wise=True,
         weights="curation.stages.score:required_weights",
         sources=("curation.stages.score", "curation.images.decode", "curation.models"),
     ),

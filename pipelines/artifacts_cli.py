@@ -1,4 +1,4 @@
-"""`sapiens2 artifacts ...`: list, show, lineage, why, trained-on, diff, verify, tag, gc."""
+"""`sapiens2 artifacts ...`: list, show, lineage, why, trained-on, diff, verify, tag, gc, forget."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from components.artifacts import Artifact, Store
 from components.lineage import ancestors, changed_decisions, descendants, diff
 from pipelines import display
 from pipelines.cli import root_option
+from pipelines.forget_command import forget_command
 
 console = display.console()
 COLOURS = {"kept": "green", "dropped": "red", "rejected": "red", "measured": "cyan"}
@@ -159,6 +160,7 @@ def diff_command(old: str, new: str, root: str) -> None:
 @root_option
 def verify_command(reference: str | None, root: str) -> None:
     """Read every file again and hold it against its manifest; exit code 1 when something is wrong."""
+    from components.removals import removals
     from components.upkeep import verify
 
     store = Store(root)
@@ -167,8 +169,13 @@ def verify_command(reference: str | None, root: str) -> None:
     for kind, version, found in [(one.kind, one.version, one)] if one else store.look():
         problems = [str(found)] if isinstance(found, ValueError) else verify(store, found)
         wrong += bool(problems)
-        text = "; ".join(problems) or "ok"
+        gone = 0 if isinstance(found, ValueError) else len(found.manifest.redacted)
+        text = "; ".join(problems) or (f"ok, redacted: {gone} pictures were removed on request" if gone else "ok")
         console.print(f"{kind}={version}  {text}", markup=False, soft_wrap=True)
+    for removal in () if one else removals(store.storage):
+        if removal.state != "done":
+            wrong += 1
+            console.print(f"removal {removal.id}  interrupted: run `sapiens2 artifacts forget --resume`", markup=False)
     if wrong:
         sys.exit(1)
 
@@ -216,5 +223,6 @@ COMMANDS = {
         verify_command,
         tag_command,
         gc_command,
+        forget_command,
     )
 }

@@ -246,7 +246,7 @@ def ablation(axis: str, seeds: int, minutes: float | None, given: tuple[str, ...
 @cli.command(
     cls=LazyGroup,
     module="pipelines.artifacts_cli",
-    names=("list", "show", "lineage", "why", "trained-on", "diff", "verify", "tag", "gc"),
+    names=("list", "show", "lineage", "why", "trained-on", "diff", "verify", "tag", "gc", "forget"),
 )
 def artifacts() -> None:
     """Look at what lies under the root, and ask it questions."""

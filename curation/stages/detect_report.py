@@ -120,4 +120,5 @@ def _item(row: dict[str, Any], data: bytes) -> dict[str, Any] | None:
         cv2.rectangle(small, (x0, y0), (x1, y1), _COLOURS[bool(refined)], 2)
     jpeg = simplejpeg.encode_jpeg(small, quality=80, colorspace="RGB")
     caption = f"best score {row['box_scores'][0]:.2f}, {len(row['boxes'])} found"
-    return {"jpeg": base64.b64encode(jpeg).decode(), "caption": caption, "sub": row["image_id"][:12]}
+    shown = {"jpeg": base64.b64encode(jpeg).decode(), "caption": caption, "sub": row["image_id"][:12]}
+    return shown | {"image_id": row["image_id"]}  # so that a page made after the NSFW scores can blur it

@@ -7,8 +7,9 @@ rejects, at every moment.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -20,12 +21,14 @@ from pydantic import model_validator
 from curation.config import Config, execution, recipe
 from curation.images import phash
 from curation.images.decode import decode_grey
+from curation.images.denylist import Denylist, denylisted
 from curation.images.fetch_policy import FetchPolicy
 from curation.images.header import MAX_PIXELS, Header, read_header
 from curation.images.items import SourceItem
 from curation.images.metadata import read_metadata
 from curation.images.reading import read_all
 from curation.images.reasons import Reason, Reject
+from curation.images.screening import load_screen, read_denylists
 from curation.images.sources import Listing, Partition, list_pool
 from curation.stages import ingest_report
 from curation.tables import IMAGES, REJECTS, SOURCES, from_rows, image_id, source_id
@@ -55,6 +58,14 @@ class IngestConfig(Config):
     fetch_epoch: int = recipe(0, "raise it to fetch a list of URLs anew, as a count", ge=0)
     respect_robots: bool = recipe(True, "whether robots.txt is asked before fetching, yes or no")
     respect_tdm: bool = recipe(True, "whether reservations of text and data mining are honoured, yes or no")
+    screen: str = recipe(
+        "",
+        "function MODULE:NAME of your own that sees the bytes of every picture before a person does, and returns None, "
+        "or in a word why the picture is refused (minors, explicit); none by default",
+    )
+    denylist_files: tuple[str, ...] = execution(
+        (), "files or s3:// addresses of hashes and addresses that are refused (see docs/removal.md); content counts"
+    )
     workers: int = execution(2, "processes that ingest partitions side by side; 0 works in the calling process", ge=0)
     rows_per_partition: int = execution(256, "most sources in one unit of work, as a count", ge=1)
     bytes_per_partition: int = execution(256 << 20, "most listed bytes in one unit of work, in bytes", ge=1)
@@ -78,6 +89,8 @@ class IngestConfig(Config):
             )
         if self.hash_path != phash.CANONICAL_PATH:
             raise ValueError(f"hash_path={self.hash_path!r}: this version makes {phash.CANONICAL_PATH!r}; leave it out")
+        if self.screen:
+            load_screen(self.screen)
         return self
 
     def policy(self, state_folder: str | None = None) -> FetchPolicy:
@@ -107,13 +120,20 @@ def profile_config(profile: str) -> IngestConfig:
 
 
 def list_sources(pool: str, config: IngestConfig) -> Listing:
-    """Lists a pool (see curation.images.sources). Raises ValueError when it is missing, empty or no known kind."""
-    return list_pool(
+    """Lists a pool (see curation.images.sources). Raises ValueError when it is missing, empty or no known kind.
+
+    The content of `config.denylist_files` enters the digest: another list makes other images.
+    """
+    listing = list_pool(
         pool,
         rows_per_partition=config.rows_per_partition,
         bytes_per_partition=config.bytes_per_partition,
         fetch_epoch=config.fetch_epoch,
     )
+    if not config.denylist_files:
+        return listing
+    lists = sorted(hashlib.sha256(text.encode()).hexdigest() for _, text in read_denylists(config.denylist_files))
+    return replace(listing, digest=hashlib.sha256(" ".join([listing.digest, *lists]).encode()).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -136,16 +156,23 @@ class _Rows:
 class IngestPartition:
     """Turns a partition into its `sources`, `images` and `rejects`; picklable, built once per worker.
 
-    `state_folder`, for curation.images.host_state, is on a disk that the workers of a machine share.
+    `state_folder`, for curation.images.host_state, is on a disk that the workers of a machine share. `denylist`: what
+    is refused before it is fetched or read.
     """
 
-    def __init__(self, config: IngestConfig, state_folder: str | None = None) -> None:
+    def __init__(
+        self, config: IngestConfig, state_folder: str | None = None, *, denylist: Denylist | None = None
+    ) -> None:
         self.config, self.policy = config, config.policy(state_folder)
+        self.denylist = denylist or Denylist()
 
     def __call__(self, partition: Partition) -> dict[str, pa.Table]:
         rows = _Rows()
-        for item, data in read_all(partition.items, self.policy):
-            self._add(rows, item, data)
+        refused = {item.source: self.denylist.address(item.location) for item in partition.items if item.kind == "url"}
+        wanted = [item for item in partition.items if refused.get(item.source) is None]
+        read = read_all(wanted, self.policy)
+        for item in partition.items:
+            self._add(rows, *((item, reject) if (reject := refused.get(item.source)) else next(read)))
         return {
             "sources": from_rows(rows.sources, SOURCES),
             "images": _images_table(rows),
@@ -157,6 +184,8 @@ class IngestPartition:
         verdict = self._verdict(rows, identity, data)
         name = {"source_id": source_id(item.source), "source": item.source}
         told = {"caption": item.caption, "licence": item.licence}
+        if isinstance(verdict, Reject) and verdict.reason is Reason.DENYLISTED:  # nothing else is kept of it
+            item, told, identity = replace(item, extra=None), {}, None
         if isinstance(verdict, Reject):
             reason = verdict.reason.value
             rows.sources.append({**name, **told, "reason": reason, "extra": item.extra})
@@ -175,8 +204,19 @@ class IngestPartition:
         if isinstance(data, Reject) or identity is None:
             return data if isinstance(data, Reject) else examine(data, self.config)
         if identity not in rows.verdicts:
-            rows.verdicts[identity] = examine(data, self.config)
+            rows.verdicts[identity] = self.denylist.content(data) or self._examine(data)
         return rows.verdicts[identity]
+
+    def _examine(self, data: bytes) -> _Accepted | Reject:
+        verdict = examine(data, self.config)
+        if isinstance(verdict, Reject):
+            return verdict
+        refused = None
+        if self.denylist.phashes:
+            codes, mirrors, _ = phash.hashes(verdict.grey32[None])
+            refused = self.denylist.looks(int(codes[0]), int(mirrors[0]))
+        word = load_screen(self.config.screen)(data) if refused is None and self.config.screen else None
+        return refused or (denylisted(f"the screen: {word}") if word else verdict)
 
 
 def examine(data: bytes, config: IngestConfig) -> _Accepted | Reject:
