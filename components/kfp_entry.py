@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import Artifact, Store
+from components.job import job_for
 from components.manifest import Manifest
+from components.placement import Placement
 from components.progress import Progress
-from components.run_step import is_user_error, run_step
-from components.settings import Settings
+from components.ray_jobs import Cancelled
+from components.remote import perform
+from components.run_step import is_user_error
 from components.steps import STEPS
 
 RARELY = 200_000  # allocations between two collections
+CANCELLED = 143  # as the shell says of a process that SIGTERM ended
 
 
 def run(
@@ -33,24 +37,28 @@ def run(
 ) -> None:
     """Run a step; write its manifest to `out.path`, its counts to `facts` and its page, if any, to `page.path`.
 
-    `inputs` are KFP artifacts by role; one that was not given is None. What the user can mend ends the process with
-    exit code 2 and one line, everything else with a traceback.
+    `inputs` are KFP artifacts by role; one that was not given is None. The work is done where the placement of the task
+    says (components.placement). What the user can mend ends the process with exit code 2 and one line, a request to end
+    with 143, everything else with a traceback.
     """
     gc.set_threshold(RARELY)  # most objects are modules, which live as long as the process
-    step, progress = STEPS[name], Progress(name)
+    progress = Progress(name)
     try:
-        chosen, store = Settings.from_dict(settings), Store(root)
+        store = Store(root)
         found = {role: _resolve(store, artifact) for role, artifact in inputs.items() if artifact is not None}
-        config = chosen.config(step)
-        outcome = run_step(step, config, found, root, source=_listing(pool, config))
+        artifact = perform(job_for(STEPS[name], store.root, settings, found, pool), Placement.from_environment())
+    except Cancelled:
+        progress.say("failed", error="cancelled", user=True)
+        sys.exit(CANCELLED)
     except Exception as error:
-        progress.say("failed", error=str(error) or type(error).__name__, user=is_user_error(error))
-        if is_user_error(error):
+        user = is_user_error(error) or bool(getattr(error, "user", False))
+        progress.say("failed", error=str(error) or type(error).__name__, user=user)
+        if user:
             traceback.print_exc(file=sys.stdout)  # for the log; whoever watches shows the message
             print(f"error: {name}: {error}", flush=True)
             sys.exit(2)
         raise
-    _tell(outcome.artifact, out, facts, page)
+    _tell(artifact, out, facts, page)
     gc.freeze()  # so that the interpreter does not walk all of torch on its way out
 
 
@@ -62,14 +70,6 @@ def _resolve(store: Store, artifact: Any) -> Artifact:
         return store.get(manifest.kind, manifest.version)
     kind, version, _ = artifact.uri.rsplit("/", 2)[-3:]  # <root>/<kind>/<version>/manifest.json on S3
     return store.get(kind.rsplit("/", 1)[-1], version)
-
-
-def _listing(pool: str | None, config: Any) -> Any:
-    if pool is None:
-        return None
-    from curation.stages.ingest import list_sources
-
-    return list_sources(pool, config)
 
 
 def _tell(artifact: Artifact, out: Any, facts: Any, page: Any) -> None:

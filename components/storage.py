@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+WITH_KEYS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/]*@|.*[?&](secret_key|access_key)=", re.IGNORECASE)
 
 
 class StorageError(ValueError):
@@ -26,6 +27,11 @@ class Storage:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         text = os.fspath(root)
+        if WITH_KEYS.match(text):
+            raise StorageError(
+                "keys do not belong into the root's address, which is written down in many places: "
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and write s3://bucket/prefix"
+            )
         self.local = not SCHEME.match(text) or text.startswith("file://")
         if self.local:
             base = Path(text.removeprefix("file://")).expanduser().absolute()

@@ -104,11 +104,14 @@ def step(name: str, pool: str | None, given: tuple[str, ...], dry_run: bool, roo
 @cli.command()
 @click.argument("pipeline")
 @click.option("--out", type=click.Path(), help="Where the IR goes; default PIPELINE.yaml.")
-def compile(pipeline: str, out: str | None) -> None:
+@click.option("--placement", type=click.Path(), help="YAML: where each step runs, and on what (docs/cluster.md).")
+def compile(pipeline: str, out: str | None, placement: str | None) -> None:
     """Compile curation, training, full or stage:NAME to KFP IR YAML."""
+    from components.placement import Placements
     from pipelines.compile import compile_pipeline
 
-    click.echo(compile_pipeline(pipeline, Path(out or f"{pipeline.replace(':', '-')}.yaml")))
+    placements = Placements.from_yaml(placement) if placement else None
+    click.echo(compile_pipeline(pipeline, Path(out or f"{pipeline.replace(':', '-')}.yaml"), placements))
 
 
 @cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)

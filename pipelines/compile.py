@@ -7,14 +7,18 @@ from typing import Any
 
 import yaml
 
+from components.placement import Placements
+
 NAMES = ("curation", "training", "full")
 
 
-def pipeline_named(name: str) -> Any:
-    """The pipeline function `curation`, `training`, `full` or `stage:STEP`. Raises ValueError."""
+def pipeline_named(name: str, placements: Placements | None = None) -> Any:
+    """The pipeline `curation`, `training`, `full` or `stage:STEP`, its tasks placed. Raises ValueError."""
     from pipelines import pipelines
+    from pipelines.placing import Placer, as_it_comes
     from pipelines.stage_pipeline import stage_pipeline
 
+    place = Placer(placements) if placements else as_it_comes
     kind, _, stage = name.partition(":")
     if kind == "stage" and stage:
         from components.steps import find_steps
@@ -22,17 +26,20 @@ def pipeline_named(name: str) -> Any:
         found = find_steps(stage)
         if len(found) != 1:
             raise ValueError(f"{name} means {len(found)} steps; name one of {', '.join(s.name for s in found)}")
-        return stage_pipeline(found[0])
+        return stage_pipeline(found[0], place)
     if name not in NAMES:
         raise ValueError(f"unknown pipeline {name!r}; choose {', '.join(NAMES)} or stage:STEP")
-    return getattr(pipelines, name)
+    return getattr(pipelines, name)(place)
 
 
-def compile_pipeline(name: str, out: Path) -> Path:
-    """Compile a pipeline to `out` and check it. Raises ValueError when the IR is not what the protobuf defines."""
+def compile_pipeline(name: str, out: Path, placements: Placements | None = None) -> Path:
+    """Compile a pipeline to `out` and check it; `placements` say where its steps run, and on what.
+
+    Raises ValueError when the IR is not what the protobufs define.
+    """
     from kfp import compiler
 
-    compiler.Compiler().compile(pipeline_named(name), str(out))
+    compiler.Compiler().compile(pipeline_named(name, placements), str(out))
     check_ir(out)
     return out
 
@@ -42,9 +49,11 @@ def check_ir(path: Path) -> None:
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2
 
-    document = next(iter(yaml.safe_load_all(path.read_text())))
+    document, *platforms = yaml.safe_load_all(path.read_text())
     try:
         json_format.ParseDict(document, pipeline_spec_pb2.PipelineSpec())
         json_format.ParseDict(document["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
+        for platform in platforms:
+            json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
     except json_format.ParseError as error:
         raise ValueError(f"{path} is not a pipeline specification: {error}") from error

@@ -54,7 +54,7 @@ def run(spec: dict[str, Any], folder: str, server: StepServer | None) -> None:
             start_steps_from(server)
         local.init(runner=runner, pipeline_root=f"{folder}/kfp", raise_on_error=True, enable_caching=False)
         package = spec.get("package")
-        pipeline = components.load_component_from_file(package) if package else getattr(pipelines, spec["pipeline"])
+        pipeline = components.load_component_from_file(package) if package else getattr(pipelines, spec["pipeline"])()
         try:
             pipeline(**spec["arguments"])
         except RuntimeError as error:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from kfp import dsl
 
 from components import kfp as steps
 from components.steps import Step
+from pipelines.placing import as_it_comes
 
 TYPES = {"backbone": dsl.Model, "checkpoint": dsl.Model, "probe": dsl.Artifact}
 COMMON = ("root", "settings", "code_version")
 
 
-def stage_pipeline(step: Step) -> Any:
+def stage_pipeline(step: Step, place: Callable[[Any, str], Any] = as_it_comes) -> Any:
     """The pipeline `sapiens2-stage-<name>`.
 
     Its parameters are `<role>_manifest` (path or URI of a manifest.json) for each input, `pool` for ingest, and root,
@@ -38,8 +40,7 @@ def stage_pipeline(step: Step) -> Any:
                 given[read.role] = importer.set_caching_options(False).output
         fixed = {"task": step.task} if step.task else {}
         task = component(**given, **fixed, **{name: arguments[name] for name in (*own, *COMMON)})
-        task.set_caching_options(False)
-        task.set_display_name(step.name)
+        place(task, step.name)
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     types = {name: dict if name == "settings" else str for name in names}

@@ -22,6 +22,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 @click.option("--pool", help="Folder, URL list, .tar, .parquet or s3:// prefix that the cluster's steps can read.")
 @click.option("--input", "given", multiple=True, metavar="KIND=VERSION", help="An input other than the latest.")
 @click.option("--param", "explicit", multiple=True, metavar="NAME=VALUE", help="A parameter of the pipeline, as it is.")
+@click.option("--placement", type=click.Path(), help="YAML: where each step runs, and on what (docs/cluster.md).")
 @click.option("--experiment", default="sapiens2", show_default=True, help="KFP experiment; made when it is not there.")
 @click.option("--run-name", help="Default: the pipeline and the time.")
 @click.option("--kfp-cache/--no-kfp-cache", "caching", default=None, help="KFP's own cache; default off, ours decides.")
@@ -42,6 +43,7 @@ def submit(
     pool: str | None,
     given: tuple[str, ...],
     explicit: tuple[str, ...],
+    placement: str | None,
     experiment: str,
     run_name: str | None,
     caching: bool | None,
@@ -61,6 +63,7 @@ def submit(
     A bearer token, where the server wants one, is read from KFP_EXISTING_TOKEN.
     """
     from components.artifacts import Store
+    from components.placement import Placements
     from pipelines.compile import compile_pipeline
     from pipelines.kfp_server import Server
     from pipelines.run_command import code_version, given_inputs, pool_path
@@ -72,8 +75,9 @@ def submit(
         raise click.UsageError("a recurring run has no end to wait for: leave out --wait and --follow")
     seconds = interval_seconds(every) if every else None
     settings = settings_of(**chosen)
+    placements = Placements.from_yaml(placement) if placement else None
     with tempfile.TemporaryDirectory(prefix="sapiens2-submit-") as folder:
-        package = compile_pipeline(pipeline, Path(folder) / "pipeline.yaml")
+        package = compile_pipeline(pipeline, Path(folder) / "pipeline.yaml", placements)
         settings.check(steps_of(pipeline))
         store = Store(root)
         arguments = arguments_for(

@@ -2,6 +2,7 @@
 
 import pytest
 from micro_runs import sapiens2
+from ray_head import started_head
 
 from pipelines.sample_pool import build_sample_pool
 
@@ -19,3 +20,10 @@ def micro_run(tmp_path_factory, micro_pool):
     done = sapiens2("run", "--pool", micro_pool, "--preset", "micro", root=folder / "root", cwd=folder, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder / "root", done.stdout
+
+
+@pytest.fixture(scope="session")
+def ray_head(tmp_path_factory):
+    """(URL of its dashboard, environment for clients) of one Ray head that several tests send jobs to."""
+    with started_head(tmp_path_factory.mktemp("head")) as head:
+        yield head

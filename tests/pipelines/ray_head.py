@@ -1,0 +1,100 @@
+"""A Ray head node as a user starts one, for tests of jobs."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+BIN = Path(sys.executable).parent
+TOKEN = "a-token-of-this-test-and-no-other-0123456789abcdef"
+
+
+def free_ports(count):
+    """Free loopback ports outside Ray's worker range 10002-19999."""
+    found = []
+    while len(found) < count:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if not 10002 <= port <= 19999:
+            found.append(port)
+    return found
+
+
+def answers(url):
+    """Whether the head's job API answers to the token."""
+    request = urllib.request.Request(f"{url}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"})
+    try:
+        with urllib.request.urlopen(request, timeout=2) as response:
+            return response.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextmanager
+def started_head(folder, attempts=3):
+    """(URL, environment) of a head node with its job API on loopback, token-authenticated, stopped by its own pid.
+
+    Ray gives a head 30 s to start, which a busy machine may exceed: then it is tried again.
+    """
+    gcs, dashboard, agent, client = free_ports(4)
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    environment.pop("RAY_ADDRESS", None)
+    where = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # socket paths are short
+    command = [
+        *(str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=2"),
+        *(f"--port={gcs}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"),
+        *(f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"),
+        *("--node-ip-address=127.0.0.1", "--object-store-memory=300000000", f"--temp-dir={where}"),
+    ]
+    log, url = folder / "head.log", f"http://127.0.0.1:{dashboard}"
+    with log.open("wb") as sink:
+        for _ in range(attempts):
+            process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=environment)
+            if became_ready(process, url, log):
+                break
+            stop(process)
+        else:
+            raise AssertionError(log.read_text()[-2000:])
+        try:
+            yield url, environment
+        finally:
+            stop(process)
+            shutil.rmtree(where, ignore_errors=True)
+
+
+def became_ready(process, url, log):
+    """Whether the head came up whole: it says so itself, and its job API answers."""
+    deadline = time.monotonic() + 90
+    while process.poll() is None and time.monotonic() < deadline:
+        if b"Ray runtime started" in log.read_bytes() and answers(url):
+            return True
+        time.sleep(0.3)
+    return False
+
+
+def stop(process):
+    """End the head and its children."""
+    if process.poll() is None:
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        _, alive = psutil.wait_procs([psutil.Process(process.pid), *family], timeout=10)
+        for member in alive:
+            member.kill()
+        process.wait()
