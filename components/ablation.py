@@ -18,6 +18,7 @@ from sapiens2.evaluation.ablation.arms import (
     architecture_arms,
     attention_arms,
     changed,
+    crops_arms,
     curation_arms,
     objective_arms,
 )
@@ -29,6 +30,7 @@ AXES: dict[Axis, str] = {
     "curation": "random",
     "attention": "global",
     "architecture": "whole",
+    "crops": "whole",
 }
 """Every axis and the arm that the others are held against."""
 
@@ -128,7 +130,12 @@ def _arms(context: StepContext) -> tuple[list[Arm], list[str]]:
         return curation_arms(config.pretrain, selections), notes
     shards = context.inputs["shards"]
     files = [shards.storage.full(entry.path) for entry in shards.manifest.files_of("train")]
-    make = {"objective": objective_arms, "attention": attention_arms, "architecture": architecture_arms}[config.axis]
+    make = {
+        "objective": objective_arms,
+        "attention": attention_arms,
+        "architecture": architecture_arms,
+        "crops": crops_arms,
+    }[config.axis]
     return make(config.pretrain, files), []
 
 

@@ -230,7 +230,9 @@ def export(**options: Any) -> None:
 
 
 @cli.command()
-@click.option("--axis", type=click.Choice(["objective", "curation", "attention", "architecture"]), required=True)
+@click.option(
+    "--axis", type=click.Choice(["objective", "curation", "attention", "architecture", "crops"]), required=True
+)
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each arm.")
 @click.option("--minutes", type=float, help="Stop after so long; the same command continues.")
 @click.option("--input", "given", multiple=True, metavar="KIND=VERSION", help="An input other than the latest.")

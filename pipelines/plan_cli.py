@@ -27,7 +27,12 @@ TERA, GIBIBYTE = 1e12, 2**30
 @click.option("--gpu", default="h200", show_default=True, help="Kind of GPU: h200, h100 or a100.")
 @click.option("--mfu", default=0.4, show_default=True, help="Share of the datasheet's FLOP/s that is reached.")
 @click.option("--batch-per-gpu", type=int, help="Images of a micro-batch; default: the most that fit.")
-@click.option("--checkpointing", type=click.Choice(["none", "selective", "full"]), default="none", show_default=True)
+@click.option(
+    "--checkpointing",
+    type=click.Choice(["none", "elementwise", "selective", "full"]),
+    default="none",
+    show_default=True,
+)
 @click.option("--eager", is_flag=True, help="Plan without compiled blocks.")
 @click.option("--set", "pairs", multiple=True, metavar="pretrain.FIELD=VALUE", help="Override one setting.")
 @click.option("--json", "as_json", is_flag=True, help="The numbers as JSON.")
@@ -109,7 +114,7 @@ def _verdict(made: Budget, hardware: dict[str, Any]) -> str:
     if made.fits:
         shown = f"fits into the {room} with {made.batch_per_gpu} images at a time (the most: {made.largest_batch})"
         return f"{shown}: set pretrain.engine.micro_batches={made.micro_batches}"
-    stronger = {"none": "selective", "selective": "full"}.get(hardware["checkpointing"])
+    stronger = {"none": "elementwise", "elementwise": "selective", "selective": "full"}.get(hardware["checkpointing"])
     mend = f"try --checkpointing {stronger}" if stronger else "use more GPUs"
     if made.largest_batch:
         mend = f"at most {made.largest_batch} images at a time fit; give --batch-per-gpu, or {mend}"

@@ -19,16 +19,18 @@ import pyarrow.parquet as pq
 from sapiens2.engine.storage import locate
 
 COLUMNS = ("image_id", "bytes", "width", "height")
+PERSONS = "boxes"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One picture as it lies in a shard; width and height are upright pixels."""
+    """One picture as it lies in a shard; width and height are upright pixels, persons are boxes (x0, y0, x1, y1)."""
 
     image_id: str
     data: bytes
     width: int
     height: int
+    persons: tuple[tuple[float, float, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,15 @@ class _Group:
 class Shards:
     """The rows of several Parquet files, local or s3://, in the order of the files.
 
-    Raises ValueError when there are no files, no rows, or a file lacks one of the columns image_id, bytes, width and
-    height; FileNotFoundError for a file that is not there.
+    With `persons` the column `boxes` is read too. Raises ValueError when there are no files, no rows, or a file lacks
+    one of the columns image_id, bytes, width, height and, if asked for, boxes; FileNotFoundError for a file that is
+    not there.
     """
 
-    def __init__(self, files: Sequence[str], *, cached_groups: int = 2) -> None:
+    def __init__(self, files: Sequence[str], *, cached_groups: int = 2, persons: bool = False) -> None:
         if not files:
             raise ValueError("no shard files were given; run the export step first")
+        self._columns = [*COLUMNS, PERSONS] if persons else list(COLUMNS)
         self._metadata: dict[str, pq.FileMetaData] = {}
         self._groups: list[_Group] = []
         self.group_sizes: list[int] = []
@@ -63,7 +67,7 @@ class Shards:
     def _add(self, file: str) -> None:
         """Reads the footer of a file and notes its row groups."""
         with _open(file) as parquet:
-            missing = [name for name in COLUMNS if name not in parquet.schema_arrow.names]
+            missing = [name for name in self._columns if name not in parquet.schema_arrow.names]
             if missing:
                 raise ValueError(f"{file} lacks the columns {missing}; it has {parquet.schema_arrow.names}")
             self._metadata[file] = parquet.metadata
@@ -81,7 +85,8 @@ class Shards:
             raise IndexError(f"row {index} of {len(self)}")
         group = bisect_right(self._starts, index) - 1
         row = self._table(group).slice(index - self._starts[group], 1).to_pylist()[0]
-        return Row(row["image_id"], row["bytes"] or b"", row["width"] or 0, row["height"] or 0)
+        persons = tuple(tuple(box) for box in row.get(PERSONS) or ())
+        return Row(row["image_id"], row["bytes"] or b"", row["width"] or 0, row["height"] or 0, persons)
 
     def _table(self, group: int) -> pa.Table:
         """A row group, from memory if it was read lately."""
@@ -89,7 +94,7 @@ class Shards:
             if group not in self._cache:
                 place = self._groups[group]
                 with _open(place.file, self._metadata[place.file]) as parquet:
-                    self._cache[group] = parquet.read_row_group(place.number, columns=list(COLUMNS))
+                    self._cache[group] = parquet.read_row_group(place.number, columns=self._columns)
                 self.groups_read += 1
                 while len(self._cache) > self._cached_groups:
                     self._cache.popitem(last=False)

@@ -23,6 +23,9 @@ class EngineConfig(Config):
     eps: float = recipe(1e-8, "AdamW denominator floor.", gt=0)
     clip_norm: float = recipe(5.0, "Largest global gradient norm; larger gradients are scaled down to it.", gt=0)
     precision: Literal["fp32", "bf16"] = recipe("fp32", "Arithmetic of forward and backward; weights stay fp32.")
+    residual: Literal["fp32", "bf16"] = recipe(
+        "fp32", "Where precision is bf16, what the encoder's residual stream is kept in; bf16 saves memory."
+    )
     seed: int = recipe(0, "Seed of the initial weights and of every random draw.", ge=0)
 
     micro_batches: int = execution(1, "Parts that each rank's share of the global batch is computed in.", ge=1)
@@ -40,8 +43,8 @@ class EngineConfig(Config):
     threads: int = execution(0, "CPU threads of each process; 0 shares all cores but one among its ranks.", ge=0)
     device: Literal["auto", "cpu", "cuda"] = execution("auto", "Where to compute; auto takes a GPU if there is one.")
     compile: bool = execution(False, "Compile the transformer blocks; takes a C++ or GPU compiler and a minute.")
-    checkpointing: Literal["none", "selective", "full"] = execution(
-        "none", "What backward computes again: nothing, the wide and cheap parts of each block, or whole blocks."
+    checkpointing: Literal["none", "elementwise", "selective", "full"] = execution(
+        "none", "What backward computes again: nothing, norms and gates, the wide product as well, or whole blocks."
     )
     shard: Literal["auto", "always"] = execution("auto", "FSDP2 from two ranks on, or always.")
     prefetch: int = execution(1, "Batches prepared ahead of the step, in a thread; 0 prepares them in line.", ge=0)
@@ -56,6 +59,8 @@ class EngineConfig(Config):
                 f"warmup_steps={self.warmup_steps} leaves none of the {self.steps} steps at full rate: "
                 f"set warmup_steps below {self.steps} or train longer"
             )
+        if self.residual == "bf16" and self.precision == "fp32":
+            raise ValueError("residual='bf16' needs precision='bf16': set both, or neither")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas={self.betas} must both lie in [0, 1), for example (0.9, 0.95)")
         return self

@@ -44,7 +44,12 @@ class PatchEmbed(nn.Module):
 
 
 class Backbone(nn.Module):
-    """The encoder. `rope_dtype` is part of the weights' meaning: released ones need bfloat16 (specification 1.4)."""
+    """The encoder. `rope_dtype` is part of the weights' meaning: released ones need bfloat16 (specification 1.4).
+
+    `narrow`: under autocast, keep the residual stream in autocast's dtype instead of fp32.
+    """
+
+    narrow = False
 
     def __init__(
         self, architecture: Architecture, *, window_tokenizer: bool = False, rope_dtype: str = "float32"
@@ -134,6 +139,8 @@ class Backbone(nn.Module):
         batch = tokens.shape[0]  # not len(): an exported graph would keep that number
         prefix = [self.cls_token.expand(batch, -1, -1), self.storage_tokens.expand(batch, -1, -1)]
         x, rows = torch.cat([*prefix, tokens], dim=1), rows.with_prefix(self.prefix)
+        if self.narrow and torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         tapped: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
             x = block(x, rows, 1 if class_only and index == layers - 1 else None)

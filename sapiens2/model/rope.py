@@ -72,11 +72,25 @@ def _coordinates(size: int, dtype: torch.dtype, device: torch.device | str) -> T
 
 
 def rotate(x: Tensor, rows: RopeRows) -> Tensor:
-    """Rotates q or k by position, in the table's dtype; x: [B, heads, n, head_dim]."""
+    """Rotates q or k by position, in the table's dtype; x: [B, heads, n, head_dim].
+
+    Where nothing is recorded for a backward pass the halves are rotated in place, without a turned copy of x; the
+    result is the same to the last bit.
+    """
     cos, sin = rows.cos.unsqueeze(1), rows.sin.unsqueeze(1)
     x = x.to(cos.dtype)
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    if not plain_inference(x):
+        return x * cos + torch.cat([-second, first], dim=-1) * sin
+    turned, half = x * cos, first.shape[-1]
+    turned[..., :half] -= second * sin[..., :half]
+    turned[..., half:] += first * sin[..., half:]
+    return turned
+
+
+def plain_inference(x: Tensor) -> bool:
+    """Whether a CPU computes x eagerly and keeps nothing: there every pass over memory counts, and none is fused."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 class RopeTables:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
+from sapiens2.engine.parallel import set_stream
 from sapiens2.model.normalise import constant
 from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.objective import PretrainObjective
@@ -62,6 +63,7 @@ def _count(config: PretrainConfig, images: int, device: str) -> Counter[str]:
     """Bytes kept by a forward pass over `images` images, by place; `block I` for single blocks."""
     with torch.device("meta"):
         objective: nn.Module = PretrainObjective(config)
+    set_stream(objective, config.engine)
     ledger = _Ledger()
     one = sample(np.zeros((64, 48, 3), np.uint8), config, 0)  # a real one, before tensors are fake
     attention = _FlashMemory() if device == "cuda" else nullcontext()

@@ -147,7 +147,7 @@ def _micro_batch(config: PretrainConfig, share: int, largest: int) -> int:
 
 
 # Of the student's and the decoder's forward pass, a third of what training them costs, this share runs twice.
-_TWICE: dict[str, float] = {"none": 0.0, "selective": 5.3 / 12, "full": 1.0}
+_TWICE: dict[str, float] = {"none": 0.0, "elementwise": 0.0, "selective": 5.3 / 12, "full": 1.0}
 
 
 def _recomputed(cost: Cost, checkpointing: Checkpointing) -> float:

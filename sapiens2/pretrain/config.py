@@ -47,6 +47,12 @@ class PretrainConfig(Config):
     global_area: Pair = recipe((0.5, 1.0), "Share of the image's area that a global view covers.")
     local_area: Pair = recipe((0.2, 0.7), "Share of the image's area that a local view covers.")
     aspect_jitter: Pair = recipe((3 / 4, 4 / 3), "Width to height of a crop, relative to that of the view.")
+    person_crops: float = recipe(
+        0.0, "Share of the samples whose views surround one person; needs shards with boxes.", ge=0, le=1
+    )
+    person_side: int = recipe(
+        384, "Short side, pixels, from which a person is chosen for that; where none has it, the largest.", ge=1
+    )
     flip: float = recipe(0.5, "Probability of a mirrored view.", ge=0, le=1)
     shuffle_window: int = recipe(16, "Row groups whose rows are shuffled together.", ge=1)
 

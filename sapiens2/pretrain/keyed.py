@@ -13,6 +13,7 @@ class Stream(IntEnum):
     VIEWS = 0
     MASKS = 1
     PHOTOMETRIC = 2
+    PERSON = 3
 
 
 def generator(seed: int, stream: Stream, index: int) -> np.random.Generator:

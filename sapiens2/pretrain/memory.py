@@ -1,8 +1,8 @@
 """How much memory pretraining takes on each rank, known before anything is allocated.
 
 What lasts (weights, gradients, moments, teacher) is summed over the modules on the meta device; what a step keeps for
-its backward pass is counted on the code (`activations.kept_for_backward`). Only two numbers are estimates: what
-compilation saves of that, and what selective checkpointing does.
+its backward pass is counted on the code (`activations.kept_for_backward`). Only two things are estimates: what
+compilation saves of that, and what checkpointing of a selection does.
 """
 
 from __future__ import annotations
@@ -24,16 +24,18 @@ from sapiens2.pretrain.views import GLOBAL_VIEWS
 GIBIBYTE = 2**30
 FP32, BF16 = 4, 2
 MOMENTS = 2
-# Share of a block's eager memory that remains when it is compiled: the partitioner recomputes cheap elementwise work.
-# Measured by partitioning the block's own graph (tests): 50 of 68 bytes a token and channel in bf16.
-COMPILED_SHARE = 0.73
-# Selective checkpointing keeps the block's input (4 bytes a token and channel), the attention's result and the five
-# narrow products (2 each): 16 of 68.
-SELECTIVE_SHARE = 0.24
+# Bytes a token and channel that a block keeps in bf16, by the dtype of the residual stream. "none": eager, as the count
+# finds it at full attention. "compiled": what the partitioner of torch.compile leaves, which recomputes cheap work
+# (measured on the block's own graph, tests). Checkpointing keeps the block's input (4 or 2) and chosen results:
+# attention's and five narrow products (2 each), and with "elementwise" the wide one (16).
+BYTES: dict[str, dict[str, float]] = {
+    "fp32": {"none": 68, "compiled": 50, "elementwise": 32, "selective": 16},
+    "bf16": {"none": 56, "compiled": 48, "elementwise": 30, "selective": 14},
+}
 
 GENEROUS = 400  # bytes a token and channel: eager fp32 keeps about 140
 
-Checkpointing = Literal["none", "selective", "full"]
+Checkpointing = Literal["none", "elementwise", "selective", "full"]
 
 
 @dataclass(frozen=True)
@@ -116,15 +118,18 @@ class Predictor:
         kept = self.kept
         if layout.checkpointing == "full":
             return kept.encoder_inputs, kept.decoder_inputs
-        share = COMPILED_SHARE if layout.compiled else 1.0
-        if layout.checkpointing == "selective":
-            share = min(share, SELECTIVE_SHARE)
+        share = self._share_of(layout.checkpointing, layout.compiled)
         return share * kept.encoder, share * kept.decoder
+
+    def _share_of(self, what: str, compiled: bool) -> float:
+        """How much of an eager block's memory remains."""
+        own = BYTES[self.config.engine.residual]
+        return min(own[what], own["compiled"] if compiled else own["none"]) / own["none"]
 
     def _working(self, layout: Layout) -> int:
         total = self.kept.casts
         if layout.checkpointing != "none":
-            total += layout.images * self.kept.largest_block * (COMPILED_SHARE if layout.compiled else 1.0)
+            total += layout.images * self.kept.largest_block * self._share_of("none", layout.compiled)
         if layout.ranks > 1 and layout.sharded:
             total += self._gathered()
         return round(total)
@@ -218,8 +223,7 @@ def _mend(predictor: Predictor, layout: Layout, config: PretrainConfig, room: in
     if fits:
         parts = -(-layout.images * layout.micro_batches // fits)
         return f"at most {fits} fit: set pretrain.engine.micro_batches={parts} or more (same batch), or a lower batch"
-    if layout.checkpointing != "full":
-        full = Layout(**{**asdict(layout), "checkpointing": "full"})
-        if predictor.largest_batch(full, room):
-            return "not one group of images fits: recompute blocks with pretrain.engine.checkpointing=full"
+    for how in ("elementwise", "selective", "full"):  # the cheapest first; a weaker one than the layout's never fits
+        if predictor.largest_batch(Layout(**{**asdict(layout), "checkpointing": how}), room):
+            return f"not one group of images fits: compute again in backward, pretrain.engine.checkpointing={how}"
     return "not one group of images fits: use more ranks, a smaller size or smaller images"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sapiens2.data.shards import Row
 from sapiens2.pretrain.config import PretrainConfig
+from sapiens2.pretrain.person_crops import narrowest, region_of
 from sapiens2.pretrain.views import Picture, sample
 
 REDUCED = {
@@ -46,7 +47,7 @@ class Preparation:
 
     def _sample(self, index: int, row: Row) -> dict[str, np.ndarray] | None:
         picture = decode(row, reduction(row, self.config))
-        return None if picture is None else sample(picture, self.config, index)
+        return None if picture is None else sample(picture, self.config, index, region_of(row, self.config, index))
 
 
 def stacked(samples: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
@@ -60,7 +61,8 @@ def reduction(row: Row, config: PretrainConfig) -> int:
     if config.local_views:
         demands.append((config.local_size, config.local_area[0]))
     needed = [max(size[axis] / low**0.5 for size, low in demands) for axis in (0, 1)]
-    return max((f for f in REDUCED if row.height >= f * needed[0] and row.width >= f * needed[1]), default=1)
+    height, width = narrowest(row, config)
+    return max((f for f in REDUCED if height >= f * needed[0] and width >= f * needed[1]), default=1)
 
 
 def decode(row: Row, reduction: int) -> Picture | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from sapiens2.data.order import EpochOrder
 from sapiens2.data.shards import Row, Shards
 from sapiens2.pretrain.config import PretrainConfig
+from sapiens2.pretrain.person_crops import region_of
 from sapiens2.pretrain.preparation import Preparation, Prepared, decode, reduction, stacked
 from sapiens2.pretrain.views import Picture, sample
 
@@ -31,11 +33,11 @@ class PretrainSource:
 
     def __init__(self, files: Sequence[str], config: PretrainConfig) -> None:
         self.config = config
-        self.shards = Shards(files, cached_groups=config.shuffle_window + 1)
+        self.shards = Shards(files, cached_groups=config.shuffle_window + 1, persons=config.person_crops > 0)
         self.order = EpochOrder(self.shards.group_sizes, config.engine.seed, config.shuffle_window)
         self.skipped: set[str] = set()
         self._unreadable: set[int] = set()
-        self._pictures: dict[int, Picture] = {}
+        self._pictures: dict[int, tuple[Picture, Row]] = {}  # without the rows' encoded bytes
         self._cached_bytes = 0
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(config.decode_threads) if config.decode_threads > 1 else None
@@ -92,17 +94,21 @@ class PretrainSource:
         return range(first, first + share)
 
     def _sample(self, index: int) -> dict[str, np.ndarray]:
-        return sample(self.picture(index), self.config, index)
+        picture, row = self._readable(index)
+        return sample(picture, self.config, index, region_of(row, self.config, index))
 
     def picture(self, position: int) -> Picture:
         """The first readable picture at or after a position of the order, uint8 [H, W, 3] RGB upright.
 
         Raises ValueError when no row can be read.
         """
-        for row in self._rows_from(position):
-            picture = self._picture(row)
-            if picture is not None:
-                return picture
+        return self._readable(position)[0]
+
+    def _readable(self, position: int) -> tuple[Picture, Row]:
+        for index in self._rows_from(position):
+            found = self._picture(index)
+            if found is not None:
+                return found
         raise self._nothing_readable()
 
     def _rows_from(self, position: int) -> Iterator[int]:
@@ -115,8 +121,8 @@ class PretrainSource:
     def _nothing_readable(self) -> ValueError:
         return ValueError(f"none of the {len(self.shards)} pictures of the shards can be decoded; run the export again")
 
-    def _picture(self, index: int) -> Picture | None:
-        """The decoded picture of a row, from memory if it fits there; None when it cannot be decoded."""
+    def _picture(self, index: int) -> tuple[Picture, Row] | None:
+        """The decoded picture of a row and the row, from memory if it fits there; None when it cannot be decoded."""
         if index in self._pictures:
             return self._pictures[index]
         if index in self._unreadable:
@@ -128,6 +134,6 @@ class PretrainSource:
                 self.skipped.add(row.image_id)
                 self._unreadable.add(index)
             elif self._cached_bytes + picture.nbytes <= self.config.cache_mb * MEBIBYTE:
-                self._pictures[index] = picture
+                self._pictures[index] = picture, replace(row, data=b"")
                 self._cached_bytes += picture.nbytes
-        return picture
+        return None if picture is None else (picture, row)

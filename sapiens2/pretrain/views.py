@@ -1,13 +1,14 @@
 """The views of one picture: two global and some local crops, resampled on the host as uint8.
 
-Crops are drawn from the whole picture: no prior about people but the data (design/training.md). Global views are not
-recoloured, as the reconstruction needs their true colours; local views are, on the device (photometric.py).
+Crops are drawn from the whole picture, no prior about people but the data, or from around one person
+(person_crops.py). Global views are not recoloured, as the reconstruction needs their true colours; local views are, on
+the device (photometric.py).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.keyed import Stream, generator
 from sapiens2.pretrain.masks import kept_tokens
+from sapiens2.pretrain.person_crops import WHOLE, Region
 from sapiens2.pretrain.photometric import draw
 
 Picture = NDArray[np.uint8]
@@ -36,15 +38,23 @@ class Crop:
     mirrored: bool
 
 
-def sample(picture: Picture, config: PretrainConfig, index: int) -> dict[str, NDArray[np.generic]]:
+def sample(
+    picture: Picture, config: PretrainConfig, index: int, region: Region = WHOLE
+) -> dict[str, NDArray[np.generic]]:
     """Everything that the objective needs of one picture [H, W, 3], keyed by (seed, sample index).
+
+    All views are drawn from `region`.
 
     globals uint8 [2, H, W, 3], locals uint8 [V, h, w, 3], kept int64 [2, kept tokens], photometric float32 [V, 7],
     upsampling float32 [2 + V]: view pixels per source pixel, above 1 where detail was invented; and where local views
     are reconstructed, kept_local int64 [V, kept tokens].
     """
     seed = config.engine.seed
-    crops = draw_crops(generator(seed, Stream.VIEWS, index), picture.shape[0], picture.shape[1], config)
+    height, width = picture.shape[:2]
+    left, top = region.x0 * width, region.y0 * height
+    size_of_region = max(1.0, region.y1 * height - top), max(1.0, region.x1 * width - left)
+    crops = draw_crops(generator(seed, Stream.VIEWS, index), *size_of_region, config)
+    crops = [replace(crop, x=crop.x + left, y=crop.y + top) for crop in crops]
     sizes = [config.image_size] * GLOBAL_VIEWS + [config.local_size] * config.local_views
     views = [render(picture, crop, size) for crop, size in zip(crops, sizes)]
     masks = generator(seed, Stream.MASKS, index)
@@ -64,8 +74,8 @@ def sample(picture: Picture, config: PretrainConfig, index: int) -> dict[str, ND
     }
 
 
-def draw_crops(rng: np.random.Generator, height: int, width: int, config: PretrainConfig) -> list[Crop]:
-    """The crops of the global views, then of the local ones, in a picture of height x width pixels."""
+def draw_crops(rng: np.random.Generator, height: float, width: float, config: PretrainConfig) -> list[Crop]:
+    """The crops of the global views, then of the local ones, in a region of height x width pixels."""
     views = [(config.global_area, config.image_size)] * GLOBAL_VIEWS
     views += [(config.local_area, config.local_size)] * config.local_views
     return [draw_crop(rng, height, width, area, size, config) for area, size in views]
@@ -73,8 +83,8 @@ def draw_crops(rng: np.random.Generator, height: int, width: int, config: Pretra
 
 def draw_crop(
     rng: np.random.Generator,
-    height: int,
-    width: int,
+    height: float,
+    width: float,
     area: tuple[float, float],
     size: tuple[int, int],
     config: PretrainConfig,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.cost import step_cost
 
-Axis = Literal["objective", "curation", "attention", "architecture"]
+Axis = Literal["objective", "curation", "attention", "architecture", "crops"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,11 @@ def architecture_arms(base: PretrainConfig, files: Sequence[str]) -> list[Arm]:
 
 
 _PARTS = {"QK-norm": "qk_norm", "GQA": "gqa", "SwiGLU": "swiglu"}
+
+
+def crops_arms(base: PretrainConfig, files: Sequence[str]) -> list[Arm]:
+    """Views of whole pictures, and of the surroundings of a person in half of the samples."""
+    return _arms(base, files, {"whole": {"person_crops": 0.0}, "person": {"person_crops": 0.5}})
 
 
 def curation_arms(base: PretrainConfig, files: Mapping[str, Sequence[str]]) -> list[Arm]:

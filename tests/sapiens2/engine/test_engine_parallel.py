@@ -20,9 +20,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "pretrain"))  # shards made b
 import shard_files
 
 from sapiens2.engine.config import EngineConfig
-from sapiens2.engine.parallel import parallelize, plain, whole
+from sapiens2.engine.parallel import parallelize, plain, set_stream, whole
 from sapiens2.engine.step import FiniteGate, Step, make_optimizer
 from sapiens2.engine.world import joined
+from sapiens2.model.backbone import build_backbone
 from sapiens2.model.block import Block
 from sapiens2.model.rope import compute_rows
 from sapiens2.model.sizes import SIZES, Architecture
@@ -91,6 +92,7 @@ def untouched(files: list[str]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
+        ("masked", {"checkpointing": "elementwise"}),
         ("masked", {"checkpointing": "selective"}),
         ("4K", {"checkpointing": "full"}),
         ("masked", {"shard": "always", "checkpointing": "selective"}),
@@ -148,13 +150,13 @@ class Products(TorchDispatchMode):
 
 def test_what_is_computed_again() -> None:
     counts = {}
-    for checkpointing in ("none", "selective", "full"):
+    for checkpointing in ("none", "elementwise", "selective", "full"):
         engine = EngineConfig(device="cpu", checkpointing=checkpointing)
         with joined(engine) as world, Products() as products:
             parallelize(TwoBlocks(), world, engine)(TwoBlocks.batch(), 0)["loss"].backward()
         counts[checkpointing] = products.count
-    # Six products a block: one forward and two backward; again: the SwiGLU's wide one, or all that backward reads.
-    assert counts == {"none": 2 * 18, "selective": 2 * 19, "full": 2 * 23}
+    # Six products a block: one forward and two backward; again: none, the SwiGLU's wide one, all that backward reads.
+    assert counts == {"none": 2 * 18, "elementwise": 2 * 18, "selective": 2 * 19, "full": 2 * 23}
 
 
 def few_steps(**settings: Any) -> tuple[list[float], list[Tensor]]:
@@ -176,6 +178,37 @@ def test_matrices_gathered_in_bfloat16_are_those_that_autocast_would_make() -> N
     losses, sharded = few_steps(precision="bf16", shard="always")
     assert losses == expected and expected != few_steps()[0]
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(sharded, weights, strict=True))
+
+
+def test_a_stream_in_bfloat16_learns_alike(files: list[str]) -> None:
+    """Losses of a few steps within what rounding to 8 bits moves; not the same, so that the option does something."""
+    wide, narrow = (
+        trained(config("masked", precision="bf16", residual=residual), files)[0] for residual in ("fp32", "bf16")
+    )
+    for ours, reference in zip(narrow, wide, strict=True):
+        assert ours != reference
+        for term in ("mae", "contrastive", "koleo", "norm"):
+            assert ours[term] == pytest.approx(reference[term], rel=0.03), term
+    with pytest.raises(ValueError, match="residual='bf16' needs precision='bf16'"):
+        EngineConfig(residual="bf16")
+
+
+def test_a_stream_in_bfloat16_stays_so_through_the_blocks() -> None:
+    """Layer scale, norm gains and class token are in fp32, and none widens it; without autocast nothing is narrowed."""
+    backbone = build_backbone("tiny")
+    images = torch.randn(1, 3, 64, 64)
+    dtypes: list[torch.dtype] = []
+    for block in backbone.blocks:
+        block.register_forward_hook(lambda _, inputs, out: dtypes.extend((inputs[0].dtype, out.dtype)))
+    for residual, expected in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        set_stream(backbone, EngineConfig(precision="bf16", residual=residual))
+        with torch.autocast("cpu", torch.bfloat16):
+            backbone(images)
+        assert set(dtypes) == {expected}
+        dtypes.clear()
+        backbone(images)
+        assert set(dtypes) == {torch.float32}
+        dtypes.clear()
 
 
 def test_the_plain_model_comes_back() -> None:

@@ -16,6 +16,7 @@ from sapiens2.evaluation.ablation.arms import (
     architecture_arms,
     attention_arms,
     changed,
+    crops_arms,
     curation_arms,
     objective_arms,
 )
@@ -60,6 +61,7 @@ def test_arms_of_an_axis_cost_the_same() -> None:
         objective_arms(config, ["f"]),
         attention_arms(changed(config, changes={"window": 2}, image_size=(128, 96), local_size=(64, 32)), ["f"]),
         architecture_arms(changed(config, changes={"layers": 18}), ["f"]),
+        crops_arms(config, ["f"]),
     ]
     for arms in axes:
         assert [arm.flops for arm in arms] == pytest.approx([arms[0].flops] * len(arms), rel=2e-3)
@@ -71,6 +73,7 @@ def test_arms_of_an_axis_cost_the_same() -> None:
     assert contrastive.config.mae_weight == 0 < both.config.mae_weight
     assert min(mae.config.engine.steps, contrastive.config.engine.steps) > 1000
     assert [arm.config.window_tokenizer for arm in axes[1]] == [False, True]
+    assert [(arm.name, arm.config.person_crops) for arm in axes[3]] == [("whole", 0.0), ("person", 0.5)]
     assert not any(arm.config.architecture.qk_norm for arm in axes[2] if arm.name == "no QK-norm")
 
 

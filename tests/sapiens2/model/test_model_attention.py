@@ -83,3 +83,16 @@ def test_the_way_is_chosen_by_dtype_and_device(monkeypatch: pytest.MonkeyPatch) 
         assert asked_of_the_kernel(*inputs, monkeypatch) == expected
     inputs, _ = drawn(4, 2, 76, torch.float32)
     assert asked_of_the_kernel(*inputs, monkeypatch) == (4, 76, False)
+
+
+def test_halves_made_apart_equal_the_one_product_and_leave_the_input_alone() -> None:
+    torch.manual_seed(0)
+    ffn, x = block.SwiGLU(24, 40), torch.randn(2, 5, 24)
+    hidden = F.linear(x, ffn.w12.weight, ffn.w12.bias)
+    expected = F.linear(hidden[..., :40].sigmoid() * hidden[..., :40] * hidden[..., 40:], ffn.w3.weight, ffn.w3.bias)
+    before = x.clone()
+    with torch.no_grad():
+        quick = ffn(x)
+    torch.testing.assert_close(quick, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ffn(x), expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(x, before)

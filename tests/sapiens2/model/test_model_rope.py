@@ -31,6 +31,17 @@ def test_rotation_is_that_of_the_specification() -> None:
     torch.testing.assert_close(rotate(x[None].float(), rows)[0].double(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_in_place_inference_equals_the_recorded_rotation_to_the_last_bit(dtype: torch.dtype) -> None:
+    rows = compute_rows(3, 5, 16, dtype, "cpu").with_prefix(2).expand(2)
+    x = torch.randn(2, 17, 3, 16).transpose(1, 2)  # as attention splits its heads
+    before = x.clone()
+    with torch.no_grad():
+        quick = rotate(x, rows)
+    assert torch.equal(quick, rotate(x, rows)) and quick.dtype == dtype
+    assert torch.equal(x, before)
+
+
 def test_scores_depend_on_the_distance_between_tokens() -> None:
     rows = compute_rows(1, 64, 32, torch.float32, "cpu")
     q, k = torch.randn(1, 1, 1, 32).expand(-1, -1, 64, -1), torch.randn(1, 1, 1, 32).expand(-1, -1, 64, -1)

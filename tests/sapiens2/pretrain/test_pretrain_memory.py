@@ -10,15 +10,19 @@ import numpy as np
 import pytest
 import torch
 from functorch.compile import aot_module, make_boxed_func, min_cut_rematerialization_partition
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import CheckpointPolicy
 
 from sapiens2.engine.capacity import _container, available_bytes
+from sapiens2.engine.config import EngineConfig
+from sapiens2.engine.parallel import _POLICIES, set_stream
 from sapiens2.engine.step import FiniteGate, Step, make_optimizer
 from sapiens2.engine.training_state import collect
 from sapiens2.engine.world import World
 from sapiens2.model.block import Block
 from sapiens2.model.normalise import constant
 from sapiens2.pretrain.config import PretrainConfig
-from sapiens2.pretrain.memory import COMPILED_SHARE, Layout, Predictor, check_fits, state_bytes
+from sapiens2.pretrain.memory import BYTES, Layout, Predictor, check_fits, state_bytes
 from sapiens2.pretrain.objective import PretrainObjective
 from sapiens2.pretrain.recipes import demo, micro, paper
 from sapiens2.pretrain.views import sample
@@ -128,27 +132,74 @@ def test_twenty_bytes_for_each_parameter(predictors: dict[str, Predictor]) -> No
     assert memory.lasting == pytest.approx(20 * (encoder + (memory.teacher / 4 - encoder)), rel=0.03)
 
 
-def test_what_compilation_saves_of_a_block(predictors: dict[str, Predictor]) -> None:
-    """The share is what the partitioner that torch.compile uses leaves of the eager block's memory."""
+def block_of(residual: str) -> tuple[Block, torch.Tensor]:
+    """A block with full attention, and what enters it: 2 x 64 tokens of 128 channels."""
+    block, x = Block(128, 2, 2, 512), torch.randn(2, 64, 128)
+    set_stream(block, EngineConfig(precision="bf16", residual=residual))
+    return block, (x.bfloat16() if residual == "bf16" else x).requires_grad_()
+
+
+@pytest.mark.parametrize("residual", ["fp32", "bf16"])
+def test_what_compilation_saves_of_a_block(residual: str) -> None:
+    """What the partitioner that torch.compile uses leaves of the eager block's memory."""
     kept: dict[str, Any] = {}
 
     def look(graph: torch.fx.GraphModule, _: Any) -> Any:
         kept["graph"] = graph
         return make_boxed_func(graph.forward)
 
-    dim, tokens = 128, 64
-    block, x = Block(dim, 2, 2, 4 * dim), torch.randn(2, tokens, dim, requires_grad=True)
+    block, x = block_of(residual)
     compiled = aot_module(block, fw_compiler=look, partition_fn=min_cut_rematerialization_partition)
     with torch.autocast("cpu", torch.bfloat16):
         compiled(x, None)
     outputs = next(node for node in kept["graph"].graph.nodes if node.op == "output").args[0][1:]
     tensors = [node for node in outputs if isinstance(node.meta.get("val"), torch.Tensor)]
     no_weights = [node.meta["val"] for node in tensors if not node.name.startswith("t_")]  # transposed 16-bit weights
-    compiled_bytes = sum(value.nbytes for value in no_weights) / (2 * tokens * dim)
-    assert compiled_bytes / 68 == pytest.approx(COMPILED_SHARE, abs=0.03)
-    predictor = predictors["0.1b"]  # 68 is what the count sees of a block on a GPU
-    per_token = predictor.kept.encoder / (6 * 777 * 12 * 768)
-    assert per_token == pytest.approx(68, abs=1)
+    assert sum(value.nbytes for value in no_weights) / x.numel() == pytest.approx(BYTES[residual]["compiled"], rel=0.04)
+
+
+def test_what_eager_blocks_keep(predictors: dict[str, Predictor]) -> None:
+    """What the count sees of a block with full attention on a GPU."""
+    narrow = Predictor(with_residual(paper("0.1b"), "bf16"))
+    for residual, predictor in (("fp32", predictors["0.1b"]), ("bf16", narrow)):
+        per_token = predictor.kept.encoder / (6 * 777 * 12 * 768)
+        assert per_token == pytest.approx(BYTES[residual]["none"], abs=1)
+
+
+class Saved(TorchDispatchMode):
+    """Bytes of the results that a policy keeps."""
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__()
+        self.policy, self.bytes = policy, 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), more: Any = None) -> Any:
+        out = operation(*arguments, **(more or {}))
+        if self.policy(None, operation, *arguments) == CheckpointPolicy.MUST_SAVE:
+            self.bytes += sum(t.nbytes for t in (out if isinstance(out, tuple) else (out,)))
+        return out
+
+
+@pytest.mark.parametrize("residual", ["fp32", "bf16"])
+@pytest.mark.parametrize("what", ["elementwise", "selective"])
+def test_what_checkpointing_of_a_selection_keeps_of_a_block(what: str, residual: str) -> None:
+    block, x = block_of(residual)
+    with torch.autocast("cpu", torch.bfloat16), Saved(_POLICIES[what]) as saved:
+        block(x, None)
+    assert (saved.bytes + x.nbytes) / x.numel() == pytest.approx(BYTES[residual][what], rel=0.01)
+
+
+def with_residual(config: PretrainConfig, residual: str) -> PretrainConfig:
+    engine = config.engine.model_copy(update={"residual": residual})
+    return config.model_copy(update={"engine": engine})
+
+
+def test_the_1b_step_of_the_design_fits_without_computing_a_product_again(predictors: dict[str, Predictor]) -> None:
+    """1b at 8 images on one H200, compiled: 101 GiB in the design, of at most 110."""
+    layout = Layout(images=8, compiled=True, checkpointing="elementwise")
+    wide = predictors["1b"].memory(layout).total / GIBIBYTE
+    narrow = Predictor(with_residual(paper("1b"), "bf16")).memory(layout).total / GIBIBYTE
+    assert (narrow, wide) == pytest.approx((101.1, 105.8), abs=0.5)
 
 
 def test_sharding_rounds_up_and_costs_a_gathered_block(predictors: dict[str, Predictor]) -> None:
@@ -180,6 +231,10 @@ def test_a_batch_that_cannot_fit_is_refused_with_the_mend(tmp_path: Path) -> Non
         check_fits(config, ranks=1, device=device, room=300 * 2**20)
     with pytest.raises(ValueError, match=r"at most \d+ fit: set pretrain\.engine\.micro_batches=\d+ or more"):
         check_fits(config, ranks=1, device=device, room=700 * 2**20)
+    less = Layout(images=config.koleo_group, checkpointing="elementwise", device="cpu")
+    room = Predictor(config, "cpu").memory(less).total + 1024
+    with pytest.raises(ValueError, match=r"not one group .* pretrain\.engine\.checkpointing=elementwise"):
+        check_fits(config, ranks=1, device=device, room=room)
     with pytest.raises(ValueError, match=r"not one group of images fits: use more ranks"):
         check_fits(config, ranks=1, device=device, room=2**20)
 
