@@ -28,6 +28,7 @@ def run_predict(
     keypoint_score: float,
     image_size: tuple[int, int] | None,
     batch: int,
+    flip: bool,
     device: str | None,
     no_overlays: bool,
     ray: bool,
@@ -51,6 +52,7 @@ def run_predict(
         least_keypoint_score=keypoint_score,
         overlays=not no_overlays,
         batch=batch,
+        flip=flip,
         device=device,
         keep_plain=inputs.video is not None,
     )

@@ -61,6 +61,8 @@ def make_job(
 
     if task not in TASKS:
         raise ValueError(f"there is no task called {task!r}; use one of {', '.join(TASKS)}")
+    if options.get("flip") and task != "pose":
+        raise ValueError(f"a flip test is for pose, not for {task}: leave it out")
     weights = [_weights(path) for path in (checkpoint, *([people] if people else []))]
     digests = [storage.fingerprint(path)[1] for path in weights]
     Storage(out).ensure_writable()

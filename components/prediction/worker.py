@@ -36,6 +36,7 @@ class Job:
     people_digest: str | None = None
     image_size: tuple[int, int] | None = None
     least_keypoint_score: float = 0.3
+    flip: bool = False  # pose: mean of the heatmaps of each crop and of its mirror image
     overlays: bool = True
     batch: int = 8
     device: str | None = None
@@ -143,9 +144,8 @@ class PredictWorker:
                 yield opened.pixels, boxes
 
         job = self.job
-        for found in predict_each(
-            self.model, pictures(), people=self.people, input_size=job.image_size, batch=job.batch
-        ):
+        options: dict[str, Any] = {"input_size": job.image_size, "batch": job.batch, "flip": job.flip}
+        for found in predict_each(self.model, pictures(), people=self.people, **options):
             yield waiting.pop(0), found
 
     def _write(self, opened: Opened, found: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from sapiens2.model.normalise import normalise
 from sapiens2.tasks.build import TaskModel
 from sapiens2.tasks.head_specs import OUTPUT
-from sapiens2.tasks.heatmaps import decode, to_image
+from sapiens2.tasks.heatmaps import decode, flip_tested, to_image
 from sapiens2.tasks.pointmap_scale import heard, to_metres
 from sapiens2.tasks.regions import MAX_SIDE, Window, crop, person_region, place, whole_region, window_of
 
@@ -82,6 +82,10 @@ def _pose(heatmaps: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
     return {"keypoints": to_image(xy, size, (heatmaps.shape[-2], heatmaps.shape[-1])), "scores": scores}
 
 
+def _heatmaps(model: TaskModel) -> Callable[[Tensor], Tensor]:
+    return lambda images: model(images)[OUTPUT["pose"]]
+
+
 def input_size(model: TaskModel) -> tuple[int, int]:
     """Height and width that a model's crops have: those it was trained at, else 1024 x 768, for tiny 128 x 96."""
     return model.image_size or DEFAULT_INPUT.get(model.size, RELEASED_INPUT)
@@ -96,6 +100,7 @@ def predict(
     people: TaskModel | None = None,
     input_size: tuple[int, int] | None = None,
     batch: int = 8,
+    flip: bool = False,
 ) -> list[list[Prediction]]:
     """One list of predictions per image, one prediction per person; persons of all images share the batches.
 
@@ -103,14 +108,16 @@ def predict(
     None for an image takes it whole. Without boxes `detector` finds them, and an image where it finds nobody gets an
     empty list; without either every image is taken whole. people: a segmentation model whose parts say which pixels
     are a person's (`valid`). input_size: (height, width) of the network, default that of its training. batch: crops per
-    forward pass. Raises ValueError for images that are not uint8 RGB, boxes of another number or without an area.
+    forward pass. flip: pose as the mean of each crop's heatmaps and its mirror image's, at twice the cost. Raises
+    ValueError for images that are not uint8 RGB, boxes of another number or without an area, flip for another task.
     """
     if boxes is not None and len(boxes) != len(images):
         raise ValueError(f"{len(boxes)} lists of boxes for {len(images)} images: give one list per image")
     for index, image in enumerate(images):
         check_image(image, f"image {index}")
     found = (_boxes(image, None if boxes is None else boxes[i], detector) for i, image in enumerate(images))
-    return list(predict_each(task_model, zip(images, found), people=people, input_size=input_size, batch=batch))
+    pictures = zip(images, found)
+    return list(predict_each(task_model, pictures, people=people, input_size=input_size, batch=batch, flip=flip))
 
 
 def check_image(image: Array, name: str) -> None:
@@ -162,9 +169,10 @@ def predict_each(
     people: TaskModel | None = None,
     input_size: tuple[int, int] | None = None,
     batch: int = 8,
+    flip: bool = False,
 ) -> Iterator[list[Prediction]]:
     """`predict` for a stream of (image, boxes or None), in order; holds no more pictures than a batch needs."""
-    network = _Network(task_model, people, input_size)
+    network = _Network(task_model, people, input_size, flip)
     waiting: deque[_Picture] = deque()
     jobs: list[tuple[_Picture, int]] = []
     for image, boxes in pictures:
@@ -184,9 +192,12 @@ def predict_each(
 class _Network:
     """A task model, perhaps one of the parts beside it, and the size of their crops."""
 
-    def __init__(self, model: TaskModel, people: TaskModel | None, size: tuple[int, int] | None) -> None:
+    def __init__(self, model: TaskModel, people: TaskModel | None, size: tuple[int, int] | None, flip: bool) -> None:
         if people is not None and people.task != "segmentation":
             raise ValueError(f"people is a {people.task} model: give a segmentation model")
+        if flip and model.task != "pose":
+            raise ValueError(f"a flip test is for pose, not for {model.task}: leave it out")
+        self.flip = flip
         self.model, self.people = model.eval(), None if people is None else people.eval()
         self.size = size or input_size(model)
         self.device = next(model.parameters()).device
@@ -220,9 +231,11 @@ class _Network:
 
     def _run(self, model: TaskModel, jobs: list[tuple[_Picture, int]], size: tuple[int, int]) -> dict[str, Array]:
         crops = np.stack([crop(picture.image, _region(picture.people[index]), size) for picture, index in jobs])
-        out = model(normalise(torch.from_numpy(crops).to(self.device)))
+        images = normalise(torch.from_numpy(crops).to(self.device))
         if model.task == "pose":
-            out = _pose(out["heatmaps"], size)
+            out = _pose(flip_tested(_heatmaps(model), images) if self.flip else _heatmaps(model)(images), size)
+        else:
+            out = model(images)
         return {name: tensor.float().cpu().numpy() for name, tensor in out.items()}
 
 

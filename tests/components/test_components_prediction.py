@@ -150,9 +150,12 @@ def test_a_rerun_keeps_what_is_done_and_a_change_does_it_again(
     (folder / "a.jpg").write_bytes(jpeg(render(7, 96, 72).image))
     assert again() == 1
     assert again(image_size=(96, 64)) == 0 and again(image_size=(96, 64)) == 2
+    assert again(image_size=(96, 64), flip=True) == 0
+    with pytest.raises(ValueError, match="a flip test is for pose"):
+        make_job("normal", models["normal"], str(out), flip=True)
     changed = tmp_path / "changed.json"
     changed.write_text(json.dumps(BOXES | {"a.jpg": [[11, 5, 60, 90, 0.9]]}))
-    assert again(image_size=(96, 64), boxes=read_boxes(str(changed))) == 1
+    assert again(image_size=(96, 64), flip=True, boxes=read_boxes(str(changed))) == 1
 
 
 def test_pictures_without_a_person_are_counted(models: Any, folder: Path, tmp_path: Path) -> None:

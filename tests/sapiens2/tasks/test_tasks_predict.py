@@ -21,6 +21,7 @@ from sapiens2.tasks.head_specs import TASKS
 from sapiens2.tasks.load import load_task
 from sapiens2.tasks.predict import Prediction, _placed, forward, predict
 from sapiens2.tasks.regions import crop, person_region, place, whole_region, window_of
+from sapiens2.tasks.vocabulary import keypoints
 
 
 def test_regions_pad_and_keep_the_aspect() -> None:
@@ -117,6 +118,24 @@ def test_a_box_moves_the_answer_with_it() -> None:
     assert alone.keypoints is not None and moved.keypoints is not None
     np.testing.assert_allclose(moved.keypoints - [100, 0], alone.keypoints, atol=0.5)
     assert predict(model, [wide], detector=lambda _: np.zeros((0, 4))) == [[]]
+
+
+def test_a_flip_test_answers_a_mirror_image_with_the_mirrored_answer() -> None:
+    torch.manual_seed(0)
+    model, words = build_task("pose", "tiny"), keypoints()
+    image = render(3, 64, 48).image
+    mirror = np.ascontiguousarray(image[:, ::-1])
+
+    def turned(flip: bool) -> float:
+        """How far the answer to the mirror image is from the mirrored answer, in pixels."""
+        (one,), (other,) = predict(model, [image, mirror], input_size=(64, 48), flip=flip)
+        assert one.keypoints is not None and other.keypoints is not None
+        expected = one.keypoints[words.flip] * [-1, 1] + [47, 0]
+        return float(np.median(np.abs(other.keypoints - expected)))
+
+    assert turned(True) < 0.05 < 1 < turned(False)
+    with pytest.raises(ValueError, match="a flip test is for pose, not for normal"):
+        predict(build_task("normal", "tiny"), [image], flip=True)
 
 
 def test_labels_are_the_argmax_of_the_interpolated_logits() -> None:
