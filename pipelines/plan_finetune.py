@@ -29,6 +29,7 @@ SIZES = ("0.1b", "0.4b", "0.8b", "1b", "5b")
 @click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="GPUs that share the weights.")
 @click.option("--rank", type=click.IntRange(1), default=16, show_default=True, help="Of the low-rank corrections.")
 @click.option("--set", "pairs", multiple=True, metavar="finetune.FIELD=VALUE", help="Override one setting.")
+@click.option("--transforms", is_flag=True, help="What is done to training samples, in place of memory.")
 @click.option("--json", "as_json", is_flag=True, help="The numbers as JSON.")
 def finetune_command(
     tasks: tuple[str, ...],
@@ -38,6 +39,7 @@ def finetune_command(
     gpus: int,
     rank: int,
     pairs: tuple[str, ...],
+    transforms: bool,
     as_json: bool,
 ) -> None:
     """Memory of fine-tuning whole, with a frozen backbone and with low-rank corrections, and the batch that fits.
@@ -48,6 +50,9 @@ def finetune_command(
 
     if gpu not in GPUS:
         raise ValueError(f"unknown GPU {gpu!r}; choose one of {', '.join(GPUS)}")
+    if transforms:
+        console.print(transform_table(tasks or TASKS, (sizes or ("1b",))[0], source, parse_overrides(pairs)))
+        return
     if not tasks and not sizes:
         console.print(recipe_table(source))
         return
@@ -72,6 +77,20 @@ def recipe_table(source: str) -> Table:
             engine = config.engine
             numbers = (f"{engine.lr:g}", f"{config.layer_decay:g}", f"{engine.clip_norm:g}", engine.schedule)
             table.add_row(task, size, *numbers, f"{engine.steps:,}", str(config.batch), engine.precision)
+    return table
+
+
+def transform_table(tasks: tuple[str, ...], size: str, source: str, overrides: dict[str, Any]) -> Table:
+    """The transforms of each task's recipe in the order in which they are drawn, overrides applied."""
+    from sapiens2.tasks.augmentation import augmentation
+
+    table = _table("task", "transform", "probability", "settings", "what it is")
+    for task in tasks:
+        config = _config(task, size, source, overrides)
+        for name, transform in augmentation(config.task, config.augmentation, config.augment).items():
+            fields = transform.model_dump(exclude={"p"})
+            told = ", ".join(f"{field} {value}" for field, value in fields.items())
+            table.add_row(task, name, f"{transform.p:g}", told, (type(transform).__doc__ or "").splitlines()[0])
     return table
 
 
@@ -126,6 +145,6 @@ def _memory_table(rows: list[dict[str, Any]], fits: str) -> Table:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        left = column in ("task", "size", "mode", "schedule", "precision")
+        left = column in ("task", "size", "mode", "schedule", "precision", "transform", "settings", "what it is")
         table.add_column(column, justify="left" if left else "right")
     return table

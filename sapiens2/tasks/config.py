@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -11,6 +11,7 @@ from sapiens2.config import Config, execution, recipe
 from sapiens2.engine.config import EngineConfig
 from sapiens2.model.foreign_names import GRID_STRIDE, RANDOM, parse_name
 from sapiens2.model.sizes import SizeName, architecture
+from sapiens2.tasks.augmentation import Recipe, augmentation
 from sapiens2.tasks.head_specs import OWN_SIZES, SPECS, Source, TaskName
 
 SYNTHETIC, LABELS = "synthetic", "labels"
@@ -77,9 +78,9 @@ class FinetuneConfig(Config):
         (), "Labelled data to mix, each {path, weight, split}; none means synthetic people alone."
     )
     unreadable: Literal["error", "skip"] = recipe("error", "A sample that cannot be read ends training, or is counted.")
-    flip: float = recipe(0.5, "Probability of a mirrored sample.", ge=0, le=1)
-    photometric: float = recipe(
-        0.8, "Probability that a sample's colours are changed; never done for albedo.", ge=0, le=1
+    augmentation: Recipe = recipe("light", "Table of transforms: none, light (mirror and colours), or the release's.")
+    augment: dict[str, Any] = recipe(
+        {}, "Changes of that table: transform -> probability, {field: value}, or null to leave it out."
     )
     head: Source = recipe("release", "Head as released or as the paper prints it; they differ for pose.")
     scale: Source = recipe("release", "Pointmap's number: canonical per metre (release) or its inverse (paper).")
@@ -101,6 +102,16 @@ class FinetuneConfig(Config):
 
     workers: int = execution(1, "Training processes that share a batch; 0 trains in the calling process.", ge=0)
     cache_scenes: bool = execution(True, "Keep rendered scenes on disk for other runs and tasks.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Runs of earlier versions wrote two probabilities where the table of transforms is now."""
+        old = {name: values[name] for name in ("flip", "photometric") if name in values}
+        if not old or "augment" in values:
+            return values
+        taken = {n: p for n, p in old.items() if not (n == "photometric" and values.get("task") == "albedo")}
+        return {n: v for n, v in values.items() if n not in old} | {"augment": taken}
 
     @model_validator(mode="before")
     @classmethod
@@ -139,6 +150,7 @@ class FinetuneConfig(Config):
                 f"batch={self.batch} is larger than scenes={self.scenes}: lower batch or render more scenes"
             )
         self._one_mode()
+        augmentation(self.task, self.augmentation, self.augment)
         return self
 
     def _one_mode(self) -> None:

@@ -46,16 +46,20 @@ def framed(task: str, sample: Sample, size: tuple[int, int]) -> Sample:
     return warp(sample, region_matrix(frame_region(task, sample, size), size), size)
 
 
+Framed = tuple[Sample, Array | None]
+"""A sample, and the affine map [2, 3] that frames it for the network; None where it fills the frame already."""
+
+
 @dataclass
 class Deck:
     """The samples of one source, dealt out in a permutation per epoch."""
 
     count: int
-    sample: Callable[[int], Sample]
+    sample: Callable[[int], Framed]
     key: tuple[int, ...]
     _order: tuple[int, Array] = field(default=(-1, np.zeros(0, int)), repr=False)
 
-    def deal(self, position: int) -> Sample:
+    def deal(self, position: int) -> Framed:
         """The sample of a position; raises LabelError for one that cannot be read."""
         epoch, place = divmod(position, self.count)
         if self._order[0] != epoch:
@@ -72,8 +76,8 @@ class Mixture:
         self.unreadable: set[str] = set()
         self._block: tuple[int, Array] = (-1, np.zeros(0, int))
 
-    def sample(self, position: int) -> Sample:
-        """The sample of a training position; the next readable one of its source where skipping is allowed."""
+    def sample(self, position: int) -> Framed:
+        """The sample of a training position and its frame; the next readable one where skipping is allowed."""
         deck, place = self._find(position)
         for offset in range(deck.count):
             try:
@@ -111,10 +115,15 @@ def shares(weights: list[float]) -> Array:
 
 
 def labelled_deck(source: DataSource, task: str, size: tuple[int, int], key: tuple[int, ...]) -> Deck:
-    """A folder of labels, each sample framed for the network. Raises LabelError for a folder without such labels."""
+    """A folder of labels, each sample at its own size. Raises LabelError for a folder without such labels."""
     assert source.path != SYNTHETIC
     dataset = LabelledDataset(source.path, task, source.split)
-    return Deck(len(dataset), lambda index: complete(task, framed(task, dataset.sample(index), size)), key)
+
+    def dealt(index: int) -> Framed:
+        sample = dataset.sample(index)
+        return sample, region_matrix(frame_region(task, sample, size), size)
+
+    return Deck(len(dataset), dealt, key)
 
 
 def complete(task: str, sample: Sample) -> Sample:

@@ -114,6 +114,7 @@ def published(task: TaskName, size: str, source: Source = "release") -> Finetune
         ),
         batch=GPUS * row.batch_per_gpu[k],
         layer_decay=row.layer_decay,
+        augmentation="release",
         losses=source,
         head=source,
         scale=source,

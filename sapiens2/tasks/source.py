@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from sapiens2.data.synthetic.store import SceneStore, cache_folder
+from sapiens2.tasks.augment import augmented
+from sapiens2.tasks.augmentation import augmentation
 from sapiens2.tasks.config import SYNTHETIC, DataSource, FinetuneConfig
 from sapiens2.tasks.mixture import Deck, Mixture, complete, labelled_deck
-from sapiens2.tasks.sample import Sample, flip, from_scene
+from sapiens2.tasks.sample import Sample, from_scene
 
 Array = np.ndarray
-BRIGHTNESS, CONTRAST, SATURATION, HUE = 32.0, 0.5, 0.5, 0.1
 
 
 class TaskSource:
@@ -26,6 +27,7 @@ class TaskSource:
         sources = config.sources or (DataSource(),)
         decks = [self._deck(source, number) for number, source in enumerate(sources)]
         weights = [source.weight for source in sources]
+        self.transforms = augmentation(config.task, config.augmentation, config.augment)
         self.mixture = Mixture(decks, weights, config.engine.seed, skip=config.unreadable == "skip")
 
     def _deck(self, source: DataSource, number: int) -> Deck:
@@ -33,7 +35,7 @@ class TaskSource:
         key = (self.config.engine.seed, 1, *([number] if number else []))
         task = self.config.task
         if source.path == SYNTHETIC:
-            return Deck(self.config.scenes, lambda i: complete(task, from_scene(self.store.scene(i))), key)
+            return Deck(self.config.scenes, lambda i: (from_scene(self.store.scene(i)), None), key)
         return labelled_deck(source, task, self.config.image_size, key)
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
@@ -46,22 +48,11 @@ class TaskSource:
         return collate([self._sample(position) for position in range(first, first + share)], self.config.task)
 
     def _sample(self, position: int) -> tuple[Sample, Array]:
-        sample = self.mixture.sample(position)
+        sample, frame = self.mixture.sample(position)
+        task, size = self.config.task, self.config.image_size
         rng = np.random.default_rng([self.config.engine.seed, 2, position])
-        if rng.random() < self.config.flip:
-            sample = flip(sample)
-        changes = self.config.task != "albedo" and rng.random() < self.config.photometric
-        return sample, draw_photometric(rng) if changes else NEUTRAL
-
-
-NEUTRAL = np.array([0.0, 1.0, 1.0, 0.0], np.float32)
-
-
-def draw_photometric(rng: np.random.Generator) -> Array:
-    """Brightness offset (0..255 scale), contrast, saturation and hue shift (radians), each with probability 1/2."""
-    ranges = ((-BRIGHTNESS, BRIGHTNESS), (1 - CONTRAST, 1 + CONTRAST), (1 - SATURATION, 1 + SATURATION), (-HUE, HUE))
-    drawn = np.array([rng.uniform(*r) for r in ranges], np.float32)
-    return np.where(rng.random(4) < 0.5, drawn, NEUTRAL).astype(np.float32)
+        stretch = task == "segmentation"
+        return augmented(complete(task, sample), frame, size, self.transforms, rng, stretch=stretch)
 
 
 def collate(samples: list[tuple[Sample, Array]], task: str) -> dict[str, Tensor]:

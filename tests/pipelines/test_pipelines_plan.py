@@ -63,6 +63,8 @@ def test_a_plan_of_fine_tuning():
 
     listed = asked()
     assert "learning rate" in listed and "50,000" in listed
+    drawn = asked("--transforms", "--task", "pose", "--set", 'finetune.augment={"rotate": {"degrees": 30}}')
+    assert "half_body" in drawn and "degrees 30.0" in drawn and "share 0.16" in drawn
     full, frozen, lora = json.loads(asked("--task", "pose", "--size", "0.1b", "--json"))
     assert [row["mode"] for row in (full, frozen, lora)] == ["full", "frozen", "lora"]
     assert full["weights"] == 4 * full["trained_parameters"] and full["gradients_and_moments"] == 3 * full["weights"]

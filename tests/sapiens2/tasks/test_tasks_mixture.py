@@ -17,7 +17,7 @@ from sapiens2.engine.config import recipe_of
 from sapiens2.tasks import recipes
 from sapiens2.tasks.build import TASKS, build_task
 from sapiens2.tasks.config import DataSource, FinetuneConfig, data_digest
-from sapiens2.tasks.mixture import BLOCK, Deck, Mixture, shares
+from sapiens2.tasks.mixture import BLOCK, Deck, Framed, Mixture, shares
 from sapiens2.tasks.objective import TaskObjective
 from sapiens2.tasks.sample import Sample, from_scene
 from sapiens2.tasks.source import TaskSource
@@ -35,16 +35,16 @@ def write(folder: Path, count: int = 3, size: tuple[int, int] = (90, 130), label
 
 def config(task: str, *sources: DataSource, **changes: object) -> FinetuneConfig:
     return recipes.micro(task).model_copy(  # type: ignore[arg-type]
-        update={"cache_scenes": False, "sources": sources, "flip": 0.0, "photometric": 0.0, **changes}
+        update={"cache_scenes": False, "sources": sources, "augmentation": "none", **changes}
     )
 
 
 def test_shares_are_exact_in_every_block() -> None:
     picture = np.zeros((2, 2, 3), np.uint8)
-    decks = [Deck(n, lambda i, n=n: Sample(picture + np.uint8(n)), (0, n)) for n in (3, 5, 7)]  # type: ignore[misc]
+    decks = [Deck(n, lambda i, n=n: (Sample(picture + np.uint8(n)), None), (0, n)) for n in (3, 5, 7)]  # type: ignore[misc]
     mixture = Mixture(decks, [1, 2, 7], seed=0)
     for block in (0, 3):
-        drawn = Counter(int(mixture.sample(block * BLOCK + k).image[0, 0, 0]) for k in range(BLOCK))
+        drawn = Counter(int(mixture.sample(block * BLOCK + k)[0].image[0, 0, 0]) for k in range(BLOCK))
         assert drawn == {3: 100, 5: 200, 7: 700}
     assert shares([1, 1, 1]).sum() == BLOCK and shares([1, 1e9]).tolist() == [1, BLOCK - 1]
 
@@ -53,9 +53,9 @@ def test_a_source_deals_every_sample_once_an_epoch() -> None:
     seen: list[list[int]] = [[], []]
 
     def deck(n: int) -> Deck:
-        def sample(index: int) -> Sample:
+        def sample(index: int) -> Framed:
             seen[n].append(index)
-            return Sample(np.zeros((1, 1, 3), np.uint8))
+            return Sample(np.zeros((1, 1, 3), np.uint8)), None
 
         return Deck(10, sample, (0, n))
 
@@ -98,11 +98,11 @@ def test_a_set_of_seventy_points_teaches_seventy(tmp_path: Path) -> None:
 
 def test_a_pose_is_cropped_to_its_person_and_the_rest_is_shown_whole(tmp_path: Path) -> None:
     folder = write(tmp_path / "data", 1)
-    pose = TaskSource(config("pose", DataSource(path=folder), batch=1, scenes=1)).mixture.sample(0)
+    pose, _ = TaskSource(config("pose", DataSource(path=folder), batch=1, scenes=1))._sample(0)
     assert pose.keypoints is not None and pose.labelled is not None
     inside = pose.keypoints[pose.labelled]
     assert np.ptp(inside[:, 1]) > 0.5 * 64 or np.ptp(inside[:, 0]) > 0.5 * 48
-    points = TaskSource(config("pointmap", DataSource(path=folder), batch=1, scenes=1)).mixture.sample(0)
+    points, _ = TaskSource(config("pointmap", DataSource(path=folder), batch=1, scenes=1))._sample(0)
     assert points.points is not None and points.valid is not None and points.intrinsics is not None
     projected = points.points[points.valid] @ points.intrinsics.T
     np.testing.assert_allclose(projected[:, :2] / projected[:, 2:], np.argwhere(points.valid)[:, ::-1], atol=1e-3)

@@ -12,13 +12,14 @@ from sapiens2.data.synthetic import render
 from sapiens2.data.synthetic.store import BLOCK, SceneStore
 from sapiens2.model.normalise import normalise
 from sapiens2.tasks import recipes
+from sapiens2.tasks.augment import NEUTRAL
 from sapiens2.tasks.build import build_task
 from sapiens2.tasks.config import FinetuneConfig
 from sapiens2.tasks.head_specs import TASKS
 from sapiens2.tasks.objective import TaskObjective, photometric
 from sapiens2.tasks.predict import forward
 from sapiens2.tasks.sample import Sample, flip, from_scene
-from sapiens2.tasks.source import NEUTRAL, TaskSource
+from sapiens2.tasks.source import TaskSource
 from sapiens2.tasks.vocabulary import keypoints, parts
 
 
@@ -148,7 +149,7 @@ BY_HEART = {
 def test_eight_samples_are_learned_by_heart(task: str) -> None:
     steps, rate, remains = BY_HEART[task]
     torch.manual_seed(0)
-    changes = {"batch": 8, "scenes": 8, "flip": 0.0, "photometric": 0.0, "image_size": (64, 48)}
+    changes = {"batch": 8, "scenes": 8, "augmentation": "none", "image_size": (64, 48)}
     chosen = config(task, class_weights="none", **changes)
     objective = TaskObjective(chosen, build_task(task, "tiny"))
     batch = TaskSource(chosen).batch(0, 0, 1)
