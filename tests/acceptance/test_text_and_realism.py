@@ -136,15 +136,25 @@ def realism_table(pool: list[tuple[Row, View]], scorer: Scorer, lines: list[str]
     return float(low[others].mean()), float(low[photo].mean())
 
 
+def unsupported(pool: list[tuple[Row, View]]) -> list[str]:
+    """Why the table does not promise 0.70 over all drawn kinds: what the halves hold, and what was tried."""
+    drawn = {s: [r for r, _ in pool if r["split"] == s and r["kind"] in DRAWN] for s in ("fit", "measure")}
+    engine = {s: sum("render" in r["notes"] for r in rows) for s, rows in drawn.items()}
+    return [
+        f"    0.70 over all drawn kinds is not reached and not promised: {engine['measure']} of the "
+        f"{len(drawn['measure'])} measured drawings are renderings by 3-D engines,",
+        f"    of which the fit half holds {engine['fit']}, of another kind. Renderings made for the fit were tried: 192 by a "
+        "WebGL engine gave 31/47 at 11 %",
+        "    of photographs rejected, 160 ray-cast ones 31/47 at 7 %, and both lost on the fit half's own drawings "
+        "(cross-validated 0.74 and 0.76, from 0.81).",
+    ]
+
+
 def test_realism(pool: list[tuple[Row, View]], table: list[str]) -> None:
     network = RealismScorer(MobileNetFeatures(ROOT / "models/embed/nsfwjs_mobilenet_v2_224.onnx"))
     plain_others, plain_false = realism_table(pool, RealismScorer(), table)
     others, false = realism_table(pool, network, table)
-    kinds = {s: sum("render" in r["notes"] for r, _ in pool if r["split"] == s) for s in ("fit", "measure")}
-    table.append(
-        f"    0.70 over all drawn kinds is not supported: {kinds['measure']} measured drawings are renderings by 3-D "
-        f"engines, and the fit half holds {kinds['fit']}, of another kind, to learn them from"
-    )
+    table.extend(unsupported(pool))
     assert others >= 0.70 and false <= 0.08
     assert plain_others >= 0.60 and plain_false <= 0.14
 
