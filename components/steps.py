@@ -110,7 +110,7 @@ CURATION: tuple[Step, ...] = (
         "ingest",
         (),
         "list, fetch, header gate, decode check, perceptual hash, exact duplicates",
-        revision=2,
+        revision=3,
         sources=("curation.stages.ingest", "curation.images"),
     ),
     _curation(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image as pillow
 from PIL import UnidentifiedImageError
 
+from curation.images import png_rows
 from curation.images.exif import upright
 from curation.images.header import Header, read_header
 from curation.images.reasons import Reason, Reject
@@ -28,6 +29,7 @@ from curation.images.reasons import Reason, Reject
 _REDUCTIONS = (8, 4, 2)
 _PILLOW_NAMES = {"jpeg": ("JPEG", "MPO"), "png": ("PNG",), "gif": ("GIF",), "webp": ("WEBP",), "tiff": ("TIFF",)}
 _DAMAGE = (OSError, ValueError, SyntaxError, IndexError, TypeError, KeyError, struct.error, zlib.error, EOFError)
+_STRIP_ROWS = 1024
 _HARMLESS_GAP = 16  # bytes between header segments or before the end marker: sloppy writers, not lost picture
 
 
@@ -122,7 +124,8 @@ def _pillow(data: bytes, header: Header, factor: int, mode: str) -> NDArray[np.u
             with pillow.open(io.BytesIO(data), formats=_PILLOW_NAMES.get(header.format, ("BMP",))) as picture:
                 if sorted(picture.size) != sorted((header.layout.width, header.layout.height)):
                     return _other_size(picture, header)
-                return _plain(picture, factor, mode, header)
+                pixels = _plain(picture, factor, mode, header)
+                return png_rows.missing(data) or pixels if _may_be_short(picture, header) else pixels
     except MemoryError:
         return Reject(Reason.DECOMPRESSION_BOMB, f"{header.format}: memory ran out while decoding")
     except pillow.DecompressionBombError as error:
@@ -131,6 +134,10 @@ def _pillow(data: bytes, header: Header, factor: int, mode: str) -> NDArray[np.u
         return Reject(Reason.CORRUPT, f"{header.format}: no decoder accepts its structure")
     except _DAMAGE as error:
         return _decoder_said(header.format, error)
+
+
+def _may_be_short(picture: Any, header: Header) -> bool:
+    return header.format == "png" and png_rows.ends_in_zeros(picture)
 
 
 def _decoder_said(kind: str, error: Exception) -> Reject:
@@ -155,10 +162,20 @@ def _plain(picture: Any, factor: int, mode: str, header: Header) -> NDArray[np.u
         high = np.asarray(picture).astype(np.int64) >> 8
         picture = pillow.fromarray(np.clip(high, 0, 255).astype(np.uint8))
     elif picture.has_transparency_data:
-        rgba = picture.convert("RGBA")
-        white = pillow.new("RGBA", rgba.size, (255, 255, 255, 255))
-        picture = pillow.alpha_composite(white, rgba)
+        picture = _over_white(picture)
+    elif picture.mode == "1":
+        picture = picture.convert("L")
     picture = picture.convert("RGB") if picture.mode not in ("RGB", "L") else picture
     picture = picture.convert(mode) if picture.mode != mode else picture
     picture = picture.reduce(factor) if factor > 1 else picture
     return np.asarray(picture)
+
+
+def _over_white(picture: Any) -> Any:
+    """RGB; in strips, since a picture of the largest size would need its memory three times over."""
+    whole = pillow.new("RGB", picture.size)
+    for top in range(0, picture.height, _STRIP_ROWS):
+        strip = picture.crop((0, top, picture.width, min(top + _STRIP_ROWS, picture.height))).convert("RGBA")
+        white = pillow.new("RGBA", strip.size, (255, 255, 255, 255))
+        whole.paste(pillow.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return whole

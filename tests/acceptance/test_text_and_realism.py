@@ -143,10 +143,9 @@ def unsupported(pool: list[tuple[Row, View]]) -> list[str]:
     return [
         f"    0.70 over all drawn kinds is not reached and not promised: {engine['measure']} of the "
         f"{len(drawn['measure'])} measured drawings are renderings by 3-D engines,",
-        f"    of which the fit half holds {engine['fit']}, of another kind. Renderings made for the fit were tried: 192 by a "
-        "WebGL engine gave 31/47 at 11 %",
-        "    of photographs rejected, 160 ray-cast ones 31/47 at 7 %, and both lost on the fit half's own drawings "
-        "(cross-validated 0.74 and 0.76, from 0.81).",
+        f"    of which the fit half holds {engine['fit']}, of another kind. Renderings made for the fit were tried:",
+        "    192 by a WebGL engine gave 31/47 at 11 % of photographs rejected, 160 ray-cast ones 31/47 at 7 %,",
+        "    and both lost on the fit half's own drawings (cross-validated 0.74 and 0.76, from 0.81).",
     ]
 
 
