@@ -39,8 +39,11 @@ class WeighsTerms(Protocol):
 class LooksAhead(Protocol):
     """An objective that wants to see all micro-batches of a step before their first forward pass."""
 
-    def before_step(self, parts: Sequence[dict[str, Tensor]]) -> None:
-        """Take note of what belongs to the whole batch: every rank is here at once, so collectives are allowed."""
+    def before_step(self, parts: Sequence[dict[str, Tensor]], step: int) -> None:
+        """Take note of what belongs to the whole batch, in itself or in the micro-batches.
+
+        Every rank is here at once, so collectives are allowed.
+        """
 
 
 class BatchSource(Protocol):

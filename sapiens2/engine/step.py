@@ -58,7 +58,8 @@ class Step:
         """Train on the micro-batches of `step`; returns mean losses, gradient norm and whether the step counted."""
         self._set_rate(step)
         if isinstance(self.objective, LooksAhead):
-            self.objective.before_step(parts)
+            with self._arithmetic():
+                self.objective.before_step(parts, step)
         norms = self._term_norms(step, parts)
         buffers = {name: buffer.clone() for name, buffer in self._lasting_buffers().items()}
         losses = self._backward(step, parts) | norms
@@ -78,9 +79,12 @@ class Step:
             group["lr"] = rate * group["ratio"]
 
     def _losses(self, part: dict[str, Tensor], step: int) -> dict[str, Tensor]:
-        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with self._arithmetic():
             losses: dict[str, Tensor] = self.objective(part, step)
         return losses
+
+    def _arithmetic(self) -> torch.autocast:
+        return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def _term_norms(self, step: int, parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Gradient norms of single terms, on the steps that end a window of `term_norms_every`."""

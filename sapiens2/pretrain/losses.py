@@ -74,9 +74,6 @@ def centred(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
 def sinkhorn(logits: Tensor, temperature: float, rounds: int = 3) -> Tensor:
     """Teacher probabilities that use all prototypes equally over the batch of all ranks; [N, K] (SwAV, DINOv2).
 
-    Micro-batches are balanced one by one: the result differs a little from that of the whole batch, which the centre's
-    does not.
-
     In logarithms: a prototype far from every image would otherwise underflow to a column of zeros.
     """
     log_q = logits.float() / temperature

@@ -6,6 +6,7 @@ that the decoder completes and the class tokens that must agree with what the te
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -87,11 +88,26 @@ class PretrainObjective(nn.Module):
         ema.copy(self.teacher_head, self.head)
         self.teacher.rope = self.backbone.rope
 
-    def forward(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
-        """The named losses of a batch made by `views.sample`; `loss` is the total, the rest is logged."""
+    def before_step(self, parts: Sequence[dict[str, Tensor]], step: int) -> None:
+        """With Sinkhorn and several micro-batches the teacher answers ahead: it balances over the whole batch."""
+        if len(parts) == 1 or self.config.centring != "sinkhorn" or not self.config.contrastive_weight:
+            return
+        with torch.no_grad():
+            seen = [self(part, step, only_teacher=True) for part in parts]  # a call, as sharding works on calls
+            answers = self._answers(torch.cat([s["logits"] for s in seen]), step).chunk(len(parts))
+        for part, own, probabilities in zip(parts, seen, answers, strict=True):
+            part |= {"teacher_cls": own["cls"], "teacher_answers": probabilities}
+
+    def forward(self, batch: dict[str, Tensor], step: int, *, only_teacher: bool = False) -> dict[str, Tensor]:
+        """The named losses of a batch made by `views.sample`; `loss` is the total, the rest is logged.
+
+        With `only_teacher`, what the teacher makes of the global views instead: cls [2 B, D], logits [2 B, K].
+        """
         config = self.config
         images = normalise(batch["globals"].flatten(0, 1))  # [2 B, 3, H, W]
-        teacher = self._teach(images, step) if config.contrastive_weight else None
+        if only_teacher:
+            return self._ask_teacher(images)
+        teacher = self._teach(images, batch, step) if config.contrastive_weight else None
         student = self._learn(images, batch)
         terms: dict[str, Tensor] = {}
         if config.mae_weight:
@@ -117,21 +133,32 @@ class PretrainObjective(nn.Module):
         }
 
     @torch.no_grad()
-    def _teach(self, images: Tensor, step: int) -> Teacher:
-        """What the teacher says of the full global views."""
-        config = self.config
+    def _teach(self, images: Tensor, batch: dict[str, Tensor], step: int) -> Teacher:
+        """What the teacher says of the full global views, or said before this step."""
+        if "teacher_answers" in batch:
+            return Teacher(batch["teacher_cls"], batch["teacher_answers"])
+        said = self._ask_teacher(images)
+        if self.training:
+            self.logit_sum += said["logits"].sum(0)
+            self.logit_count += len(said["logits"])
+        return Teacher(said["cls"], self._answers(said["logits"], step))
+
+    @torch.no_grad()
+    def _ask_teacher(self, images: Tensor) -> dict[str, Tensor]:
         cls = self._class_tokens(self.teacher, images)
         with torch.autocast(images.device.type, enabled=False):
-            logits = self.teacher_head(cls)  # [2 B, K]
-            if self.training:
-                self.logit_sum += logits.sum(0)
-                self.logit_count += len(logits)
-            temperature = schedules.linear(step, *config.teacher_temperature, config.teacher_temperature_steps)
+            return {"cls": cls, "logits": self.teacher_head(cls)}
+
+    def _answers(self, logits: Tensor, step: int) -> Tensor:
+        """Logits [2 B, K] to probabilities [B, 2, K]."""
+        config = self.config
+        temperature = schedules.linear(step, *config.teacher_temperature, config.teacher_temperature_steps)
+        with torch.autocast(logits.device.type, enabled=False):
             if config.centring == "sinkhorn":
                 probabilities = losses.sinkhorn(logits, temperature)
             else:
                 probabilities = losses.centred(logits, self.centre, temperature)
-        return Teacher(cls, probabilities.unflatten(0, (-1, GLOBAL_VIEWS)))
+        return probabilities.unflatten(0, (-1, GLOBAL_VIEWS))
 
     def _learn(self, images: Tensor, batch: dict[str, Tensor]) -> Student:
         """The student's pass; local views with as many tokens as a masked global one share its batch."""

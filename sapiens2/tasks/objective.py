@@ -45,7 +45,7 @@ class TaskObjective(nn.Module):
         copies = [dict(model.named_parameters())[name].detach().clone() for name in self.averaged]
         self.averages = nn.ParameterList(nn.Parameter(copy, requires_grad=False) for copy in copies)
 
-    def before_step(self, parts: Sequence[dict[str, Tensor]]) -> None:
+    def before_step(self, parts: Sequence[dict[str, Tensor]], step: int) -> None:
         """What the labels of the whole batch cover, on all ranks and in all micro-batches: the losses' denominators."""
         if "valid" in parts[0]:
             self._counts = shared_counts([part["valid"] for part in parts], mean_over_ranks)

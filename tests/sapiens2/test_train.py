@@ -25,7 +25,7 @@ from sapiens2 import train
 from sapiens2.engine import checkpoint
 from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.recipes import micro
-from sapiens2.pretrain.run import pretrain
+from sapiens2.pretrain.run import TERM_NORMS, pretrain
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "pretrain" / "golden_losses.json"
@@ -45,6 +45,7 @@ def config(**engine: Any) -> PretrainConfig:
         "warmup_steps": 5,
         "checkpoint_every": 10,
         "log_every": 1,
+        "term_norms_every": 10,
         "threads": 1,
         "device": "cpu",
     } | engine
@@ -128,6 +129,18 @@ def test_two_ranks_lose_what_one_process_loses(alone: Path, two: Path) -> None:
     assert metrics["ranks"] == 2 and metrics["steps"] == 20
     for ours, one in zip(rows(two), rows(alone), strict=True):
         assert [ours[name] for name in TERMS[:4]] == pytest.approx([one[name] for name in TERMS[:4]], rel=1e-6)
+
+
+@pytest.mark.timeout(240)
+def test_two_ranks_measure_the_gradient_norms_of_the_terms_that_one_does(alone: Path, two: Path) -> None:
+    found = []
+    for folder in (two, alone):
+        lines = [json.loads(line) for line in (folder / "out" / "history.jsonl").read_text().splitlines()]
+        measured = [{name: row[name] for name in TERM_NORMS} for row in lines if TERM_NORMS[0] in row]
+        assert len(measured) == 2 and all(value > 0 for row in measured for value in row.values())
+        found.append(measured)
+    for ours, one in zip(*found, strict=True):
+        assert ours == pytest.approx(one, rel=1e-4)  # KoLeo's gradient is one of small differences
 
 
 @pytest.mark.timeout(240)

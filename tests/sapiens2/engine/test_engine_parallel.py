@@ -68,7 +68,9 @@ def objective_of(settings: PretrainConfig) -> PretrainObjective:
     return objective
 
 
-def trained(settings: PretrainConfig, files: list[str]) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+def trained(
+    settings: PretrainConfig, files: list[str], parts: int = 1
+) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
     """Losses of a few steps, and the weights after them."""
     source = PretrainSource(files, settings)
     engine = settings.engine
@@ -77,7 +79,7 @@ def trained(settings: PretrainConfig, files: list[str]) -> tuple[list[dict[str, 
         step = Step(objective, make_optimizer(objective, engine), engine, world, FiniteGate(world.device))
         rows = []
         for number in range(STEPS):
-            losses, norm, _ = step(number, [source.batch(number, 0, 1)])
+            losses, norm, _ = step(number, [source.batch(number, part, parts) for part in range(parts)])
             rows.append({name: float(value) for name, value in losses.items()} | {"norm": float(norm)})
         assert isinstance(objective, FSDPModule) == (engine.shard == "always")
         assert all(isinstance(p, DTensor) == (engine.shard == "always") for p in objective.parameters())
@@ -108,6 +110,21 @@ def test_the_result_is_that_of_the_plain_path(
     assert rows == untouched[kind][0]
     assert all(torch.equal(tensor, weights[name]) for name, tensor in untouched[kind][1].items())
     assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize("shard", ["auto", "always"])
+def test_micro_batches_change_nothing(shard: str, files: list[str]) -> None:
+    """Sinkhorn, the centre and KoLeo see the whole batch however it is cut, in fp32 and under bf16 autocast."""
+    for precision, tolerance in (("fp32", 1e-5), ("bf16", 2e-2)):
+        settings = config("masked", shard=shard, precision=precision).model_copy(update={"batch": 8, "koleo_group": 2})
+        (whole, weights), (cut, pieces) = (trained(settings, files, parts) for parts in (1, 2))
+        for ours, reference in zip(cut, whole, strict=True):
+            for term in ("loss", "mae", "contrastive", "koleo", "norm"):
+                assert ours[term] == pytest.approx(reference[term], rel=tolerance), term
+        if precision == "fp32":
+            # AdamW's first steps move every weight by the rate, whatever the size of its gradient.
+            apart = torch.stack([(weights[n] - pieces[n]).abs().max() for n in weights if "logit" not in n])
+            assert apart.median() < 1e-6
 
 
 class TwoBlocks(nn.Module):

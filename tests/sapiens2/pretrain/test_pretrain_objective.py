@@ -296,14 +296,20 @@ def test_the_centre_moves_once_per_step_by_all_its_micro_batches(files: list[str
     assert objective.logit_count == 0  # a validation pass leaves no trace
 
 
-def test_micro_batches_give_the_gradient_of_the_whole(files: list[str]) -> None:
-    config = changed(MICRO, batch=8, centring="centre")
+@pytest.mark.parametrize("centring", ["centre", "sinkhorn"])
+def test_micro_batches_give_the_gradient_of_the_whole(files: list[str], centring: str) -> None:
+    config = changed(MICRO, batch=8, centring=centring)
     source, objective = PretrainSource(files, config), randomised(config)
     trained = [p for p in objective.parameters() if p.requires_grad]
     whole = torch.autograd.grad(objective(source.batch(0, 0, 1), 0)["loss"], trained)
-    parts = [torch.autograd.grad(objective(source.batch(0, i, 2), 0)["loss"], trained) for i in range(2)]
+    batches = [source.batch(0, i, 2) for i in range(2)]
+    objective.before_step(batches, 0)
+    parts = [torch.autograd.grad(objective(part, 0)["loss"], trained) for part in batches]
     for a, b, c in zip(whole, *parts):
         assert (a - (b + c) / 2).norm() <= 1e-4 * a.norm() + 1e-6
+    alone = [objective(source.batch(0, i, 2), 0)["contrastive"].item() for i in range(2)]
+    ahead = [objective(part, 0)["contrastive"].item() for part in batches]
+    assert (alone == pytest.approx(ahead, rel=1e-6)) == (centring == "centre")
 
 
 def test_prototypes_stay_frozen_at_first(batch: Batch) -> None:

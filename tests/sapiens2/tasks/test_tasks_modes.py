@@ -32,7 +32,7 @@ def objective(**changes: Any) -> TaskObjective:
 def trained_step(made: TaskObjective, rate: float = 1e-2) -> None:
     batch = TaskSource(made.config).batch(0, 0, 1)
     optimizer = torch.optim.AdamW(made.param_groups(rate, 0.0))
-    made.before_step([batch])
+    made.before_step([batch], 0)
     made(batch, 0)["loss"].backward()
     optimizer.step()
     made.after_step(0)
