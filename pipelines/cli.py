@@ -258,6 +258,11 @@ def artifacts() -> None:
     """Look at what lies under the root, and ask it questions."""
 
 
+@cli.command(cls=LazyGroup, module="pipelines.audit_cli", names=("sample", "calibrate", "rates"))
+def audit() -> None:
+    """Label a sample, set thresholds by it, see whom the filter drops."""
+
+
 @cli.command(cls=LazyGroup, module="pipelines.plan_cli", names=("train", "finetune"))
 def plan() -> None:
     """Cost, time and memory before anything is spent."""

@@ -21,7 +21,7 @@ from curation.stages.measures import floats, rows_for, sorted_by_id
 from curation.stages.result import StageResult, decision_metrics
 from curation.tables import ATTRIBUTES, BALANCE, DECISIONS, require_columns
 
-__all__ = ["BalanceConfig", "profile_config", "run"]
+__all__ = ["BalanceConfig", "people_of", "profile_config", "run"]
 
 Bins = NDArray[np.str_]
 
@@ -84,7 +84,7 @@ def run(
     require_columns(images, ["image_id", "width", "height"], "balance: images")
     rows = sorted_by_id(clusters)
     image_ids = rows["image_id"].to_pylist()
-    people = _people(image_ids, images, detections, scores, config)
+    people = people_of(image_ids, images, detections, scores, config.min_person_score)
     attributes = columns(people)
     target = config.target(len(image_ids))
     caps = {axis: _caps(attributes[axis], share, target) for axis, share in config.caps.items()}
@@ -117,9 +117,10 @@ def tree_of(clusters: pa.Table) -> Tree:
     return Tree(empty, parents, path[:, 0], np.array(clusters["distance"].to_pylist(), dtype=np.float32))
 
 
-def _people(
-    image_ids: list[str], images: pa.Table, detections: pa.Table, scores: pa.Table, config: BalanceConfig
+def people_of(
+    image_ids: list[str], images: pa.Table, detections: pa.Table, scores: pa.Table, min_person_score: float
 ) -> list[Person]:
+    """What the attributes of pictures are measured on, in order of the ids. Raises ValueError for missing rows."""
     size = rows_for(images, image_ids, "balance: images").select(["width", "height"]).to_pylist()
     found = rows_for(detections, image_ids, "balance: detections").select(["boxes", "box_scores"]).to_pylist()
     names = ["face_count", "yaw_deg", "exposure", "colour_temperature"]
@@ -128,7 +129,7 @@ def _people(
         Person(
             s["width"],
             s["height"],
-            [b for b, p in zip(d["boxes"] or [], d["box_scores"] or [], strict=True) if p >= config.min_person_score],
+            [b for b, p in zip(d["boxes"] or [], d["box_scores"] or [], strict=True) if p >= min_person_score],
             **m,
         )
         for s, d, m in zip(size, found, measured, strict=True)

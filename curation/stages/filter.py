@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from curation.config import Config, recipe
+from curation.config import Config, execution, recipe
 from curation.stages.filter_report import fragment
 from curation.stages.measures import Measures, measure
 from curation.stages.result import StageResult, decision_metrics
@@ -44,6 +44,10 @@ class FilterConfig(Config):
     max_nsfw: float | None = recipe(None, "probability of unsafe content, 0..1", ge=0, le=1)
     blocked_licences: tuple[str, ...] = recipe((), "licences to drop, as texts, compared without regard to case")
     allowed_licences: tuple[str, ...] = recipe((), "if any are named, drop known licences not among them, as texts")
+
+    provenance: dict[str, str] = execution(
+        {}, "where bounds of your own come from, field -> text, as `sapiens2 audit calibrate` writes it"
+    )
 
     @model_validator(mode="after")
     def _bounds_leave_room(self) -> Self:
@@ -119,7 +123,8 @@ def rules(config: FilterConfig) -> list[Rule]:
     for name, column, kind, bound, source in _RULES:
         value = bound(config)
         if value is not None:
-            provenance = _CALIBRATED.get(column, {}).get(value) or (source if value == bound(usual) else "set by hand")
+            known = config.provenance.get(f"{kind}_{column}") or _CALIBRATED.get(column, {}).get(value)
+            provenance = known or (source if value == bound(usual) else "set by hand")
             built.append(Rule(name, column, kind, value, provenance))
     return built
 

@@ -18,6 +18,7 @@ def committed(root, settings, source):
     """A store whose latest `images` was made with these settings from this source."""
     identity = identify(INGEST, settings.config(INGEST), {}, source)
     names = {"kind": "images", "version": identity.version, "step": "ingest", "digest": None}
+    names["revision"] = INGEST.revision
     manifest = Manifest(**names, config={}, recipe=identity.recipe, source=source, code=CODE, start="2026", end="2026")
     store, attempt = Store(root), Attempt(root, "images", identity.version)
     store.tag("latest/images", attempt.publish(manifest, {}, None, []))

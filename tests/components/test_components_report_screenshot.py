@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, QUIET, needs_chromium, title_after
 from PIL import Image
 from report_samples import every_section, jpeg, manifest, small_run
 from sklearn.datasets import load_sample_images
@@ -15,21 +15,7 @@ from sklearn.datasets import load_sample_images
 from components.lineage_page import render_lineage
 from components.report_page import ReportInput, StepSummary, render_report
 
-CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on PATH (Debian: apt install chromium)")
-
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-]
+pytestmark = needs_chromium
 
 
 def screenshot(page: str, folder: Path, width: int, height: int) -> np.ndarray:
@@ -73,15 +59,6 @@ def test_the_report_renders_at_desktop_width(page: str, tmp_path: Path) -> None:
     assert counts.max() < 0.93 * counts.sum(), "the page is nearly blank"
     accent = (np.abs(shot.astype(int) - (0x28, 0x62, 0xC9)).max(axis=2) <= 2).sum()
     assert accent > 5000, "bars and funnel are not drawn in the accent colour"
-
-
-def title_after(page: str, script: str, folder: Path, width: int = 1280) -> str:
-    """The title that `script` gives the page once it is loaded."""
-    source = folder / "probe.html"
-    source.write_text(page.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
-    command = [str(CHROMIUM), *QUIET, f"--user-data-dir={folder / 'probe'}", f"--window-size={width},900", "--dump-dom"]
-    done = subprocess.run([*command, source.as_uri()], capture_output=True, text=True, timeout=90)
-    return done.stdout.split("<title>")[1].split("</title>")[0]
 
 
 def test_a_phone_sees_no_sideways_scroll(page: str, tmp_path: Path) -> None:

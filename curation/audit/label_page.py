@@ -1,0 +1,51 @@
+"""One self-contained page on which a person labels pictures with the keyboard; see templates/label.js."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from curation.audit.page import environment
+
+UNSURE = "unsure"
+_DIGITS = "1234567890abcdefghijklmnopqrtvwxyz"  # without s, which saves, and u, which is unsure
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture to label: JPEG bytes, already blurred where it must be, and what stands beneath it."""
+
+    image_id: str
+    jpeg: bytes
+    about: str = ""
+
+
+def yes_no(question: str) -> tuple[str, list[dict[str, str]]]:
+    """The question and answers of a rule."""
+    answers = [("y", "good", "yes"), ("n", "bad", "no"), ("u", UNSURE, "unsure")]
+    return question, [{"key": key, "value": value, "label": label} for key, value, label in answers]
+
+
+def choices(axis: str, bins: Sequence[str]) -> tuple[str, list[dict[str, str]]]:
+    """The question and answers of an attribute. Raises ValueError for more bins than there are keys."""
+    keys = _DIGITS.replace("u", "")
+    if len(bins) > len(keys):
+        raise ValueError(f"{axis} has {len(bins)} bins; at most {len(keys)} can be labelled with one key each")
+    answers = [{"key": k, "value": b, "label": b.replace("_", " ")} for k, b in zip(keys, bins, strict=False)]
+    return f"Which {axis.replace('_', ' ')} is it?", [*answers, {"key": "u", "value": UNSURE, "label": "unsure"}]
+
+
+def label_page(
+    spec: Mapping[str, Any], title: str, question: str, answers: Sequence[Mapping[str, str]], pictures: Sequence[Shown]
+) -> str:
+    """The page. `spec` goes into the file of labels as it is, and its `id` names the browser's memory."""
+    items = [{"image_id": p.image_id, "jpeg": base64.b64encode(p.jpeg).decode(), "about": p.about} for p in pictures]
+    data = json.dumps({"spec": dict(spec), "answers": list(answers), "items": items}, sort_keys=True)
+    safe = Markup(data.replace("<", "\\u003c"))  # in a script element only `<` could end it
+    template = environment().get_template("label.html.j2")
+    return template.render(title=title, subtitle="", question=question, answers=answers, items=items, audit=safe)
