@@ -14,9 +14,11 @@ import pyarrow as pa
 
 from components.artifacts import Artifact, Store
 from components.partitions import PartitionWork, Worker, map_partitions, sum_metrics
+from components.refetch import earlier_fetch, failed_for_now, known_outcomes
 from components.removals import root_denylist
 from components.run_step import Publication, StepContext
 from components.score_cache import ScoreCache
+from components.settings import recipe_fields
 from components.steps import LABELS
 
 NARROW = [  # the columns of `images` without the bytes
@@ -46,11 +48,13 @@ class _IngestWork:
     config: Any
     state_folder: str
     denylist: Any
+    earlier: Artifact | None
 
     def __call__(self, pid: str, payload: Any) -> tuple[dict[str, pa.Table], dict[str, Any]]:
         from curation.stages.ingest import IngestPartition
 
-        tables = IngestPartition(self.config, self.state_folder, denylist=self.denylist)(payload)
+        known = known_outcomes(self.earlier, pid) if self.earlier is not None else None
+        tables = IngestPartition(self.config, self.state_folder, denylist=self.denylist)(payload, known)
         return tables, {"rows_in": tables["sources"].num_rows}
 
 
@@ -61,7 +65,8 @@ def ingest(context: StepContext) -> Publication:
 
     denylist = denylist_of(context.config.denylist_files) | root_denylist(context.store.storage)
     partitions = {partition.pid: partition for partition in context.source.partitions}
-    work = partial(_IngestWork, context.config, _hosts(context.store), denylist)
+    earlier = earlier_fetch(context.store, context.source, recipe_fields(context.config))
+    work = partial(_IngestWork, context.config, _hosts(context.store), denylist, earlier)
     worker = Worker(context.attempt, work, stage="staging")
     staged = map_partitions(worker, partitions, context.progress, workers=_workers(context))
     reader = _Staged(context, staged)
@@ -85,9 +90,12 @@ def ingest(context: StepContext) -> Publication:
         raise AssertionError(f"ingest lost sources: {metrics}")
     metrics["images"] = images.num_rows
     metrics["headline"] = f"{images.num_rows} distinct pictures"
+    metrics["url_list"] = context.source.url_list
+    note = failed_for_now(rejects, context.config.fetch_epoch)
+    metrics["notes"] = [note] if note else []
     if not images.num_rows:
         reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
-        metrics["notes"] = [f"none of the {sources.num_rows} sources is a picture that can be used ({reasons})"]
+        metrics["notes"] += [f"none of the {sources.num_rows} sources is a picture that can be used ({reasons})"]
     return Publication(records, metrics, fragment=stage.fragment(sources, images, rejects, context.config))
 
 

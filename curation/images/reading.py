@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import IO, Any
@@ -23,14 +23,23 @@ from curation.images.url_lists import describe
 _MAX_SIDECAR_BYTES = 1 << 20
 
 
-def read_all(items: Sequence[SourceItem], policy: FetchPolicy) -> Iterator[tuple[SourceItem, bytes | Reject]]:
-    """Every item in order with its bytes or a reject; captions of archives are filled in. Never raises for bad data."""
-    urls = [item.location for item in items if item.kind == "url"]
-    fetched = dict(zip(dict.fromkeys(urls), fetch_all(list(dict.fromkeys(urls)), policy), strict=True)) if urls else {}
+def read_all(
+    items: Sequence[SourceItem], policy: FetchPolicy, known: Mapping[str, bytes | Reject] | None = None
+) -> Iterator[tuple[SourceItem, bytes | Reject]]:
+    """Every item in order with its bytes or a reject; captions of archives are filled in. Never raises for bad data.
+
+    `known` has outcomes by source that need no fetching.
+    """
+    known = known or {}
+    urls = list(dict.fromkeys(item.location for item in items if item.kind == "url" and item.source not in known))
+    fetched = dict(zip(urls, fetch_all(urls, policy), strict=True)) if urls else {}
     with ExitStack() as stack:
         reader = _Reader(stack, policy.max_bytes)
         for item in items:
-            yield (item, fetched[item.location]) if item.kind == "url" else reader.read(item)
+            if item.source in known:
+                yield item, known[item.source]
+            else:
+                yield (item, fetched[item.location]) if item.kind == "url" else reader.read(item)
 
 
 class _Reader:

@@ -8,7 +8,7 @@ rejects, at every moment.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -55,7 +55,8 @@ class IngestConfig(Config):
     max_aspect: float = recipe(4.0, "largest accepted ratio of the long side to the short side, no unit", ge=1.0)
     max_bytes: int = recipe(64 << 20, "largest accepted file, in bytes", ge=1)
     hash_path: str = recipe(phash.CANONICAL_PATH, "name of the way perceptual hashes are made; not to be chosen")
-    fetch_epoch: int = recipe(0, "raise it to fetch a list of URLs anew, as a count", ge=0)
+    fetch_epoch: int = recipe(0, "raise it to try the failed addresses of a list of URLs again, as a count", ge=0)
+    fetch_anew: bool = recipe(False, "whether a raised fetch_epoch fetches every address again, yes or no")
     respect_robots: bool = recipe(True, "whether robots.txt is asked before fetching, yes or no")
     respect_tdm: bool = recipe(True, "whether reservations of text and data mining are honoured, yes or no")
     screen: str = recipe(
@@ -166,11 +167,12 @@ class IngestPartition:
         self.config, self.policy = config, config.policy(state_folder)
         self.denylist = denylist or Denylist()
 
-    def __call__(self, partition: Partition) -> dict[str, pa.Table]:
+    def __call__(self, partition: Partition, known: Mapping[str, bytes | Reject] | None = None) -> dict[str, pa.Table]:
+        """`known` has outcomes by source that an earlier run settled and that are not fetched again."""
         rows = _Rows()
         refused = {item.source: self.denylist.address(item.location) for item in partition.items if item.kind == "url"}
         wanted = [item for item in partition.items if refused.get(item.source) is None]
-        read = read_all(wanted, self.policy)
+        read = read_all(wanted, self.policy, known)
         for item in partition.items:
             self._add(rows, *((item, reject) if (reject := refused.get(item.source)) else next(read)))
         return {

@@ -25,6 +25,7 @@ class Server:
         self.agents: set[str] = set()
         self.robots: str | int = 404
         self.tdmrep: str | int = 404
+        self.down = False  # whether everything below /later/ answers 503
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -37,6 +38,7 @@ class Server:
         self.times.clear()
         self.agents.clear()
         self.robots = self.tdmrep = 404
+        self.down = False
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -85,6 +87,14 @@ class Server:
         if self.hits[request.path] < 2:
             return web.Response(status=503, headers={"Retry-After": request.query["after"]})
         return await self._ok(request)
+
+    async def _later(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(status=503) if self.down else await self._ok(request)
+
+    async def _seed(self, request: web.Request) -> web.StreamResponse:
+        """A picture of its own for every number."""
+        seed = int(request.path.rsplit("/", 1)[1])
+        return web.Response(body=encode(smooth(seed, 200, 150), "JPEG"), content_type="image/jpeg")
 
     async def _unsteady(self, request: web.Request) -> web.StreamResponse:
         """Every twentieth picture meets a reset, every other twentieth a 503, at the first request only."""
