@@ -180,13 +180,17 @@ def probe(each: bool, compare: tuple[str, ...], given: tuple[str, ...], root: st
 @cli.command()
 @click.argument("task")
 @click.option("--input", "given", multiple=True, metavar="KIND=VERSION", help="A checkpoint other than the latest.")
+@click.option("--table", "tables", multiple=True, type=click.Path(), help="A .csv or .tex to write; may be repeated.")
+@click.option("--beside", multiple=True, metavar="evaluation=VERSION", help="Another row of that table.")
 @root_option
 @settings_options
-def evaluate(task: str, given: tuple[str, ...], root: str, **chosen: Any) -> None:
-    """Evaluate the latest model of a task on held-out people."""
-    from pipelines.run_command import run_one
+def evaluate(
+    task: str, given: tuple[str, ...], tables: tuple[str, ...], beside: tuple[str, ...], root: str, **chosen: Any
+) -> None:
+    """Evaluate the latest model of a task on held-out people, or on labelled data."""
+    from pipelines.evaluate_command import run_evaluate
 
-    run_one(f"evaluate-{task}", None, given, root, settings_of(**chosen), dry_run=False)
+    run_evaluate(task, given, tables, beside, root, settings_of(**chosen))
 
 
 @cli.command()

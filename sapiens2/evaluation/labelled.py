@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from sapiens2.data.labelled import LabelError, LabelledDataset
+from sapiens2.data.labelled.layout import read_index
 from sapiens2.evaluation.baselines import mean_map
 from sapiens2.evaluation.measure import Answer
+from sapiens2.evaluation.strata import Bins, row_bins
 from sapiens2.tasks.affine import apply, inverse, region_matrix, resample
 from sapiens2.tasks.build import TaskModel
 from sapiens2.tasks.config import DataSource
@@ -24,6 +26,11 @@ def load_labelled(source: DataSource, task: str) -> list[Sample]:
     """Every sample of a split at its own size. A sample that cannot be read is an error: LabelError names it."""
     dataset = LabelledDataset(source.path, task, source.split)
     return [dataset.sample(index) for index in range(len(dataset))]
+
+
+def labelled_bins(source: DataSource, task: str) -> Bins:
+    """How many people each of these samples' pictures shows, and how much of them is hidden."""
+    return row_bins(LabelledDataset(source.path, task, source.split).rows, read_index(source.path), task)
 
 
 def answer_native(model: TaskModel, samples: Sequence[Sample], size: tuple[int, int], batch: int) -> list[Answer]:

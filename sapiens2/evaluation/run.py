@@ -16,9 +16,12 @@ from sapiens2.engine import report, storage
 from sapiens2.evaluation.baselines import mean_map
 from sapiens2.evaluation.bootstrap import Estimate, bootstrap
 from sapiens2.evaluation.config import EvaluateConfig
-from sapiens2.evaluation.labelled import answer_native, constant_native, load_labelled
+from sapiens2.evaluation.headline import headline
+from sapiens2.evaluation.labelled import answer_native, constant_native, labelled_bins, load_labelled
 from sapiens2.evaluation.measure import MAIN, STATISTICS, Answer
 from sapiens2.evaluation.metrics import best_scale
+from sapiens2.evaluation.strata import Stratum, by_stratum, scene_bins
+from sapiens2.evaluation.tables import Row, measured, paper_table
 from sapiens2.model.normalise import normalise
 from sapiens2.model.weights import load_weights
 from sapiens2.tasks.answers import CAPTION, truth_and_answer
@@ -35,9 +38,10 @@ _HIDDEN = {"AP50", "AP75"}
 def evaluate(config: EvaluateConfig, *, checkpoint: str, out: str) -> dict[str, Any]:
     """Measure the model in `checkpoint`, a folder or URI that a fine-tuning run has written.
 
-    Writes `<out>/fragment.json` and `<out>/metrics.json` (last), and returns the latter: every metric with its 95 %
-    interval, the same for the mean of the training labels (`baseline`), and the share of the baseline's error that
-    the model removes (`gain`). Raises ValueError if the checkpoint is of another task.
+    Writes `<out>/fragment.json`, the table in the paper's layout (`table.csv`, `table.tex`) and `<out>/metrics.json`
+    (last), and returns the latter: every metric with its 95 % interval, the same for the mean of the training labels
+    (`baseline`), the share of the baseline's error that the model removes (`gain`), and the main metric by number of
+    people and by occlusion (`strata`). Raises ValueError if the checkpoint is of another task.
     """
     began = time.perf_counter()
     trained, model = load_task(checkpoint)
@@ -48,20 +52,29 @@ def evaluate(config: EvaluateConfig, *, checkpoint: str, out: str) -> dict[str, 
     learned = load_scenes(min(trained.scenes, BASELINE_SCENES), size, "train", trained.scene_seed, folder)
     constant: Sequence[Answer]
     if config.labelled is not None:
-        samples = load_labelled(config.labelled, config.task)
+        samples, bins = load_labelled(config.labelled, config.task), labelled_bins(config.labelled, config.task)
         answers = answer_native(model, samples, size, config.batch)
         constant = constant_native(config.task, config.labelled, learned, samples, size)
     else:
-        samples = load_scenes(config.n_test, size, "test", config.scene_seed, folder)
+        store = SceneStore(config.n_test, *size, "test", config.scene_seed, folder=folder)
+        scenes = [store.scene(index) for index in range(config.n_test)]
+        samples, bins = [from_scene(scene) for scene in scenes], scene_bins(scenes)
         answers = answer(model, samples, config.batch)
         constant = [mean_map(config.task, learned)] * len(samples)
     results = {
         name: bootstrap(STATISTICS[config.task](given, samples), len(samples), rounds=config.rounds, seed=config.seed)
         for name, given in (("model", answers), ("baseline", constant))
     }
+    judged = (headline(config.task, given, samples) for given in (answers, constant))
+    strata = by_stratum(bins, *judged, rounds=config.rounds, seed=config.seed)
     metrics = _metrics(config, results["model"], results["baseline"])
+    metrics |= {"strata": [_stratum(each) for each in strata], "model": trained.backbone or trained.size}
     metrics |= {"n_test": len(samples), "image_size": list(size), "seconds": round(time.perf_counter() - began, 3)}
+    table = paper_table(config.task, [row_of(metrics)])
     fragment = _fragment(config, metrics, results, samples, answers, constant)
+    fragment["sections"][2:2] = [*strata_section(config.task, strata), table.section()]
+    for suffix, text in (("csv", table.csv()), ("tex", table.latex())):
+        storage.write_bytes(storage.join(out, f"table.{suffix}"), text.encode())
     for name, content in (("config", config.model_dump(mode="json")), ("fragment", fragment), ("metrics", metrics)):
         storage.write_bytes(storage.join(out, f"{name}.json"), json.dumps(content, indent=2, allow_nan=False).encode())
     return metrics
@@ -105,6 +118,33 @@ def as_answer(task: str, out: dict[str, np.ndarray]) -> Answer:
     field = {"normal": "normals", "pointmap": "points", "albedo": "albedo"}[task]
     values = out[field].transpose(1, 2, 0)
     return {"map": values * out["scale"]} | out if task == "pointmap" else {"map": values}
+
+
+def row_of(metrics: dict[str, Any], name: str = "") -> Row:
+    """The row of an evaluation, from its metrics.json, in the table of its task."""
+    values = {key: figure["value"] for key, figure in metrics["metrics"].items()}
+    height, width = metrics["image_size"]
+    return measured(metrics["task"], name or metrics.get("model", "ours"), values, input=f"{height} x {width}")
+
+
+def _stratum(each: Stratum) -> dict[str, Any]:
+    figures = {"model": _interval(each.model), "baseline": _interval(each.baseline)}
+    return {"axis": each.axis, "bin": each.name, "samples": each.samples, **figures}
+
+
+def strata_section(task: str, strata: Sequence[Stratum]) -> list[dict[str, Any]]:
+    """The main metric by number of people and by occlusion, as a section; none where there is one bin alone."""
+    if not strata:
+        return []
+    return [
+        {
+            "type": "table",
+            "title": f"{MAIN[task][0]} by what makes a picture hard",
+            "columns": ["", "samples", "model", "mean of the training labels"],
+            "rows": [[f"{s.axis}: {s.name}", s.samples, s.model.text(), s.baseline.text()] for s in strata],
+            "note": "People of a picture, and the share of the labelled body keypoints that are hidden.",
+        }
+    ]
 
 
 def _metrics(config: EvaluateConfig, model: dict[str, Estimate], baseline: dict[str, Estimate]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 from pathlib import Path
@@ -46,6 +47,10 @@ def test_a_checkpoint_is_measured_and_drawn(task: str, backbone: str, tmp_path: 
     fragment = json.loads((tmp_path / "eval" / "fragment.json").read_text())
     table = next(s for s in fragment["sections"] if s["type"] == "table")
     assert any(row[0] == metrics["main"] for row in table["rows"])
+    *published, ours = csv.reader((tmp_path / "eval" / "table.csv").read_text().splitlines())
+    assert ours[0] == "tiny" and ours[-1] == "measured here" and all(ours) and len(ours) == len(published[0])
+    assert (tmp_path / "eval" / "table.tex").read_text().count(r" \\") == len(published) + 1
+    assert any(s["title"].startswith("In the layout of the paper") for s in fragment["sections"])
     pictures = next(s for s in fragment["sections"] if s["type"] == "images")["items"]
     assert len(pictures) == 2
     with Image.open(io.BytesIO(base64.b64decode(pictures[0]["jpeg"]))) as picture:

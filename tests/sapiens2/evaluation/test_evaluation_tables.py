@@ -1,0 +1,101 @@
+"""Tables in the paper's layout: its rows as printed, ours in its units, CSV and LaTeX; results by what is hard."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+from sapiens2.data.labelled.layout import Row
+from sapiens2.data.synthetic import render
+from sapiens2.evaluation.headline import Headline
+from sapiens2.evaluation.strata import by_stratum, hidden_share, row_bins, scene_bins
+from sapiens2.evaluation.tables import LAYOUTS, layout, measured, paper_table, published
+from sapiens2.tasks.vocabulary import keypoints
+
+# Read off tables 3 to 7 of the paper, by hand.
+PRINTED = {
+    "pose": ("Sapiens2-5B", ("1024 x 768", "82.3", "85.3")),
+    "segmentation": ("Sapiens2-1B-4K", ("81.9", "92.0")),
+    "pointmap": ("MoGe", ("0.202", "0.486", "3.21", "4.41", "1.89")),
+    "normal": ("Sapiens2-0.4B", ("8.63", "5.25", "49.13", "76.89", "94.76")),
+    "albedo": ("Sapiens2-5B", ("0.01191", "0.02341", "32.61", "0.915", "0.00610")),
+    "probe": ("DINOv3-7B", ("68.2", "71.6", "67.6", "83.3", "0.398", "14.2", "82.5", "3.48")),
+}
+COUNTS = {"pose": 12, "segmentation": 11, "pointmap": 8, "normal": 10, "albedo": 4, "probe": 13}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_published_rows_are_as_printed(name: str) -> None:
+    rows = {row.model: row for row in published(name)}
+    model, cells = PRINTED[name]
+    assert rows[model].cells == cells and rows[model].origin == "published" and len(rows) == COUNTS[name]
+    for row in rows.values():
+        numbers = row.cells[len(layout(name).text) :]
+        assert all(float(cell or "nan") > 0 for cell in numbers)
+    # Larger of the paper's own models are better in the first metric: a swapped digit would show.
+    own = [float(r.cells[len(layout(name).text)] or 0) for m, r in rows.items() if m.startswith("Sapiens2-")]
+    higher = layout(name).columns[0].higher
+    assert own == sorted(own, reverse=not higher)
+
+
+def test_our_row_is_in_the_units_of_the_paper() -> None:
+    row = measured("normal", "mine", {"mean_deg": 12.345, "median_deg": float("nan"), "within_5": 0.25})
+    assert row.cells == ("12.35", None, "25.00", None, None) or row.cells == ("12.34", None, "25.00", None, None)
+    assert measured("pose", "mine", {"AP": 0.5, "AR": 0.625}, input="256 x 192").cells == ("256 x 192", "50.0", "62.5")
+    assert measured("pointmap", "mine", {"l2_scaled": 0.0167, "mae_x_scaled": 0.00285}).cells[:3:2] == ("0.167", "2.85")
+    with pytest.raises(ValueError, match="the paper has no table of 'depth'; use one of pose"):
+        layout("depth")
+
+
+def test_csv_and_latex_say_the_same() -> None:
+    ours = [measured("segmentation", f"mine_{k}", {"mIoU_all": 0.1 * k, "mAcc": 0.9 - 0.1 * k}) for k in (1, 2)]
+    table = paper_table("segmentation", ours)
+    head, *rows = csv.reader(table.csv().splitlines())
+    assert head == ["model", "mIoU (%)", "mAcc (%)", "origin"] and len(rows) == 13
+    assert rows[-1] == ["mine_2", "20.0", "70.0", "measured here"]
+    latex = table.latex()
+    body = [line for line in latex.splitlines() if line.endswith(r"\\")]
+    assert {line.count("&") for line in body} == {2} and len(body) == 14
+    assert latex.count(r"\midrule") == 2 and latex.startswith("% Rows marked as published")
+    assert r"Sapiens2-5B & \textbf{82.5} & 91.1 \\" in latex and r"Sapiens2-1B-4K & 81.9 & \textbf{92.0} \\" in latex
+    assert r"mine\_1 & 10.0 & \textbf{80.0} \\" in latex and r"mIoU (\%) $\uparrow$" in latex
+    assert "not a comparison" in table.section()["note"]
+
+
+def person(image: str, visible: int, hidden: int, *, boxed: bool = True) -> Row:
+    points = np.zeros((308, 3))
+    body = keypoints().group("body")
+    points[body[:visible], 2] = 2
+    points[body[visible : visible + hidden], 2] = 1
+    return Row(image=image, keypoints=points, box=(0, 0, 9, 9) if boxed else None)
+
+
+def test_people_and_hidden_points_are_counted() -> None:
+    rows = [person("a", 10, 0), person("a", 6, 6), *(person("b", 5, 1) for _ in range(4)), person("c", 2, 8)]
+    bins = row_bins(rows, rows, "pose")
+    assert bins["people"] == ["2", "2", *["3 to 5"] * 4, "1"]
+    assert bins["occlusion"][:3] == ["nothing hidden", "25 to 50 % hidden", "up to 25 % hidden"]
+    assert bins["occlusion"][-1] == "over 50 % hidden"
+    masks = [Row(image="a", mask="a.png"), Row(image="d", mask="d.png")]
+    bins = row_bins(masks, [*rows, *masks], "segmentation")
+    assert bins == {"people": ["2", None], "occlusion": ["25 to 50 % hidden", None]}  # 6 of 22 are hidden
+    assert hidden_share([]) is None
+    scenes = [render(k, 64, 48) for k in range(6)]
+    share = [(s.visibility[keypoints().group("body")] == 1).mean() > 0 for s in scenes]
+    assert [b != "nothing hidden" for b in scene_bins(scenes)["occlusion"]] == share
+
+
+def test_strata_are_the_metric_on_their_samples() -> None:
+    """Errors 1, 1, 1 in the one bin and 5, 7 in the other; an axis with a single bin tells nothing."""
+    sums = np.array([[1, 1], [1, 1], [5, 1], [1, 1], [7, 1]], float)
+    ours, theirs = Headline("normal", sums), Headline("normal", 2 * sums * [1, 0.5])
+    bins = {
+        "people": ["1"] * 5,
+        "occlusion": ["nothing hidden", "nothing hidden", "over 50 % hidden", "nothing hidden", "over 50 % hidden"],
+    }
+    easy, hard = by_stratum(bins, ours, theirs, rounds=50, seed=0)
+    assert (easy.axis, easy.name, easy.samples, easy.model.value) == ("occlusion", "nothing hidden", 3, 1.0)
+    assert (hard.name, hard.samples, hard.model.value, hard.baseline.value) == ("over 50 % hidden", 2, 6.0, 12.0)
+    assert hard.model.low == 5 and hard.model.high == 7 and easy.model.low == easy.model.high == 1
