@@ -170,6 +170,7 @@ def _trainer(
     # The job travels as bytes: Ray's controller would import torch to look at a configuration that only workers need.
     return _trainer_class(workers)(
         _work,
+        **_meeting(workers),
         train_loop_config={"job": pickle.dumps(job)},
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus_per_worker}
@@ -194,6 +195,45 @@ def _trainer_class(workers: int) -> Any:
             return [made for made in super()._create_default_callbacks() if type(made).__name__ not in spared]
 
     return LeanTrainer
+
+
+def _meeting(workers: int) -> dict[str, Any]:
+    """How several workers meet: as Ray has it, but with a store that listens on the node's own address alone."""
+    if workers == 1:
+        return {}
+    from ray.train.torch import config
+
+    class Backend(config._TorchBackend):
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            worker_group.execute(_keep_to_loopback)
+            theirs, config.get_address_and_port = config.get_address_and_port, _serve_store
+            try:
+                super().on_start(worker_group, backend_config)
+            finally:
+                config.get_address_and_port = theirs
+
+    class Config(config.TorchConfig):
+        @property
+        def backend_cls(self) -> type[Backend]:
+            return Backend
+
+    return {"torch_config": Config()}
+
+
+def _serve_store() -> tuple[str, int]:
+    import ray.util
+
+    from sapiens2 import rendezvous
+
+    return rendezvous.serve(ray.util.get_node_ip_address())
+
+
+def _keep_to_loopback() -> None:
+    import ray.util
+
+    from sapiens2 import rendezvous
+
+    rendezvous.keep_to_loopback(ray.util.get_node_ip_address())
 
 
 def _fit(trainer: Any, run: str, follower: _Follower, control: Control) -> Exception | None:

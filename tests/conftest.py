@@ -12,6 +12,8 @@ os.environ["SAPIENS2_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core; spinning threads of several would starve each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+S3_SECRET = "planted-s3-secret-4e1b"  # to be found nowhere but in the environment
+
 
 @pytest.fixture(scope="session")
 def s3_server():
@@ -23,7 +25,7 @@ def s3_server():
     names = {
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_SECRET_ACCESS_KEY": S3_SECRET,
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
     }

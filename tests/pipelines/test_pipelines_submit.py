@@ -60,6 +60,15 @@ def test_a_submitted_run_on_s3_equals_a_run_here(api, micro_run, micro_pool, s3_
         left = [path for path, is_file, _, _ in store.storage.list(artifact.folder, recursive=True) if is_file]
         listed = [entry.path for entry in artifact.manifest.files]
         assert sorted(left) == sorted([*listed, f"{artifact.folder}/manifest.json"])
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
+    assert secret.startswith(b"planted")
+    texts = [
+        path for path, is_file, _, _ in store.storage.list("", recursive=True) if path.endswith((".json", ".html"))
+    ]
+    assert len(texts) > 3 * len(STEPS)  # manifests, events and pages
+    assert not [path for path in texts if secret in store.storage.read(path)]
+    assert not [path for path in api.folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
+    assert secret not in json.dumps(api.bodies).encode() and secret.decode() not in done.stdout + done.stderr
 
 
 def test_kfp_run_create_runs_a_compiled_stage(api, micro_run, tmp_path):

@@ -150,5 +150,6 @@ def test_an_error_of_one_of_two_workers_ends_the_run_as_it_was_raised(tmp_path: 
     with pytest.raises(ValueError, match=r"^picture 7 of rank 1 cannot be read$"):
         run(tmp_path, 2, fail_at=6)
     assert (tmp_path / "state" / "step_5").exists()
+    assert (tmp_path / "store").read_text() == "127.0.0.1"  # and not every address of this machine
     with pytest.raises(ValueError, match="8 workers need 8 CPU, Ray has 2: use fewer workers"):
         run(tmp_path, 8, cpus_per_worker=1)

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import psutil
 from torch import Tensor
 from toy_run import ToyObjective, ToySource
 
@@ -29,8 +30,17 @@ class FaultySource(ToySource):
             self._flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         if rank == world - 1 and step == self._fail_at:
+            self._flag.with_name("store").write_text(" ".join(_where_ranks_meet()))
             raise ValueError(f"picture 7 of rank {rank} cannot be read")
         return super().batch(step, rank, world)
+
+
+def _where_ranks_meet() -> set[str]:
+    """The addresses at which the store of torch.distributed listens."""
+    port = int(os.environ["MASTER_PORT"])
+    ranks = psutil.Process(os.getppid()).children(recursive=True)
+    sockets = [each for rank in ranks for each in rank.net_connections("inet") if each.status == "LISTEN"]
+    return {each.laddr.ip for each in sockets if each.laddr.port == port}
 
 
 def run(

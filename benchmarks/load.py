@@ -1,0 +1,126 @@
+"""How long people wait for an answer on a root of many artifacts: `sapiens2 artifacts show` and `why`, and listing.
+
+    python benchmarks/load.py --root ROOT [--artifacts 2000] [--calls 200] [--at-once 4] [--out FILE.json]
+
+ROOT is a root with one whole run (`sapiens2 run --preset micro --root ROOT`). Its artifacts are multiplied in a copy:
+versions of their own with their own manifests, which share the tables' files as incremental versions do. Every call is
+a process of its own, interpreter start included; half of them ask `show` of a random version, half `why` of a random
+image. Listing is measured once more with the copy on an S3 server (moto) on loopback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from components.artifacts import Store
+
+
+def multiply(source: Path, target: Path, count: int) -> int:
+    """Copy a root and multiply its artifacts to at least `count`; returns how many there are."""
+    shutil.copytree(source, target)
+    artifacts = list(Store(str(target)).all())
+    made = len(artifacts)
+    for copy in range(1, -(-count // made)):
+        renamed = {(a.kind, a.version): f"{int(a.version, 16) ^ (copy << 32):016x}" for a in artifacts}
+        for artifact in artifacts:
+            version = renamed[artifact.kind, artifact.version]
+            inputs = [
+                ref.model_copy(update={"version": renamed.get((ref.kind, ref.version), ref.version)})
+                for ref in artifact.manifest.inputs
+            ]
+            manifest = artifact.manifest.model_copy(update={"version": version, "inputs": inputs})
+            folder = target / artifact.kind / version
+            folder.mkdir()
+            (folder / "manifest.json").write_bytes(manifest.dump())
+            made += 1
+    return made
+
+
+def timed(command: list[str]) -> float:
+    """Wall seconds of a command that must succeed."""
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "pipelines.cli", *command], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
+    return time.perf_counter() - began
+
+
+def ask(root: Path, calls: int, at_once: int, seed: int = 0) -> dict[str, Any]:
+    """Half `show`, half `why`, `at_once` at a time; medians, 95 % and CPU seconds of a call."""
+    store, draw = Store(str(root)), random.Random(seed)
+    versions = [f"{kind}={version}" for kind in store.kinds() for version in store.versions(kind)]
+    ids = store.all("images").__next__().read("images", ["image_id"])["image_id"].to_pylist()
+    commands = []
+    for call in range(calls):
+        own = ["show", draw.choice(versions)] if call % 2 == 0 else ["why", draw.choice(ids)]
+        commands.append(["artifacts", *own, "--root", str(root)])
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with ThreadPoolExecutor(at_once) as pool:
+        seconds = list(pool.map(timed, commands))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    told: dict[str, Any] = {"cpu_seconds_per_call": round(used / calls, 3)}
+    for name, own in (("all", seconds), ("show", seconds[::2]), ("why", seconds[1::2])):
+        ordered = sorted(own)
+        told[name] = {"median_s": round(statistics.median(own), 3), "p95_s": round(ordered[int(0.95 * len(own))], 3)}
+    return told
+
+
+def listing_on_s3(root: Path) -> float:
+    """Seconds of `artifacts list` with the manifests on an S3 server on loopback."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    names = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_REGION": "us-east-1"}
+    os.environ.update(names | {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_DEFAULT_REGION": "us-east-1"})
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="load")
+    for path in [*root.glob("*/*/manifest.json"), *root.glob("tags/**/*.json")]:
+        client.put_object(Bucket="load", Key=f"root/{path.relative_to(root)}", Body=path.read_bytes())
+    try:
+        return timed(["artifacts", "list", "--json", "--root", "s3://load/root"])
+    finally:
+        server.stop()
+
+
+def main() -> None:
+    """Measure, print, and write the numbers where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--artifacts", type=int, default=2000)
+    parser.add_argument("--calls", type=int, default=200)
+    parser.add_argument("--at-once", type=int, default=4)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "root"
+        told: dict[str, Any] = {"artifacts": multiply(options.root, root, options.artifacts)}
+        told |= {"calls": options.calls, "at_once": options.at_once, "cores": os.cpu_count()}
+        told["load_average_before"] = round(os.getloadavg()[0], 1)
+        told["help_s"] = round(statistics.median(timed(["--help"]) for _ in range(5)), 3)
+        told |= ask(root, options.calls, options.at_once)
+        told["list_local_s"] = round(timed(["artifacts", "list", "--json", "--root", str(root)]), 2)
+        told["list_s3_s"] = round(listing_on_s3(root), 2)
+    print(json.dumps(told, indent=1))
+    if options.out:
+        options.out.write_text(json.dumps(told, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
