@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.artifacts import Artifact, ArtifactError, Store
-from components.lineage import descendants
 from components.removals import removals
 from components.steps import TASKS
 
 STAGES = ("images", "detections", "scores", "filtered", "deduped", "clusters", "selection", "shards")
 SHOWN_SCORES = ("realism", "text_ratio", "sharpness", "exposure", "aesthetic", "face_count", "yaw_deg")
+DECISION = ["image_id", "keep", "reason", "value", "threshold", "representative_id"]
 ID_DIGITS = 32
 HELD_OUT = "held_out"  # the table of shards whose pictures were not exported
 
@@ -56,11 +58,10 @@ def resolve_image(store: Store, reference: str) -> tuple[set[str], set[str]]:
     sources: set[str] = set()
     for artifact in images:
         table = artifact.read("sources", ["source_id", "source", "image_id"])
-        name = pc.utf8_slice_codeunits(pc.fill_null(table["image_id"], ""), 0, len(reference))
         found = table.filter(
-            pc.or_(
-                pc.is_in(table["image_id"], pa.array(sorted(wanted), pa.string())),
-                pc.or_(_named(table["source"], reference, path.is_file()), _prefix(name, reference)),
+            pc.or_kleene(
+                _among(table["image_id"], wanted),
+                pc.or_kleene(_named(table["source"], reference, path.is_file()), _prefix(table["image_id"], reference)),
             )
         )
         ids |= {i for i in found["image_id"].to_pylist() if i}
@@ -79,13 +80,13 @@ def _named(column: Any, reference: str, by_bytes: bool) -> Any:
     """Rows whose source is the reference, or ends with it at a separator; or, for a file, with the file's name."""
     ends = pc.or_(pc.ends_with(column, f"/{reference}"), pc.ends_with(column, f"::{reference}"))
     if by_bytes and Path(reference).is_absolute():
-        return pc.equal(column, reference)
-    return pc.or_(pc.equal(column, reference), ends)
+        return _among(column, {reference})
+    return pc.or_(_among(column, {reference}), ends)
 
 
 def _prefix(column: Any, reference: str) -> Any:
     is_id = 6 <= len(reference) <= ID_DIGITS and all(c in "0123456789abcdef" for c in reference)
-    return pc.equal(column, reference if is_id else "\0")
+    return pc.starts_with(column, reference if is_id else "\0")
 
 
 def why(store: Store, reference: str) -> Iterator[Line]:
@@ -102,8 +103,19 @@ def _rows(artifact: Artifact, table: str, key: str, values: set[str], columns: l
     found = []
     for pid in artifact.partitions(table):
         part = artifact.read_partition(table, pid, columns)
-        found += part.filter(pc.is_in(part[key], pa.array(sorted(values), pa.string()))).to_pylist()
+        found += part.filter(_among(part[key], values)).to_pylist()
     return found
+
+
+def _among(column: Any, values: set[str]) -> Any:
+    """Rows with one of the values; null is none of them.
+
+    The value set is built from bytes: from a Python list, pyarrow would import pandas first, a quarter of a second.
+    """
+    texts = [value.encode() for value in sorted(values)]
+    offsets = array("i", accumulate((len(text) for text in texts), initial=0))
+    wanted = pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(texts)))
+    return pc.is_in(column, value_set=wanted)
 
 
 def _images(artifact: Artifact, ids: set[str], sources: set[str]) -> Iterator[tuple[str, str]]:
@@ -117,7 +129,7 @@ def _images(artifact: Artifact, ids: set[str], sources: set[str]) -> Iterator[tu
 
 
 def _detections(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[str, str]]:
-    for row in _rows(artifact, "data", "image_id", ids):
+    for row in _rows(artifact, "data", "image_id", ids, ["image_id", "boxes", "box_scores"]):
         sides = [round(min(b[2] - b[0], b[3] - b[1])) for b in row["boxes"]]
         persons = ", ".join(f"{side} px at {score:.2f}" for side, score in zip(sides, row["box_scores"], strict=True))
         yield "measured", f"{len(sides)} person box(es): {persons or 'none'}"
@@ -130,12 +142,12 @@ def _scores(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[st
 
 
 def _clusters(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[str, str]]:
-    for row in _rows(artifact, "data", "image_id", ids):
+    for row in _rows(artifact, "data", "image_id", ids, ["image_id", "path", "distance"]):
         yield "measured", f"cluster {' < '.join(map(str, row['path']))}, distance {row['distance']:.3f}"
 
 
 def _decision(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[str, str]]:
-    for row in _rows(artifact, "data", "image_id", ids):
+    for row in _rows(artifact, "data", "image_id", ids, DECISION):
         if row["keep"]:
             yield "kept", ""
             continue
@@ -200,6 +212,8 @@ def _trainings(store: Store) -> Iterator[tuple[Artifact, Artifact]]:
 
 
 def _with_heirs(store: Store, backbone: Artifact, through: str) -> list[Consumed]:
+    from components.lineage import descendants
+
     made = [a for a in descendants(store, backbone).values() if a.kind in ("backbone", *TASKS)]
     heirs = [a for a in made if a.version != backbone.version]
     return [Consumed(backbone, through), *(Consumed(model, f"backbone={backbone.version}") for model in heirs)]

@@ -1,4 +1,4 @@
-"""`sapiens2 artifacts ...`: list, show, lineage, why, trained-on, diff, verify, tag, gc, forget."""
+"""`sapiens2 artifacts ...`: list, show, lineage, why, trained-on, diff, verify, tag, gc."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from components.artifacts import Artifact, Store
-from components.lineage import ancestors, changed_decisions, descendants, diff
 from pipelines import display
 from pipelines.cli import root_option
-from pipelines.forget_command import forget_command
 
 console = display.console()
 COLOURS = {"kept": "green", "dropped": "red", "rejected": "red", "measured": "cyan"}
@@ -73,6 +72,7 @@ def show_command(reference: str, root: str) -> None:
 @root_option
 def lineage_command(reference: str | None, html: str | None, root: str) -> None:
     """What an artifact came from, as a tree; with --html the graph of it and what came from it."""
+    from components.lineage import ancestors, descendants
     from components.lineage_page import lineage_tree, render_lineage
 
     store = Store(root)
@@ -112,11 +112,12 @@ def why_command(image: str, as_json_: bool, root: str) -> None:
     if as_json_:
         click.echo(as_json(lines))
         return
+    shown = []
     for line in lines:
         version = f"{line.artifact.version}{'*' if line.latest else ' '}"
         verdict = f"[{COLOURS[line.verdict]}]{line.verdict:<9}[/]"
-        console.print(f"{line.artifact.kind:<11} {version} {verdict}", end="")
-        console.print(line.text, markup=False, soft_wrap=True)
+        shown.append(f"{line.artifact.kind:<11} {version} {verdict}{escape(line.text)}")
+    console.print("\n".join(shown), soft_wrap=True)
     console.print("[dim]* the latest version of its kind[/]")
 
 
@@ -140,6 +141,8 @@ def trained_on_command(image: str, root: str) -> None:
 @root_option
 def diff_command(old: str, new: str, root: str) -> None:
     """What differs between two versions, decisions included."""
+    from components.lineage import changed_decisions, diff
+
     store = Store(root)
     first, second = store.find(old), store.find(new)
     if first.kind != second.kind:
@@ -223,6 +226,5 @@ COMMANDS = {
         verify_command,
         tag_command,
         gc_command,
-        forget_command,
     )
 }

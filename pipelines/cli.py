@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -53,17 +54,29 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class LazyGroup(click.Group):
-    """Commands that lie in the COMMANDS of another module, which is imported when one of them is asked for."""
+    """Commands that lie in the COMMANDS of another module, which is imported when one of them is asked for.
 
-    def __init__(self, *arguments: Any, module: str, names: tuple[str, ...], **more: Any) -> None:
+    `elsewhere` names the module of each command that has one of its own, because it imports much.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        module: str,
+        names: tuple[str, ...],
+        elsewhere: Mapping[str, str] = MappingProxyType({}),
+        **more: Any,
+    ) -> None:
         super().__init__(*arguments, **more)
-        self._module, self._names = module, names
+        self._homes = dict.fromkeys(names, module) | dict(elsewhere)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self._names)
+        return list(self._homes)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        found: click.Command | None = importlib.import_module(self._module).COMMANDS.get(cmd_name)
+        if cmd_name not in self._homes:
+            return None
+        found: click.Command | None = importlib.import_module(self._homes[cmd_name]).COMMANDS.get(cmd_name)
         return found
 
 
@@ -256,7 +269,8 @@ def ablation(axis: str, seeds: int, minutes: float | None, given: tuple[str, ...
 @cli.command(
     cls=LazyGroup,
     module="pipelines.artifacts_cli",
-    names=("list", "show", "lineage", "why", "trained-on", "diff", "verify", "tag", "gc", "forget"),
+    names=("list", "show", "lineage", "why", "trained-on", "diff", "verify", "tag", "gc"),
+    elsewhere={"forget": "pipelines.forget_command"},
 )
 def artifacts() -> None:
     """Look at what lies under the root, and ask it questions."""

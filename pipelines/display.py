@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from components.artifacts import Artifact
-from components.plan import PlannedStep
+if TYPE_CHECKING:
+    from components.artifacts import Artifact
+    from components.plan import PlannedStep
 
 WIDTH = 130
 MARKS = {"done": ("✓", "green"), "reused": ("=", "cyan"), "running": ("▸", "yellow"), "failed": ("✗", "red")}

@@ -101,3 +101,6 @@ def _heirs(store: Store, key: str) -> list[str]:
         return []
     made = descendants(store, store.get(kind, version)).values()
     return [repr(model) for model in made if model.kind in ("backbone", *TASKS) and repr(model) != key]
+
+
+COMMANDS = {"forget": forget_command}

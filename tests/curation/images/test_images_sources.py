@@ -247,3 +247,26 @@ def test_an_s3_prefix_is_the_same_pool_as_the_folder(s3_pool: str, tmp_path: Pat
     assert [data for _, data in contents(remote)] == PICTURES[:2]
     with pytest.raises(ValueError, match="does not exist"):
         listed(s3_pool + "/missing")
+
+
+def test_a_hostile_tar_names_files_and_touches_none(tmp_path: Path) -> None:
+    """Members are read where they lie, never unpacked; links and devices are no pictures."""
+    pool, outside = tmp_path / "deep" / "pool", tmp_path / "escaped.jpg"
+    pool.mkdir(parents=True)
+    with tarfile.open(pool / "x.tar", "w") as archive:
+        for name in ("../../escaped.jpg", str(outside), "ok.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = len(PICTURES[0])
+            archive.addfile(info, io.BytesIO(PICTURES[0]))
+        for kind, name in ((tarfile.SYMTYPE, "link.jpg"), (tarfile.LNKTYPE, "hard.jpg"), (tarfile.CHRTYPE, "dev.jpg")):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+    got = contents(listed(pool))
+    assert [item.source.rpartition("::")[2].lstrip("/") for item, _ in got] == [
+        "../../escaped.jpg",
+        str(outside).lstrip("/"),
+        "ok.jpg",
+    ]
+    assert all(data == PICTURES[0] for _, data in got)
+    assert not outside.exists() and [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["x.tar"]
