@@ -73,18 +73,20 @@ def table(title: str, rows: Sequence[tuple[str, Any]]) -> Section:
     return {"type": "table", "title": title, "columns": ["", "value"], "rows": [list(row) for row in rows]}
 
 
-def pictures(title: str, items: Sequence[tuple[NDArray[np.uint8], str]], note: str = "") -> Section:
-    """A section of captioned pictures, uint8 [H, W, 3] RGB, at most THUMBNAIL_PX on their long side."""
-    shown = [{"jpeg": _jpeg(picture), "caption": caption} for picture, caption in items]
+def pictures(
+    title: str, items: Sequence[tuple[NDArray[np.uint8], str]], note: str = "", *, max_side: int = THUMBNAIL_PX
+) -> Section:
+    """A section of captioned pictures, uint8 [H, W, 3] RGB, at most `max_side` pixels on their long side."""
+    shown = [{"jpeg": _jpeg(picture, max_side), "caption": caption} for picture, caption in items]
     return {"type": "images", "title": title, "items": shown} | ({"note": note} if note else {})
 
 
-def _jpeg(picture: NDArray[np.uint8]) -> str:
+def _jpeg(picture: NDArray[np.uint8], max_side: int) -> str:
     import cv2
 
     longest = max(picture.shape[:2])
-    if longest > THUMBNAIL_PX:
-        scale = THUMBNAIL_PX / longest
+    if longest > max_side:
+        scale = max_side / longest
         size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     parameters = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]

@@ -18,6 +18,8 @@ from sapiens2.evaluation.semantic_probe import nearest
 Array = np.ndarray
 NEIGHBOURS = 5
 GAP = 4  # pixels between the query and its neighbours
+WIDE_PX = 640
+PEOPLE = 24
 
 
 def selection_fragment(
@@ -35,7 +37,7 @@ def selection_fragment(
         _test(config, results),
     ]
     if config.pictures:
-        sections += [_neighbours(fitted, config.pictures) for fitted in tested]
+        sections += [_neighbours(tested, config.pictures), _people(tested[0])]
     return {"title": "Frozen probe", "sections": sections}
 
 
@@ -105,19 +107,30 @@ def _test(config: SelectionConfig, results: Sequence[ProbeResult]) -> report.Sec
     }
 
 
-def _neighbours(fitted: FittedProbe, count: int) -> report.Section:
-    """Test scenes, each beside the fitted scenes whose class vectors are nearest."""
-    scenes = fitted.scenes
-    name = SEMANTIC["test"]
+def _neighbours(tested: Sequence[FittedProbe], count: int) -> report.Section:
+    """Test scenes, each beside the fitted scenes whose class vectors are nearest; a row for each backbone."""
+    scenes, name = tested[0].scenes, SEMANTIC["test"]
     queries, known = scenes.images(name)[:count], scenes.images("fit")
-    order, _ = nearest(fitted.queries(queries), fitted.vectors["cls"], NEIGHBOURS)
     asked, classes = scenes.classes(name), scenes.classes("fit")
+    orders = [nearest(fitted.queries(queries), fitted.vectors["cls"], NEIGHBOURS)[0] for fitted in tested]
     items = []
     for row, query in enumerate(queries):
         gap = np.full((len(query), GAP, 3), 255, np.uint8)
-        strip = np.concatenate([query, gap, *(known[k] for k in order[row])], axis=1)
-        same = sum(classes[k] == asked[row] for k in order[row])
-        items.append((strip, f"{asked[row].replace('_', ' ')}: {same} of {order.shape[1]} share the pose"))
-    title = f"Nearest neighbours by the class vector of {fitted.extractor.name}"
+        strips, same = [], []
+        for order, fitted in zip(orders, tested, strict=True):
+            strips += [np.concatenate([query, gap, *(known[k] for k in order[row])], axis=1)]
+            strips += [np.full((GAP, strips[0].shape[1], 3), 255, np.uint8)]
+            same.append(f"{fitted.extractor.name} {sum(classes[k] == asked[row] for k in order[row])}")
+        caption = f"{asked[row].replace('_', ' ')}; of {orders[0].shape[1]}, share the pose: {', '.join(same)}"
+        items.append((np.concatenate(strips[:-1]), caption))
+    rows = f" Rows from above: {', '.join(fitted.extractor.name for fitted in tested)}." if tested[1:] else ""
     note = "Left a scene in looks never fitted on; then the fitted scenes that are nearest by cosine, nearest first."
-    return report.pictures(title, items, note)
+    return report.pictures("Nearest neighbours by the class vector", items, note + rows, max_side=WIDE_PX)
+
+
+def _people(fitted: FittedProbe) -> report.Section:
+    """A contact sheet of the synthetic people that are probed on."""
+    drawn = fitted.scenes.images("fit")[:PEOPLE]
+    return report.pictures(
+        "Synthetic people", [(image, "") for image in drawn], "Scenes that the probes are fitted on."
+    )

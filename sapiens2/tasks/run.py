@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
-from sapiens2.data.synthetic.store import SceneStore, cache_folder
 from sapiens2.engine import report, storage
 from sapiens2.engine.config import recipe_of
 from sapiens2.engine.control import PLAIN, Control
@@ -15,17 +13,13 @@ from sapiens2.engine.loop import TrainSummary, train
 from sapiens2.engine.world import World, cpu_threads, joined
 from sapiens2.model.foreign import ForeignBackbone
 from sapiens2.model.weights import load_weights
-from sapiens2.tasks.answers import CAPTION, truth_and_answer
 from sapiens2.tasks.assemble import assemble, assemble_on_meta
 from sapiens2.tasks.build import TaskModel
 from sapiens2.tasks.config import DataSource, FinetuneConfig, data_digest
 from sapiens2.tasks.objective import TaskObjective
-from sapiens2.tasks.predict import predict
-from sapiens2.tasks.sample import from_scene
+from sapiens2.tasks.run_pictures import answers, training_samples
 from sapiens2.tasks.source import TaskSource
 
-SHOWN = 4  # scenes in the report
-HELD_OUT = "test"  # the split of scenes that training never sees
 BACKWARD = 2  # a backward pass costs two forward ones
 
 
@@ -68,7 +62,7 @@ def _finetune(
     metrics |= {"unreadable": len(source.mixture.unreadable), "sources": _source_counts(source), "backbone": origin}
     if world.leads:
         with cpu_threads(engine):
-            fragment = _fragment(config, summary, metrics, published(config, out))
+            fragment = _fragment(config, summary, metrics, published(config, out), source)
         report.publish(out, _config_file(config), fragment, metrics)
     return metrics
 
@@ -140,7 +134,7 @@ def _config_file(config: FinetuneConfig) -> dict[str, Any]:
 
 
 def _fragment(
-    config: FinetuneConfig, summary: TrainSummary, metrics: dict[str, Any], model: TaskModel
+    config: FinetuneConfig, summary: TrainSummary, metrics: dict[str, Any], model: TaskModel, source: TaskSource
 ) -> dict[str, Any]:
     rows = summary.history
     terms = sorted(metrics["final"].keys() - {"grad_norm", "grad_norm_max", "loss"})
@@ -149,7 +143,8 @@ def _fragment(
         report.curves("Losses", rows, ("loss", *terms), "loss"),
         report.curves("Learning rate", rows, ("lr",), "rate of the head"),
         report.curves("Gradient norm", rows, ("grad_norm", "grad_norm_max"), "norm before the clip"),
-        _answers(config, model),
+        training_samples(config, source),
+        answers(config, model),
     ]
     return {"title": f"Fine-tuning for {config.task}", "sections": sections}
 
@@ -166,17 +161,3 @@ def _facts(config: FinetuneConfig, metrics: dict[str, Any]) -> list[tuple[str, A
         ("steps skipped for a non-finite gradient", metrics["skipped_steps"]),
         ("input", f"{config.image_size[0]} x {config.image_size[1]} pixels"),
     ]
-
-
-def _answers(config: FinetuneConfig, model: TaskModel) -> report.Section:
-    """Held-out scenes: picture, what is true, what the model says."""
-    height, width = config.image_size
-    folder = cache_folder() if config.cache_scenes else None
-    store = SceneStore(SHOWN, height, width, HELD_OUT, folder=folder)
-    samples = [from_scene(store.scene(index)) for index in range(SHOWN)]
-    answers = predict(model, [sample.image for sample in samples], input_size=config.image_size)
-    items = [
-        (np.concatenate([sample.image, *truth_and_answer(config.task, sample, found[0])], axis=1), CAPTION)
-        for sample, found in zip(samples, answers)
-    ]
-    return report.pictures("Answers", items, "Synthetic people whose poses, clothes and backgrounds were held out.")

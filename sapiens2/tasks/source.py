@@ -45,9 +45,10 @@ class TaskSource:
             raise ValueError(f"batch={size} does not divide among {world} workers: change batch or workers")
         share = size // world
         first = step * size + rank * share
-        return collate([self._sample(position) for position in range(first, first + share)], self.config.task)
+        return collate([self.sample(position) for position in range(first, first + share)], self.config.task)
 
-    def _sample(self, position: int) -> tuple[Sample, Array]:
+    def sample(self, position: int) -> tuple[Sample, Array]:
+        """The sample of a training position, augmented, and the change of colours that is left to the device."""
         sample, frame = self.mixture.sample(position)
         task, size = self.config.task, self.config.image_size
         rng = np.random.default_rng([self.config.engine.seed, 2, position])

@@ -59,6 +59,8 @@ def test_every_task_trains_and_shows_its_answers(task: str, backbone: str, tmp_p
     model = build_task(about["task"], about["size"])
     load_weights(model, tmp_path / "out" / "model.safetensors")
     fragment = json.loads((tmp_path / "out" / "fragment.json").read_text())
+    samples = next(s for s in fragment["sections"] if s["title"] == "Training samples")
+    assert len(samples["items"]) == 4 and samples["note"].startswith("Synthetic people, as the network was given them")
     answers = next(s for s in fragment["sections"] if s["title"] == "Answers")
     data = np.frombuffer(base64.b64decode(answers["items"][0]["jpeg"]), np.uint8)
     assert len(answers["items"]) == 4 and cv2.imdecode(data, cv2.IMREAD_COLOR).shape == (64, 144, 3)

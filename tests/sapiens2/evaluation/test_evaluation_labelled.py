@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,10 @@ def test_trained_and_measured_on_labelled_data(task: str, folder: str, tmp_path:
     )
     assert trained["unreadable"] == 0
     assert [(s["samples"], s["share"]) for s in trained["sources"]] == [(2, 0.667), (4, 0.333)]
+    sections = json.loads((tmp_path / "o" / "fragment.json").read_text())["sections"]
+    notes = {s["title"]: (s["note"], len(s["items"])) for s in sections if s["type"] == "images"}
+    assert notes["Answers"] == ("Labelled pictures of the split test, not trained on.", 2)
+    assert notes["Training samples"][0].startswith("Of 2 sources") and notes["Training samples"][1] == 4
     chosen = EvaluateConfig(task=task, rounds=5, pictures=2, labelled=DataSource(path=folder, split="test"))  # type: ignore[arg-type]
     metrics = evaluate(chosen, checkpoint=str(tmp_path / "o"), out=str(tmp_path / "e"))
     assert metrics["n_test"] == 2 and np.isfinite(metrics["value"])

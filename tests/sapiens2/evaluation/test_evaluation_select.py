@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -54,6 +58,13 @@ def test_the_chosen_one_is_reported_on_the_test_split(selected: tuple[Path, Path
     assert metrics["score"] == alone.score
 
 
+def picture(item: dict[str, Any]) -> np.ndarray:
+    """An item of a section of pictures, decoded."""
+    found = cv2.imdecode(np.frombuffer(base64.b64decode(item["jpeg"]), np.uint8), cv2.IMREAD_COLOR)
+    assert found is not None
+    return np.asarray(found)
+
+
 def test_the_fragment_says_which_and_why(selected: tuple[Path, Path, dict[str, Any]]) -> None:
     _, out, metrics = selected
     fragment = json.loads((out / "fragment.json").read_text())
@@ -63,8 +74,14 @@ def test_the_fragment_says_which_and_why(selected: tuple[Path, Path, dict[str, A
     assert [("chosen" in str(row[0])) for row in rows].count(True) == 1
     score = sections["Dense probes along the run"]["series"][0]
     assert score["x"] == [1, 2] and score["y"] == [each["score"] for each in metrics["candidates"]]
-    shown = [section for title, section in sections.items() if title.startswith("Nearest neighbours")]
-    assert len(shown) == 2 and all(len(section["items"]) == 2 for section in shown)
+    shown = sections["Nearest neighbours by the class vector"]
+    names = [each["name"] for each in metrics["others"]]
+    assert len(shown["items"]) == 2 and len(names) == 1
+    for item in shown["items"]:
+        height, width = picture(item).shape[:2]  # a row for each backbone, six scenes and a gap in it
+        assert height == 2 * 64 + 4 and width == 6 * 48 + 4
+        assert re.search(rf"of 5, share the pose: \S.* [0-5], {re.escape(names[0])} [0-5]$", item["caption"])
+    assert len(sections["Synthetic people"]["items"]) == 16
 
 
 def test_candidates_are_those_that_the_recipe_keeps() -> None:

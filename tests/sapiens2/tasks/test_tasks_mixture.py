@@ -98,11 +98,11 @@ def test_a_set_of_seventy_points_teaches_seventy(tmp_path: Path) -> None:
 
 def test_a_pose_is_cropped_to_its_person_and_the_rest_is_shown_whole(tmp_path: Path) -> None:
     folder = write(tmp_path / "data", 1)
-    pose, _ = TaskSource(config("pose", DataSource(path=folder), batch=1, scenes=1))._sample(0)
+    pose, _ = TaskSource(config("pose", DataSource(path=folder), batch=1, scenes=1)).sample(0)
     assert pose.keypoints is not None and pose.labelled is not None
     inside = pose.keypoints[pose.labelled]
     assert np.ptp(inside[:, 1]) > 0.5 * 64 or np.ptp(inside[:, 0]) > 0.5 * 48
-    points, _ = TaskSource(config("pointmap", DataSource(path=folder), batch=1, scenes=1))._sample(0)
+    points, _ = TaskSource(config("pointmap", DataSource(path=folder), batch=1, scenes=1)).sample(0)
     assert points.points is not None and points.valid is not None and points.intrinsics is not None
     projected = points.points[points.valid] @ points.intrinsics.T
     np.testing.assert_allclose(projected[:, :2] / projected[:, 2:], np.argwhere(points.valid)[:, ::-1], atol=1e-3)
