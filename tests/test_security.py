@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("curation", "sapiens2", "components", "pipelines")
 # Unpickling runs what it reads. These unpickle only what their own driver sent through Ray.
-MAY_UNPICKLE = {"sapiens2/launch.py", "components/partitions.py"}
+MAY_UNPICKLE = {"sapiens2/launch.py", "components/partitions.py", "components/prediction/run.py"}
 
 
 def calls():
