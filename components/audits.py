@@ -12,7 +12,7 @@ from components.artifacts import Artifact, ArtifactError, Store
 from components.curation_steps import ImageLookup, narrow
 from components.digest import canonical_json
 from curation.audit.contact_sheet import blurred, thumbnail
-from curation.audit.label_page import Shown, choices, label_page, yes_no
+from curation.audit.label_page import QUESTIONS, Shown, choices, label_page, yes_no
 from curation.audit.sampling import Stratum, by_name, by_score
 from curation.stages.filter import FilterConfig, rules
 from curation.stages.measures import floats, measure, rows_for
@@ -71,7 +71,7 @@ def rule_sample(store: Store, pool: Pool, rule: str, *, labels: int, bands: int,
         "bound": chosen.bound,
         "values": {pool.ids[row]: float(pool.columns[chosen.column][row]) for s in strata for row in s.rows},
     }
-    question, answers = yes_no(f"Should this picture stay, as far as “{rule.replace('_', ' ')}” goes?")
+    question, answers = yes_no(QUESTIONS.get(rule, f"Should it stay, as far as {rule!r} goes?"))
     lookup = ImageLookup(_input(store, pool.filtered, "images"))
     return _page(lookup, _flagged(pool), spec, f"Audit: {rule.replace('_', ' ')}", question, answers)
 

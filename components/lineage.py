@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from components.artifacts import Artifact, Store
 from components.plan import diff_values
+from components.steps import STEPS
 
 Key = tuple[str, str]  # kind, version
 
@@ -71,6 +73,40 @@ def _comparable(metrics: dict[str, Any]) -> dict[str, Any]:
         return value
 
     return {key: named(value) for key, value in metrics.items() if not key.endswith("seconds")}
+
+
+@dataclass(frozen=True)
+class FunnelRow:
+    """One line of two funnels side by side: a step's rows in, kept, or dropped for a reason; None where it is not."""
+
+    step: str
+    what: str
+    old: int | None
+    new: int | None
+
+
+def funnels(store: Store, old: Artifact, new: Artifact) -> list[FunnelRow]:
+    """The funnels that led to two versions, in the order of the steps; empty where nothing was counted."""
+    counted = [_counts(store, artifact) for artifact in (old, new)]
+    rows: list[FunnelRow] = []
+    for step in STEPS:
+        before, after = (counts.get(step, {}) for counts in counted)
+        reasons = sorted({*before, *after} - {"in", "kept"})
+        for what in ("in", "kept", *reasons) if before or after else ():
+            missing = 0 if what in reasons else None  # a reason that a funnel does not have dropped nobody
+            was, now = (counts.get(what, missing) if counts else None for counts in (before, after))
+            rows.append(FunnelRow(step, what, was, now))
+    return rows
+
+
+def _counts(store: Store, artifact: Artifact) -> dict[str, dict[str, int]]:
+    """Rows in, kept, and dropped by reason, of the artifact's step and all before it."""
+    found: dict[str, dict[str, int]] = {}
+    for made in ancestors(store, [artifact], missing_ok=True).values():
+        metrics = made.manifest.metrics
+        if {"rows_in", "kept", "dropped"} <= metrics.keys():
+            found[made.manifest.step] = {"in": metrics["rows_in"], "kept": metrics["kept"], **metrics["dropped"]}
+    return found
 
 
 def changed_decisions(old: Artifact, new: Artifact) -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
@@ -13,6 +14,9 @@ from rich.table import Table
 from components.artifacts import Artifact, Store
 from pipelines import display
 from pipelines.cli import root_option
+
+if TYPE_CHECKING:
+    from components.lineage import FunnelRow
 
 console = display.console()
 COLOURS = {"kept": "green", "dropped": "red", "rejected": "red", "measured": "cyan"}
@@ -140,8 +144,8 @@ def trained_on_command(image: str, root: str) -> None:
 @click.argument("new")
 @root_option
 def diff_command(old: str, new: str, root: str) -> None:
-    """What differs between two versions, decisions included."""
-    from components.lineage import changed_decisions, diff
+    """What differs between two versions, decisions included, and the funnels that led to both side by side."""
+    from components.lineage import changed_decisions, diff, funnels
 
     store = Store(root)
     first, second = store.find(old), store.find(new)
@@ -156,6 +160,21 @@ def diff_command(old: str, new: str, root: str) -> None:
         console.print(f"  {len(ids):>5} rows {change}: {', '.join(i[:12] for i in ids[:4])}", markup=False)
     if not changes:
         console.print("  no difference")
+    if rows := funnels(store, first, second):
+        console.print(_funnel_table(rows, first.version[:8], second.version[:8]))
+
+
+def _funnel_table(rows: list[FunnelRow], old: str, new: str) -> Table:
+    """Two funnels side by side; what differs is marked."""
+    table = Table(box=None, pad_edge=False, header_style="bold", title="funnels", title_justify="left")
+    for name in ("step", "", old, new, ""):
+        table.add_column(name, justify="right" if name in (old, new) else "left")
+    for row in rows:
+        step = row.step if row.what == "in" else ""
+        what = row.what if row.what in ("in", "kept") else f"- {row.what}"
+        change = f"{row.new - row.old:+d}" if row.old is not None and row.new is not None and row.old != row.new else ""
+        table.add_row(step, what, *("" if n is None else str(n) for n in (row.old, row.new)), change)
+    return table
 
 
 @click.command("verify")

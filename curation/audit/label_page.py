@@ -25,6 +25,24 @@ class Shown:
     about: str = ""
 
 
+# What a rule asks for, by its reason.
+QUESTIONS = {
+    "no_person": "Is there a person in it?",
+    "person_too_small": "Is a person in it large enough to learn from?",
+    "extreme_aspect": "Is its shape that of an ordinary picture?",
+    "not_realistic": "Is it a photograph, neither drawn nor rendered?",
+    "text_overlay": "Is it free of text and marks laid over it?",
+    "text_on_person": "Are the people in it free of text laid over them?",
+    "unsafe": "Is it fit for anybody to see?",
+    "flat": "Does it show more than flat areas?",
+    "too_dark": "Is it bright enough?",
+    "too_bright": "Is it dark enough?",
+    "low_contrast": "Does it have enough contrast?",
+    "blurred": "Is it sharp enough?",
+    "low_aesthetic": "Is it a good picture?",
+}
+
+
 def yes_no(question: str) -> tuple[str, list[dict[str, str]]]:
     """The question and answers of a rule."""
     answers = [("y", "good", "yes"), ("n", "bad", "no"), ("u", UNSURE, "unsure")]
