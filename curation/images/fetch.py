@@ -12,6 +12,7 @@ import asyncio
 import errno
 import socket
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -97,6 +98,8 @@ class Fetcher:
     def __init__(self, session: aiohttp.ClientSession, policy: FetchPolicy, hosts: HostState) -> None:
         self._session, self._policy, self._hosts = session, policy, hosts
         self._gate = asyncio.Semaphore(policy.concurrency)
+        self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(policy.per_host))
+        self._queues: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._robots = Robots(
             policy.product, lambda url: self.fetch(url, robots=False), hosts, policy.robots_ttl_s, policy.respect_tdm
         )
@@ -133,12 +136,28 @@ class Fetcher:
 
     async def _in_turn(self, url: URL, interval_s: float) -> bytes | Reject | str:
         """One request when the host's turn comes; waiting for a slow host holds no other host up."""
-        wait_s, granted = self._hosts.turn(str(url.host), interval_s, self._policy.patience_s)
-        if not granted:
-            return Reject(Reason.RETRY_LATER, f"the host rests for {wait_s:.0f} s more")
-        await asyncio.sleep(wait_s)
-        async with self._gate:
-            return await self._get(url)
+        host = str(url.host)
+        async with self._slots[host]:
+            async with self._queues[host]:
+                refusal = await self._wait(host, interval_s)
+            if refusal is not None:
+                return refusal
+            try:
+                return await self._get(url)
+            finally:
+                self._gate.release()
+
+    async def _wait(self, host: str, interval_s: float) -> Reject | None:
+        """Returns at the host's turn with the gate acquired, so that the request goes at once; or why there is none."""
+        while True:
+            await self._gate.acquire()
+            wait_s, granted = self._hosts.turn(host, interval_s, self._policy.patience_s)
+            if granted and wait_s == 0:
+                return None
+            self._gate.release()
+            if not granted:
+                return Reject(Reason.RETRY_LATER, f"the host rests for {wait_s:.0f} s more")
+            await asyncio.sleep(wait_s)
 
     async def _get(self, url: URL) -> bytes | Reject | str:
         """One request: the body, a reject, or the address it redirects to."""

@@ -26,22 +26,28 @@ class HostState:
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self._folder, self._clock = folder, clock
+        self._seen: dict[str, tuple[tuple[int, int], bool]] = {}  # the host's file as it was, whether without pause
+        self._failing: set[str] = set()  # hosts whose latest connection from this process failed
         folder.mkdir(parents=True, exist_ok=True)
 
     def turn(self, host: str, interval_s: float, patience_s: float) -> tuple[float, bool]:
-        """(seconds until this caller may send its request to the host, whether it has a turn).
+        """(seconds to wait before asking again, True): 0 is the caller's turn to send its request to the host, now.
 
-        Turns are `interval_s` apart. There is none while the host asked for a longer pause than `patience_s`.
+        Turns are `interval_s` apart. (pause, False) while the host wants a longer pause than `patience_s`.
         """
         now = self._clock()
+        seen = self._signature(host)
+        if interval_s == 0 and self._seen.get(host) == (seen, True):
+            return 0.0, True  # nothing was written since there was no pause: no lock is needed
         with self._entry(host) as entry:
             pause = entry.get("resume", 0.0) - now
             if pause > patience_s:
                 return pause, False
-            at = max(now, entry.get("next", 0.0), entry.get("resume", 0.0))
-            if interval_s > 0:
-                entry["next"] = at + interval_s
-        return at - now, True
+            wait_s = max(entry.get("sent", 0.0) + interval_s - now, pause, 0.0)
+            if wait_s == 0 and interval_s > 0:
+                entry["sent"] = now
+        self._seen[host] = (seen, wait_s == 0)
+        return wait_s, True
 
     def pause(self, host: str, seconds: float) -> None:
         """Nobody sends to the host for so long."""
@@ -50,6 +56,9 @@ class HostState:
 
     def connected(self, host: str, success: bool) -> None:
         """Counts connections that fail in a row; after FAILURES_IN_A_ROW the host rests for REST_S."""
+        if success and host not in self._failing:  # nearly always: no file is touched
+            return
+        (self._failing.discard if success else self._failing.add)(host)
         with self._entry(host) as entry:
             entry["failures"] = 0 if success else entry.get("failures", 0) + 1
             if entry["failures"] >= FAILURES_IN_A_ROW:
@@ -87,9 +96,19 @@ class HostState:
             return None
         return dict(stored["answer"]) if stored["until"] > self._clock() else None
 
+    def _path(self, host: str) -> Path:
+        return self._folder / f"{_name(host)}.host.json"
+
+    def _signature(self, host: str) -> tuple[int, int]:
+        try:
+            found = self._path(host).stat()
+        except FileNotFoundError:
+            return (0, 0)
+        return found.st_mtime_ns, found.st_size
+
     @contextmanager
     def _entry(self, host: str) -> Iterator[dict[str, Any]]:
-        with (self._folder / f"{_name(host)}.host.json").open("a+") as file:
+        with self._path(host).open("a+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             entry = _parsed(file)
             before = dict(entry)

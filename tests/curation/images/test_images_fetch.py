@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import resource
 import socket
 from collections.abc import Iterator
@@ -10,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.abc import AbstractResolver
 from fault_server import PICTURE, Server
+from ssrf_vectors import FORBIDDEN, NOT_FOR_US, SPELLINGS, Names, Recorder
 
 from curation.images.addresses import is_public
-from curation.images.fetch import BlockedAddress, fetch_all, public_socket
+from curation.images.fetch import fetch_all, public_socket
 from curation.images.fetch_policy import FetchPolicy
 from curation.images.host_state import FAILURES_IN_A_ROW
 from curation.images.reasons import Reason, Reject
@@ -169,21 +169,6 @@ def test_a_host_that_asks_for_a_pause_gets_it_from_all(server: Server) -> None:
     assert server.hits["/busy/2"] == 1  # no second knock within the pause
 
 
-NOT_FOR_US = [
-    "",
-    "file:///etc/passwd",
-    "ftp://a/b",
-    "gopher://a",
-    "//a/b.jpg",
-    "data:image/png;base64,AA",
-    "javascript:alert(1)",
-    "http://",
-    "http://user:pw@a.example/",
-    "http://[::1",
-    "http://a.example:99999/",
-]
-
-
 @pytest.mark.parametrize("url", NOT_FOR_US)
 def test_only_plain_web_addresses(url: str) -> None:
     assert reason(url) == Reason.BAD_URL
@@ -194,53 +179,10 @@ def test_redirects_cannot_leave_the_web(server: Server) -> None:
         assert reason(server.url(f"/hop/0?to={target}")) == Reason.BAD_URL
 
 
-FORBIDDEN = [
-    "127.0.0.1", "127.8.9.10", "0.0.0.0", "10.0.0.1", "172.16.5.5", "172.31.255.255", "192.168.1.1", "169.254.169.254",
-    "169.254.170.2", "100.64.0.1", "100.100.100.200", "168.63.129.16", "192.0.0.192", "192.0.2.1", "198.18.0.1",
-    "198.51.100.7", "203.0.113.9", "224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255", "192.88.99.1", "::1",
-    "::", "fe80::1", "fc00::1", "fd00:ec2::254", "fec0::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
-    "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::a00:1",
-    "2002:7f00:1::", "2002:a9fe:a9fe::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001:db8::1", "fe80::1%eth0",
-]  # fmt: skip
-SPELLINGS = ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "127.0.1", "0x7f.1", "localhost", "①②⑦.⓪.⓪.①"]
-
-
 def test_addresses() -> None:
     assert [address for address in FORBIDDEN if is_public(address)] == []
     assert not is_public("localhost") and not is_public("")
     assert all(map(is_public, ["1.1.1.1", "8.8.8.8", "93.184.216.34", "2606:4700:4700::1111", "::ffff:8.8.8.8"]))
-
-
-class Recorder:
-    """Stands where sockets are made: notes the address, lets the real check judge, and never connects."""
-
-    def __init__(self) -> None:
-        self.judged: list[str] = []
-        self.passed: list[str] = []
-
-    def __call__(self, address: Any) -> socket.socket:
-        target = str(address[4][0])
-        self.judged.append(target)
-        with contextlib.suppress(BlockedAddress):
-            public_socket(address).close()
-            self.passed.append(target)
-        raise BlockedAddress(target)
-
-
-class Names(AbstractResolver):
-    """Answers every name with addresses of our choosing, one list after the other (a rebinding name server)."""
-
-    def __init__(self, *answers: str) -> None:
-        self._answers = list(answers)
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        address = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        kind = socket.AF_INET6 if ":" in address else socket.AF_INET
-        return [ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=0)]
-
-    async def close(self) -> None: ...
 
 
 def blocked(url: str, resolver: AbstractResolver | None = None) -> Recorder:

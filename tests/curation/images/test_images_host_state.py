@@ -28,9 +28,13 @@ def clock() -> Clock:
 
 def test_turns_are_shared_and_apart(tmp_path: Path, clock: Clock) -> None:
     one, other = HostState(tmp_path, clock), HostState(tmp_path, clock)
-    turns = [each.turn("a.example", 2.0, 30.0) for each in (one, other, one, other)]
-    assert turns == [(0.0, True), (2.0, True), (4.0, True), (6.0, True)]
+    assert one.turn("a.example", 2.0, 30.0) == (0.0, True)
+    assert [each.turn("a.example", 2.0, 30.0) for each in (other, one)] == [(2.0, True)] * 2
     assert other.turn("b.example", 2.0, 30.0) == (0.0, True)
+    clock.now += 1.5
+    assert other.turn("a.example", 2.0, 30.0) == (0.5, True)
+    clock.now += 0.5
+    assert other.turn("a.example", 2.0, 30.0) == (0.0, True)
     clock.now += 100.0
     assert one.turn("a.example", 2.0, 30.0) == (0.0, True)  # unused time is not saved up
     assert one.turn("a.example", 2.0, 30.0) == (2.0, True)
@@ -42,7 +46,8 @@ def test_a_pause_is_waited_for_within_patience(tmp_path: Path, clock: Clock) -> 
     state.pause("a.example", 5.0)  # a shorter one does not cut it
     assert state.turn("a.example", 1.0, 30.0) == (20.0, True)
     assert state.turn("a.example", 1.0, 10.0) == (20.0, False)
-    assert state.turn("a.example", 1.0, 30.0) == (21.0, True)  # the refused one took no turn
+    clock.now += 20.0
+    assert [state.turn("a.example", 1.0, 10.0) for _ in range(2)] == [(0.0, True), (1.0, True)]
 
 
 def test_a_dead_host_is_given_up_for_a_while(tmp_path: Path, clock: Clock) -> None:
@@ -122,3 +127,12 @@ def test_one_of_many_processes_asks(tmp_path: Path) -> None:
 )
 def test_retry_after_in_both_forms(text: str, seconds: float | None) -> None:
     assert retry_after_s({"Retry-After": text}, datetime(1999, 12, 31, 23, 59, 0, tzinfo=UTC)) == seconds
+
+
+def test_without_an_interval_a_pause_by_another_worker_still_counts(tmp_path: Path, clock: Clock) -> None:
+    one, other = HostState(tmp_path, clock), HostState(tmp_path, clock)
+    assert [one.turn("a.example", 0.0, 30.0) for _ in range(3)] == [(0.0, True)] * 3
+    other.pause("a.example", 20.0)
+    assert one.turn("a.example", 0.0, 30.0) == (20.0, True)
+    clock.now += 20.0
+    assert [one.turn("a.example", 0.0, 30.0) for _ in range(3)] == [(0.0, True)] * 3
