@@ -3,11 +3,12 @@
     python benchmarks/backbone.py [--sizes tiny,0.1b] [--image 1024x768] [--batches 1] [--rounds 5] [--layers N]
     python benchmarks/backbone.py --device cuda --sizes 0.1b,0.4b,0.8b,1b,5b --batches 1,8 [--compiled] --out FILE
 
-On a CPU in fp32, on a GPU in bfloat16. Each case first asserts that both give the same features, then lets them take
-turns; the ratio is that of the median times. `--layers` shortens both networks alike, where a whole one would take
-minutes; the table says so. With `--out` every case is appended as a JSON line when it is done, and a case that is
-there already is not run again: the table can be made in several short calls. Prints a table; the last line is one JSON
-object.
+On a CPU in fp32, on a GPU in bfloat16. Both sides read the same weights in memory. Each case first asserts that they
+give the same features, then lets them take turns; the ratio is that of the median times. A case that does not fit into
+the memory that is free is left out, and a line says so. `--layers` shortens both networks alike, where a whole one
+would take minutes; the table says so. With `--out` every case is appended as a JSON line when it is done, and a case
+that is there already is not run again: the table can be made in several short calls. Prints a table; the last line is
+one JSON object.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ import torch
 from torch import Tensor, nn
 from transformers.models.sapiens2 import Sapiens2Config, modeling_sapiens2
 
-from sapiens2.model.backbone import Backbone
+from sapiens2.engine.capacity import available_bytes
+from sapiens2.model.backbone import Backbone, build_backbone
 from sapiens2.model.sizes import SIZES
 from sapiens2.model.transformers_names import to_transformers
 
@@ -48,11 +50,11 @@ class Case:
 
 
 def pair(case: Case) -> tuple[Backbone, nn.Module]:
-    """Ours and the port, with the same random weights of which every one counts."""
+    """Ours and the port over the same random weights, of which every one counts."""
     arch = replace(SIZES[case.size], layers=case.layers)
     torch.manual_seed(0)
     with torch.device(case.device):
-        ours = Backbone(arch).eval()
+        ours = build_backbone(arch).eval()
     with torch.no_grad():
         for parameter in ours.parameters():
             scale = 0.3 if parameter.ndim < 2 else 0.5 * parameter[0].numel() ** -0.5
@@ -65,11 +67,23 @@ def pair(case: Case) -> tuple[Backbone, nn.Module]:
         num_key_value_attention_heads=arch.heads // 2,
         num_key_value_heads_per_layer=[arch.kv_heads(i) for i in range(arch.layers)],
     )
-    with torch.device(case.device):
-        port = modeling_sapiens2.Sapiens2Model(config).eval()
-    port.load_state_dict(to_transformers(ours.state_dict()), strict=True)
-    dtype = dtype_of(case)
-    return ours.to(dtype), port.to(dtype)
+    ours.to(dtype_of(case))
+    with torch.device("meta"):
+        port = modeling_sapiens2.Sapiens2Model(config)
+    port.load_state_dict(to_transformers(ours.state_dict()), strict=True, assign=True)
+    with torch.device(case.device):  # its table of periods is in no state dict
+        port.rope_embeddings = modeling_sapiens2.Sapiens2RopePositionEmbedding(config)
+    assert not any(t.is_meta for t in (*port.parameters(), *port.buffers()))
+    return ours, port.to(dtype_of(case)).eval()
+
+
+def needed(case: Case) -> int:
+    """Bytes of a case: the weights once in fp32, and twice the widest of a block's tensors and of the stream."""
+    arch = replace(SIZES[case.size], layers=case.layers)
+    with torch.device("meta"):
+        weights = 4 * sum(p.numel() for p in Backbone(arch).parameters())
+    tokens = case.batch * (9 + case.height * case.width // arch.patch**2)
+    return weights + 4 * tokens * 2 * (2 * arch.hidden + 4 * arch.dim)
 
 
 def dtype_of(case: Case) -> torch.dtype:
@@ -159,6 +173,11 @@ def main() -> None:
     print("  size    layers      image batch      mode    ours ms    port ms    ratio")
     for case in cases(options):
         done = next((r for r in results if r.items() >= asdict(case).items()), None)
+        room = available_bytes(torch.device(options.device))
+        if done is None and room is not None and needed(case) > room:
+            left_out = f"needs {needed(case) / 2**30:.1f} GiB, {room / 2**30:.1f} are free"
+            print(f"{case.size:>6} at {case.height}x{case.width}, batch {case.batch}: left out, {left_out}", flush=True)
+            continue
         if done is None:
             done = measure(case, options.rounds)
             results.append(done)

@@ -141,6 +141,7 @@ def _headline(metrics: dict[str, Any]) -> str:
         chosen, count = metrics["chosen"], len(metrics["candidates"])
         return f"{chosen['name']} of {count} checkpoints, score {chosen['score']:.3f}, test {metrics['score']:.3f}"
     if "loss_first" in metrics:
-        return f"loss {metrics['loss_first']:.3f} -> {metrics['loss_final']:.3f}"
+        knn = f", k-NN {metrics['knn']['verdict']}" if "knn" in metrics else ""
+        return f"loss {metrics['loss_first']:.3f} -> {metrics['loss_final']:.3f}{knn}"
     name = metrics["main"]
     return f"{name} {metrics['value']:.3f}, mean map {metrics['baseline'][name]['value']:.3f}"

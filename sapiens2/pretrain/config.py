@@ -95,6 +95,9 @@ class PretrainConfig(Config):
     probe_checkpoints: int = recipe(
         0, "Teachers kept along the run besides the last, evenly spaced, for the selection of a checkpoint.", ge=0
     )
+    knn_check: bool = recipe(
+        False, "Hold k-NN of the result against that of the weights it started from; got worse or not is reported."
+    )
     init: str | None = execution(
         None, "Weights to continue from: a .safetensors file or URI, or an artifact; its sha256 enters the version."
     )

@@ -95,7 +95,8 @@ def input_2k(finished: PretrainConfig) -> PretrainConfig:
     """The paper's 2K phase, read as 2K input: the encoder of a finished run completes pictures of twice the side.
 
     Reconstruction alone, as the paper names nothing else, for 2 % of the run's steps at a tenth of its rate; start it
-    from the finished run's weights. 1b-2k-input 86.4 TFLOP an image, 1.33e+21 FLOP. Check that k-NN did not get worse.
+    from the finished run's weights. 1b-2k-input 86.4 TFLOP an image, 1.33e+21 FLOP. It checks that k-NN does not get
+    worse (`sapiens2.evaluation.knn_check`).
     """
     sizes: dict[str, object] = {
         name: tuple(2 * side for side in getattr(finished, name)) for name in ("image_size", "local_size")
@@ -122,7 +123,7 @@ def _reconstruction_phase(finished: PretrainConfig, changes: dict[str, object]) 
         update={"steps": max(2, round(PHASE_SHARE * engine.steps)), "lr": REWARMED * engine.lr, "min_lr": 0.0}
     )
     off = {"contrastive_weight": 0.0, "koleo_weight": 0.0, "local_views": 0}
-    return for_batch(_changed(finished, {"engine": short, **off, **changes}))
+    return for_batch(_changed(finished, {"engine": short, "knn_check": True, **off, **changes}))
 
 
 def _changed(config: PretrainConfig, changes: dict[str, object]) -> PretrainConfig:

@@ -68,6 +68,8 @@ def _pretrain(
     check_fits(config, ranks=world.size, device=world.device)
     if init is not None:
         check_init(config, init)
+    elif config.knn_check:
+        raise ValueError("knn_check compares with the weights that a run starts from: give --init, or turn it off")
     objective = PretrainObjective(config)
     if init is not None:
         objective.load_backbone(init)
@@ -103,6 +105,8 @@ def _pretrain(
             if measured is not None:
                 told = json.dumps({"mae": measured.errors}).encode()
                 storage.write_bytes(storage.join(out, "held_out.json"), told)
+            if config.knn_check and init is not None:
+                metrics["knn"] = _knn(config, init, trained)
             shown = batches[0] if batches else source.batch(0, 0, 1)
             fragment = _fragment(config, summary, metrics, trained, shown, bool(batches))
             report.publish(out, _config_file(config), fragment, metrics)
@@ -114,6 +118,17 @@ def check_init(config: PretrainConfig, init: str) -> None:
     with torch.device("meta"):
         model = build_backbone(config.architecture, window_tokenizer=config.window_tokenizer)
     check_weights(model, init)
+
+
+def _knn(config: PretrainConfig, init: str, trained: PretrainObjective) -> dict[str, Any]:
+    """k-NN of the weights at `init` beside that of the teacher, and the verdict."""
+    from sapiens2.evaluation.frozen import OurBackbone, load_backbone
+    from sapiens2.evaluation.knn_check import knn_check, scenes_for
+
+    before = load_backbone(init, "before", config.architecture)
+    after = OurBackbone(trained.teacher, "after")
+    found = knn_check(before, after, scenes_for(config.stride, config.image_size), seed=config.engine.seed)
+    return found.told() | {"text": found.text()}
 
 
 def _held_out_metrics(measured: HeldOut | None) -> dict[str, Any]:
@@ -158,7 +173,9 @@ def _facts(config: PretrainConfig, metrics: dict[str, Any]) -> list[tuple[str, A
     mae, count = metrics["held_out_mae"], metrics["held_out_pictures"]
     low, high = metrics.get("held_out_mae_interval", (None, None))
     told = "no picture was held out" if mae is None else f"{mae:.4f} (95 % {low:.4f} to {high:.4f}, {count} pictures)"
+    knn = [("k-NN of pose classes, before and after", metrics["knn"]["text"])] if "knn" in metrics else []
     return [
+        *knn,
         ("held-out reconstruction loss (1: each patch's own mean)", told),
         ("steps", metrics["steps"]),
         ("images seen", f"{metrics['images']} ({metrics['epochs']:.1f} times {metrics['pictures']} pictures)"),

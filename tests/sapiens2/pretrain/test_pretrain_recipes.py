@@ -82,6 +82,7 @@ def test_both_readings_of_the_2k_phase() -> None:
     assert (out.grid[0] * out.target_patch, out.grid[1] * out.target_patch) == (2048, 1536)
     for phase, before in ((into, run), (out, large)):
         assert phase.contrastive_weight == phase.koleo_weight == 0 and phase.mae_weight == 1
+        assert phase.knn_check and not before.knn_check
         assert phase.engine.steps == before.engine.steps // 50
         assert phase.engine.lr == pytest.approx(before.engine.lr / 10) and phase.engine.warmup_steps == 500
     with pytest.raises(ValueError, match="2K output is a phase of the 4K model"):
