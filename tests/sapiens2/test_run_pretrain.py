@@ -20,7 +20,9 @@ import shard_files
 from sapiens2.engine.control import Control
 from sapiens2.engine.interrupt import Interrupted
 from sapiens2.model.backbone import build_backbone
-from sapiens2.model.weights import load_weights
+from sapiens2.model.sizes import Architecture
+from sapiens2.model.weights import load_weights, save_weights
+from sapiens2.pretrain import memory, run
 from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.held_out import held_out_batches, held_out_loss
 from sapiens2.pretrain.objective import PretrainObjective
@@ -153,6 +155,30 @@ def test_held_out_loss_of_a_decoder_that_answers_nothing_is_one(shards: dict[str
     measured = held_out_loss(objective, list(held_out_batches(shards["val_files"], config())), seed=0)
     # (n - 1) / n for unbiased deviations over n = 768 values.
     assert measured.mae == pytest.approx(1 - 1 / 768, abs=2e-3) and measured.pictures == 5
+
+
+def test_what_cannot_run_is_refused_before_anything_is_built(
+    shards: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def built(_: PretrainConfig) -> PretrainObjective:
+        raise AssertionError("the objective was built")
+
+    monkeypatch.setattr(run, "PretrainObjective", built)
+    places = {"out": str(tmp_path / "out"), "state": str(tmp_path / "state")}
+    save_weights(build_backbone(Architecture(dim=32, layers=2, heads=2)), tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"other\.safetensors"):
+        pretrain(config(), **shards, **places, init=str(tmp_path / "other.safetensors"))
+    with pytest.raises(FileNotFoundError, match="none"):
+        pretrain(config(), **shards, **places, init=str(tmp_path / "none.safetensors"))
+    (row,) = [shard_files.row(0, shard_files.encode(shard_files.picture(0)))]
+    del row["width"]
+    bare = shard_files.write(tmp_path / "bare.parquet", [row])
+    with pytest.raises(ValueError, match=r"bare\.parquet lacks the columns \['width'\]"):
+        pretrain(config(), train_files=[bare], val_files=[], **places)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 2**20)
+    with pytest.raises(ValueError, match=r"would need .* and 0\.0 GiB are free"):
+        pretrain(config(), **shards, **places)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "state").exists()
 
 
 def test_empty_shards_are_refused(tmp_path: Path) -> None:

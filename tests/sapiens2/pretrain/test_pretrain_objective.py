@@ -296,6 +296,31 @@ def test_the_centre_moves_once_per_step_by_all_its_micro_batches(files: list[str
     assert objective.logit_count == 0  # a validation pass leaves no trace
 
 
+def test_the_centre_of_two_ranks_is_that_of_one(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    config = changed(MICRO, batch=8, centring="centre")
+    source = PretrainSource(files, config)
+    alone, *ranks = (randomised(config) for _ in range(3))
+    alone(source.batch(0, 0, 1), 0)
+    alone.after_step(0)
+    for rank, objective in enumerate(ranks):
+        objective(source.batch(0, rank, 2), 0)
+    others = {tuple(x.shape): x.clone() for x in (ranks[1].logit_sum, ranks[1].logit_count)}
+    monkeypatch.setattr("sapiens2.pretrain.objective.all_sum", lambda x: x + others[tuple(x.shape)])
+    ranks[0].after_step(0)
+    torch.testing.assert_close(ranks[0].centre, alone.centre, rtol=1e-5, atol=1e-7)
+
+
+def test_temperatures_and_ramp_follow_their_schedules(batch: Batch) -> None:
+    """The contrastive term at a step is that of a constant temperature of that step's value."""
+    rising = randomised(changed(MICRO, teacher_temperature=(0.02, 0.1), teacher_temperature_steps=4))
+    for step, temperature in ((0, 0.02), (2, 0.06), (4, 0.1), (9, 0.1)):
+        constant = randomised(changed(MICRO, teacher_temperature=(temperature, temperature)))
+        found, expected = (o(batch, step)["contrastive"].item() for o in (rising, constant))
+        assert found == pytest.approx(expected, rel=1e-5)
+    ramped = PretrainObjective(changed(MICRO, engine={"steps": 20, "warmup_steps": 10}))
+    assert [ramped.weights(step)["koleo"] / 0.04 for step in (0, 4, 9, 15)] == pytest.approx([0.1, 0.5, 1, 1])
+
+
 @pytest.mark.parametrize("centring", ["centre", "sinkhorn"])
 def test_micro_batches_give_the_gradient_of_the_whole(files: list[str], centring: str) -> None:
     config = changed(MICRO, batch=8, centring=centring)
