@@ -10,7 +10,7 @@ from components.artifacts import Artifact
 from components.lineage import ancestors
 from components.report_page import Measure, ReportInput, StepSummary, render_report
 from components.run_step import Publication, StepContext
-from components.steps import STEPS
+from components.steps import LABELS, STEPS
 from curation.audit.contact_sheet import blurred
 from curation.config import Config, recipe
 
@@ -29,7 +29,8 @@ def report(context: StepContext) -> Publication:
     if not context.inputs:
         raise ValueError("report has nothing to report on: run the pipeline first, or name a dataset_card with --input")
     made = ancestors(context.store, context.inputs.values())
-    order = {name: place for place, name in enumerate(STEPS)}
+    order: dict[str, float] = {name: place for place, name in enumerate(STEPS)}
+    order[LABELS.name] = order["card"] + 0.5
     artifacts = sorted(made.values(), key=lambda a: order.get(a.manifest.step, len(order)))
     flagged = _flagged(artifacts)
     manifests = [artifact.manifest.model_dump(mode="json") for artifact in artifacts]

@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sapiens2.data.annotation import TOOLS, Batch, Person, Picture, PictureLabels
+from sapiens2.data.annotation.labels import regions_of
 from sapiens2.data.formats.coco import read_coco
 from sapiens2.data.formats.masks import import_masks
 from sapiens2.data.labelled import DatasetWriter, LabelledDataset
 from sapiens2.data.labelled.check import Report, check
 from sapiens2.data.labelled.layout import Row
+from sapiens2.data.labelled.read import read_image
 from sapiens2.data.labelled.sheet import contact_sheet, tile
 from sapiens2.data.labelled.write import npz_bytes, png_bytes
 from sapiens2.tasks.vocabulary import keypoints, parts
@@ -95,6 +98,46 @@ def test_cihp_masks_map_to_parts(acceptance: Path, tmp_path: Path) -> None:
     assert report.errors == 0
     found = set(report.counts["segmentation"]["pixels per class"])
     assert {"Background", "Hair", "Face_Neck", "Upper_Clothing"} <= found <= set(parts().names)
+
+
+def _pictures(sizes: dict[str, tuple[int, ...]]) -> tuple[Picture, ...]:
+    return tuple(Picture(name=n, width=s[1], height=s[0], image_id=n, group=n) for n, s in sizes.items())
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_real_labels_through_annotation_tools_and_back(name: str, acceptance: Path, tmp_path: Path) -> None:
+    """CIHP's masks come back pixel for pixel, COCO-WholeBody's people to a hundredth of a pixel."""
+    source = acceptance / "data" / "labelled"
+    with DatasetWriter(str(tmp_path / "parts")) as writer:
+        import_masks(
+            source / "body_parts" / "cihp" / "images", source / "body_parts" / "cihp" / "labels", "cihp20", writer
+        )
+    masks = LabelledDataset(str(tmp_path / "parts"), "segmentation")
+    known = {f"{k}.jpg": np.asarray(masks.sample(k).mask) for k in range(len(masks))}
+    sizes = {n: mask.shape for n, mask in known.items()}
+    batch = Batch(tool=name, task="segmentation", pictures=_pictures(sizes))
+    TOOLS[name].write(tmp_path, batch, {n: PictureLabels(regions=regions_of(mask)) for n, mask in known.items()})
+    found = TOOLS[name].read(tmp_path / TOOLS[name].file, batch)
+    for n, mask in known.items():
+        got = found.pictures[n].mask((mask.shape[0], mask.shape[1]))
+        np.testing.assert_array_equal(got, np.where(mask == 255, 0, mask))
+    coco = source / "keypoints2d" / "coco"
+    people: dict[str, list[Person]] = {}
+    for row in read_coco(coco / "test_coco_wholebody.json", "wholebody133", images="").rows:
+        assert row.keypoints is not None
+        people.setdefault(row.image, []).append(Person(row.keypoints, row.box))
+    sizes = {n: read_image(str(coco / n)).shape for n in people}
+    batch = Batch(tool=name, task="pose", keypoints="wholebody133", pictures=_pictures(sizes))
+    TOOLS[name].write(tmp_path, batch, {n: PictureLabels(people=given) for n, given in people.items()})
+    found = TOOLS[name].read(tmp_path / TOOLS[name].file, batch)
+    compared = 0
+    for n, given in people.items():
+        for before, after in zip(given, found.pictures[n].people, strict=True):
+            seen = before.points[:, 2] > 0
+            assert (after.points[:, 2] > 0).tolist() == seen.tolist()
+            np.testing.assert_allclose(after.points[seen, :2], before.points[seen, :2], atol=0.011)
+            compared += int(seen.sum())
+    assert compared > 300
 
 
 def test_voc_people_are_unknown_and_the_rest_background(acceptance: Path, tmp_path: Path) -> None:

@@ -19,6 +19,18 @@ CASES = {
     ),
     "bad --set": (["run", "--set", "filter"], ["step.field=value"]),
     "bad yaml": (["run", "--config", "{yaml}"], ["must map steps to fields"]),
+    "nothing to label": (
+        ["annotate", "export", "--to", "cvat", "--task", "pose", "--out", "{empty}/b"],
+        ["no artifact, tag or version 'selection'"],
+    ),
+    "labels without their batch": (
+        ["annotate", "import", "{yaml}", "--batch", "{empty}"],
+        ["batch.json: is not there; give the folder that `sapiens2 annotate export` has written"],
+    ),
+    "unknown transform": (
+        ["step", "finetune-pose", "--set", 'finetune.augment={{"rotat": 0.5}}'],
+        ["no transform is called 'rotat'; use half_body"],
+    ),
     "task without finetune": (["train", "pretrain", "--task", "pose"], ["finetune needs --task"]),
 }
 
