@@ -47,6 +47,9 @@ class PretrainConfig(Config):
     global_area: Pair = recipe((0.5, 1.0), "Share of the image's area that a global view covers.")
     local_area: Pair = recipe((0.2, 0.7), "Share of the image's area that a local view covers.")
     aspect_jitter: Pair = recipe((3 / 4, 4 / 3), "Width to height of a crop, relative to that of the view.")
+    resolution_power: float = recipe(
+        0.0, "Small pictures are seen less often: by this power of their side over that of a global view.", ge=0
+    )
     person_crops: float = recipe(
         0.0, "Share of the samples whose views surround one person; needs shards with boxes.", ge=0, le=1
     )

@@ -39,7 +39,8 @@ class HeldOut:
 
 def held_out_batches(files: Sequence[str], config: PretrainConfig) -> Iterator[dict[str, Tensor]]:
     """Every picture of the files once, at most MOST_PICTURES, as the objective's batches; views of whole pictures."""
-    config = config.model_copy(update={"person_crops": 0.0})  # so that runs with and without are held against the same
+    # So that runs with and without are held against the same pictures and views.
+    config = config.model_copy(update={"person_crops": 0.0, "resolution_power": 0.0})
     source = PretrainSource(files, config)
     samples: list[dict[str, np.ndarray]] = []
     count = min(len(source.shards), MOST_PICTURES)

@@ -14,6 +14,7 @@ class Stream(IntEnum):
     MASKS = 1
     PHOTOMETRIC = 2
     PERSON = 3
+    RESOLUTION = 4
 
 
 def generator(seed: int, stream: Stream, index: int) -> np.random.Generator:

@@ -17,11 +17,13 @@ from torch import Tensor
 from sapiens2.data.order import EpochOrder
 from sapiens2.data.shards import Row, Shards
 from sapiens2.pretrain.config import PretrainConfig
+from sapiens2.pretrain.keyed import Stream, generator
 from sapiens2.pretrain.person_crops import region_of
 from sapiens2.pretrain.preparation import Preparation, Prepared, decode, reduction, stacked
 from sapiens2.pretrain.views import Picture, sample
 
 MEBIBYTE = 2**20
+MOST_PASSED_OVER = 16  # rows in front of one that are too small for their draws; the next is taken as it is
 
 
 class PretrainSource:
@@ -112,11 +114,23 @@ class PretrainSource:
         raise self._nothing_readable()
 
     def _rows_from(self, position: int) -> Iterator[int]:
-        """The rows from a position of the order on, until each row has come at least once."""
+        """The rows from a position of the order on, until each row has come at least once.
+
+        The first ones are passed over with a probability where small pictures are to be seen less often.
+        """
+        power, seed = self.config.resolution_power, self.config.engine.seed
+        draws = generator(seed, Stream.RESOLUTION, position).random(MOST_PASSED_OVER) if power else ()
         for offset in range(2 * len(self.shards)):  # a row may come first in this epoch and last in the next
             with self._lock:
                 row = self.order.index(position + offset)
+            if offset < len(draws) and draws[offset] >= self._sharpness(row) ** power:
+                continue
             yield row
+
+    def _sharpness(self, index: int) -> float:
+        """The side of a picture over that of a whole global view, at most 1: what is below 1 must be invented."""
+        row, (height, width) = self.shards[index], self.config.image_size
+        return min(1.0, ((row.width * row.height) / (height * width)) ** 0.5)
 
     def _nothing_readable(self) -> ValueError:
         return ValueError(f"none of the {len(self.shards)} pictures of the shards can be decoded; run the export again")

@@ -69,6 +69,22 @@ def test_corrupt_rows_are_counted_and_replaced_by_the_next(tmp_path: Path) -> No
     assert np.array_equal(one.picture(place), one.picture(place + 1))
 
 
+@pytest.mark.parametrize(("power", "share"), [(0.0, 1 / 2), (1.0, 1 / 3), (2.0, 1 / 5)])
+def test_small_pictures_are_seen_less_often_by_a_power_of_their_side(
+    tmp_path: Path, power: float, share: float
+) -> None:
+    """Half of the pictures have half the side: each is taken w times as often as a large one, w / (1 + w) of all."""
+    data = shard_files.encode(shard_files.picture(0, 32, 32))
+    rows = [shard_files.row(i, data, *((32, 32) if i % 2 else (64, 64))) for i in range(50)]
+    source = PretrainSource([shard_files.write(tmp_path / "s.parquet", rows)], changed(resolution_power=power))
+    chosen = [next(source._rows_from(position)) for position in range(2000)]
+    assert np.mean(np.array(chosen) % 2) == pytest.approx(share, abs=0.035)
+    again = PretrainSource(source.shards._metadata.keys(), source.config)  # type: ignore[arg-type]
+    assert [next(again._rows_from(position)) for position in (7, 1999)] == [chosen[7], chosen[1999]]
+    place = source.sample_indices(3, 0, 1)[0]
+    assert source.job(3, 0, 1)[0][1].image_id == source.shards[chosen[place]].image_id
+
+
 def test_shards_without_a_readable_picture_are_an_error(tmp_path: Path) -> None:
     file = shard_files.write(tmp_path / "shard.parquet", [shard_files.row(i, b"nothing") for i in range(5)])
     with pytest.raises(ValueError, match="none of the 5 pictures"):
