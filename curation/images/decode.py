@@ -29,7 +29,7 @@ from curation.images.reasons import Reason, Reject
 _REDUCTIONS = (8, 4, 2)
 _PILLOW_NAMES = {"jpeg": ("JPEG", "MPO"), "png": ("PNG",), "gif": ("GIF",), "webp": ("WEBP",), "tiff": ("TIFF",)}
 _DAMAGE = (OSError, ValueError, SyntaxError, IndexError, TypeError, KeyError, struct.error, zlib.error, EOFError)
-_STRIP_ROWS = 1024
+_STRIP_ROWS = 256  # a multiple of every reduction
 _HARMLESS_GAP = 16  # bytes between header segments or before the end marker: sloppy writers, not lost picture
 
 
@@ -155,27 +155,29 @@ def _other_size(picture: Any, header: Header) -> Reject:
 
 
 def _plain(picture: Any, factor: int, mode: str, header: Header) -> NDArray[np.uint8] | Reject:
-    """Any Pillow mode to uint8 in `mode`, reduced by `factor` with a box filter."""
+    """Any Pillow mode to uint8 in `mode`, reduced by `factor` with a box filter.
+
+    In strips of rows, which `factor` divides: a picture of the largest size would need its memory several times over.
+    """
     if picture.mode == "F":
         return Reject(Reason.UNSUPPORTED, f"{header.format}: floating-point pixels")
+    picture.load()  # a TIFF has its upright size only now
+    width, height = -(-picture.width // factor), -(-picture.height // factor)
+    pixels = np.empty((height, width, 3) if mode == "RGB" else (height, width), np.uint8)
+    for top in range(0, picture.height, _STRIP_ROWS):
+        strip = picture.crop((0, top, picture.width, min(top + _STRIP_ROWS, picture.height)))
+        rows = _converted(strip, mode)
+        pixels[top // factor : (top + _STRIP_ROWS) // factor] = rows.reduce(factor) if factor > 1 else rows
+    return pixels
+
+
+def _converted(picture: Any, mode: str) -> Any:
+    """A Pillow picture in `mode`: the high byte of 16 bits, transparency over white."""
     if picture.mode.startswith("I"):
         high = np.asarray(picture).astype(np.int64) >> 8
         picture = pillow.fromarray(np.clip(high, 0, 255).astype(np.uint8))
     elif picture.has_transparency_data:
-        picture = _over_white(picture)
-    elif picture.mode == "1":
-        picture = picture.convert("L")
+        rgba = picture.convert("RGBA")
+        picture = pillow.alpha_composite(pillow.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
     picture = picture.convert("RGB") if picture.mode not in ("RGB", "L") else picture
-    picture = picture.convert(mode) if picture.mode != mode else picture
-    picture = picture.reduce(factor) if factor > 1 else picture
-    return np.asarray(picture)
-
-
-def _over_white(picture: Any) -> Any:
-    """RGB; in strips, since a picture of the largest size would need its memory three times over."""
-    whole = pillow.new("RGB", picture.size)
-    for top in range(0, picture.height, _STRIP_ROWS):
-        strip = picture.crop((0, top, picture.width, min(top + _STRIP_ROWS, picture.height))).convert("RGBA")
-        white = pillow.new("RGBA", strip.size, (255, 255, 255, 255))
-        whole.paste(pillow.alpha_composite(white, strip).convert("RGB"), (0, top))
-    return whole
+    return picture.convert(mode) if picture.mode != mode else picture

@@ -129,6 +129,8 @@ def _bombs() -> Iterator[tuple[str, bytes, frozenset[str]]]:
     at = scan.rindex(b"\xff\xda")
     yield "a-thousand-scans.jpg", scan[:-2] + scan[at:-2] * 1000 + b"\xff\xd9", BOMB
     yield "largest-that-is-taken.png", png_of(9400, 9400, _zeros(9400 * 1176), depth=1), _kept()
+    alpha = png_of(9400, 9400, _zeros(9400 * 37_601), colour=6)
+    yield "largest-that-is-taken-with-alpha.png", alpha, _kept()
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

@@ -276,3 +276,28 @@ def test_no_bytes_make_it_raise(kind: str, edits: list[tuple[int, int]], length:
 )
 def test_random_bytes_after_a_magic_number(magic: bytes, rest: bytes) -> None:
     assert isinstance(decode(magic + rest), Reject | Image)
+
+
+def over_white(picture: pillow.Image) -> pillow.Image:
+    rgba = picture.convert("RGBA")
+    return pillow.alpha_composite(pillow.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+@pytest.mark.parametrize("factor", [1, 2, 8])
+def test_tall_pictures_are_as_if_decoded_at_once(factor: int) -> None:
+    """Decoding goes by strips of rows; here the same is done on the whole."""
+    tall = smooth(3, 60, 2075)
+    clear, palette = tall.convert("RGBA"), tall.quantize(16)
+    clear.putalpha(tall.convert("L"))
+    holed = encode(palette, "PNG", transparency=3)
+    wide = pillow.fromarray(np.asarray(tall.convert("L")).astype(np.uint16) * 257)
+    for data, whole in (
+        (encode(tall, "PNG"), tall),
+        (encode(clear, "PNG"), over_white(clear)),
+        (holed, over_white(pillow.open(io.BytesIO(holed)))),
+        (encode(wide, "PNG"), tall.convert("L").convert("RGB")),
+    ):
+        expected = whole.reduce(factor) if factor > 1 else whole
+        image = taken(data, min_side=-(-60 // factor))
+        assert image.scale == 1 / factor
+        np.testing.assert_array_equal(image.pixels, np.asarray(expected))

@@ -16,7 +16,7 @@ from curation.images import Reject, decode, png_rows
 from curation.images.reasons import Reason
 
 ROOT = Path(__file__).parents[3]
-MOST_MB = 600  # one picture of the largest size that is taken, in RGB, and its source
+MOST_MB = 500  # one picture of the largest size that is taken, in four bytes a pixel, and little beside it
 
 
 @pytest.fixture(scope="module")
