@@ -20,10 +20,10 @@ from components.explain import consumed_by
 from components.lineage import descendants
 from components.redaction import Redaction, address_of, count_rows, rows_about
 from components.removals import Removal, removal_id, removals, write
-from components.steps import BY_PRODUCT
+from components.steps import BY_PRODUCT, LABELS
 
 CACHE = "cache"
-SHOW_PICTURES = {*BY_PRODUCT.values(), "report"}  # kinds whose pages may show pictures of the pool
+SHOW_PICTURES = {*BY_PRODUCT.values(), LABELS.kind, "report"}  # kinds whose pages may show pictures of the pool
 
 
 @dataclass
@@ -74,10 +74,19 @@ def find(store: Store, asked: list[str], *, copies: bool = False) -> Found:
                 touched |= {repr(made) for made in descendants(store, artifact).values()}
     touched |= set(removal.artifacts)
     if found.rows or removal.state != "done":
-        found.pages = sorted(key for key in touched if key.partition("=")[0] in SHOW_PICTURES)
+        found.pages = sorted(key for key in touched if _shows(store, key))
     found.cached = _tables_below(store, CACHE, redaction.ids)
     found.attempts = _strays(store, redaction.ids)
     return found
+
+
+def _shows(store: Store, key: str) -> bool:
+    """Whether the pages of KIND=VERSION may show pictures of the pool: also what was trained or measured on labels."""
+    kind, _, version = key.partition("=")
+    if kind in SHOW_PICTURES:
+        return True
+    inputs = store.get(kind, version).manifest.inputs if store.committed(kind, version) else []
+    return any(ref.kind == LABELS.kind for ref in inputs)
 
 
 def _new(store: Store, name: str, asked: list[str], copies: bool) -> Found:
@@ -194,6 +203,10 @@ def _sweep(store: Store, keys: set[str]) -> None:
     for key in sorted(keys):
         kind, _, version = key.partition("=")
         if store.committed(kind, version):
-            for path in _parquet_below(store, f"{kind}/{version}/parts"):
+            stale = _parquet_below(store, f"{kind}/{version}/parts")
+            if kind == LABELS.kind:  # copies of pictures, where a kill came between the manifest and their deletion
+                below = store.storage.list(f"{kind}/{version}/out", recursive=True)
+                stale += [path for path, is_file, _, _ in below if is_file]
+            for path in stale:
                 if path not in listed:
                     store.storage.delete(path)

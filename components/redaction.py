@@ -19,6 +19,7 @@ from components.artifacts import Artifact, Store, parquet_bytes, read_parquet
 from components.attempt import file_entry
 from components.digest import MODULUS, table_digest
 from components.manifest import MANIFEST, FileEntry, Manifest
+from components.steps import LABELS
 from components.storage import Storage
 from curation.images.denylist import BY_ADDRESS, BY_BYTES, denylisted
 from curation.tables import REJECTS, SOURCES, from_rows
@@ -76,6 +77,7 @@ class Redaction:
         """
         held = self.held(artifact)
         files, digest, lost = [], int(artifact.manifest.digest or "0", 16), 0
+        gone: list[str] = []
         rejected = self._rejected(artifact) if artifact.kind == "images" and held else {}
         for entry in artifact.manifest.files:
             if entry.path in held or (entry.table in ("sources", "rejects") and entry.partition in rejected):
@@ -84,6 +86,9 @@ class Redaction:
                 digest += table_digest(new, str(entry.table)) - table_digest(old, str(entry.table))
                 lost += old.num_rows - new.num_rows if entry.table in ("data", "images") else 0
                 entry = self._write_table(artifact, entry, new)
+            elif artifact.kind == LABELS.kind and self._named(entry):
+                gone.append(entry.path)
+                continue
             elif pages and entry.table is None:
                 entry = self._page(artifact, entry)
             files.append(entry)
@@ -97,7 +102,13 @@ class Redaction:
             update["metrics"] = self._metrics(artifact.manifest, lost, rejected)
         manifest = artifact.manifest.model_copy(update=update)
         self.storage.write(f"{artifact.folder}/{MANIFEST}", manifest.dump())
+        for path in gone:
+            self.storage.delete(path)
         return Artifact(self.storage, manifest)
+
+    def _named(self, entry: FileEntry) -> bool:
+        """Whether a loose file is a copy of one of the pictures, or its mask: labels name those by the picture's id."""
+        return entry.table is None and PurePosixPath(entry.path).stem in self.image_ids
 
     def _rejected(self, artifact: Artifact) -> dict[str, list[dict[str, Any]]]:
         """Sources of the pictures by partition, as the rejects that a new ingest would make of them."""
@@ -139,9 +150,12 @@ class Redaction:
 
     def _page(self, artifact: Artifact, entry: FileEntry) -> FileEntry:
         """A loose file without pictures: pages become a notice, fragments lose their contact sheets."""
-        edit: Callable[[bytes], bytes] | None = {".html": lambda _: NOTICE.encode(), ".json": self._json}.get(
-            PurePosixPath(entry.path).suffix
-        )
+        edits: dict[str, Callable[[bytes], bytes]] = {
+            ".html": lambda _: NOTICE.encode(),
+            ".json": self._json,
+            ".jsonl": self._lines,
+        }
+        edit = edits.get(PurePosixPath(entry.path).suffix)
         if edit is None:
             return entry
         old = self.storage.read(entry.path)
@@ -155,6 +169,11 @@ class Redaction:
         raw = json.loads(data)
         clean = stripped(raw, set(self.image_ids))
         return data if clean == raw else json.dumps(clean).encode()
+
+    def _lines(self, data: bytes) -> bytes:
+        """JSON lines without those of the pictures: the index of labels."""
+        lines = data.splitlines(keepends=True)
+        return b"".join(line for line in lines if json.loads(line).get("image_id") not in self.image_ids)
 
     def _metrics(self, manifest: Manifest, lost: int, rejected: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         """The counts that later reports add up, as a new run would have them."""

@@ -12,11 +12,13 @@ from components.annotation_batch import BatchRequest, export_batch
 from components.artifacts import ArtifactError, Store
 from components.attempt import Attempt
 from components.explain import why
+from components.forget import carry_out, find
 from components.given_labels import held_out, measured, resolved, sources
 from components.labels import import_labels
 from components.manifest import CodeRef, InputRef, Manifest
 from components.run_step import run_step
 from components.steps import STEPS
+from components.upkeep import verify
 from curation.stages.export import ExportConfig
 from curation.tables import (
     ATTRIBUTES,
@@ -50,6 +52,7 @@ def commit(store, kind, tables, **inputs):
         step=kind,
         config={},
         inputs=[InputRef(role=role, kind=a.kind, version=a.version) for role, a in inputs.items()],
+        metrics={"rows_in": COUNT, "kept": COUNT, "images": COUNT, "dropped": {}},
         code=CodeRef(package_version="0"),
         start="2026-01-01",
         end="2026-01-01",
@@ -215,6 +218,30 @@ def test_labels_are_a_source_by_name(curated, tmp_path):
         measured(EvaluateConfig(task="normal", labelled={"path": "labels"}), store)
     with pytest.raises(ArtifactError, match=r"no artifact.*; `sapiens2 annotate import` makes"):
         sources(FinetuneConfig(task="pose", sources=[{"path": "labels=ffff"}]), store)
+
+
+def test_a_removed_picture_leaves_its_labels_too(curated, tmp_path):
+    """Its copy, its rows and the pictures of the page go; the others stay, and can be trained on."""
+    store, selection, _ = curated
+    export_batch(store, selection, BatchRequest(tool="coco", task="pose", count=4), tmp_path / "b")
+    labels = brought_back(store, tmp_path / "b", label(tmp_path / "b")[0]).artifact
+    gone, *stay = [picture.image_id for picture in read_batch(tmp_path / "b").pictures]
+    numbers = {"data": pa.table({"x": [1]})}
+    drawn = commit(store, "evaluation", numbers, labels_1=labels)  # draws the pictures that it measures on
+    plain = commit(store, "pose", numbers, clusters=store.latest("clusters"))
+    found = find(store, [gone])
+    assert found.rows[repr(labels)] == 1 and repr(labels) in found.pages
+    assert repr(drawn) in found.pages and repr(plain) not in found.pages
+    carry_out(store, found)
+    after = store.get("labels", labels.version)
+    assert after.manifest.redacted == [gone] and after.read()["image_id"].to_pylist() == stay
+    for path, is_file, _, _ in store.storage.list(labels.folder, recursive=True):
+        if is_file and not path.endswith("manifest.json"):
+            assert gone not in path and gone.encode() not in store.storage.read(path), path
+    dataset = LabelledDataset(store.storage.full(f"{labels.folder}/out"), "pose", None)
+    assert [row.image_id for row in dataset.rows] == stay and len([dataset.sample(k) for k in range(3)]) == 3
+    assert not any(section["type"] == "images" for section in after.fragment()["sections"])
+    assert all(verify(store, artifact) == [] for artifact in store.all())
 
 
 def test_labels_of_nothing_or_of_another_batch_are_refused(curated, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -44,8 +45,11 @@ class Batch(BaseModel):
     @cached_property
     def _by_name(self) -> dict[str, Picture]:
         found = {picture.name: picture for picture in self.pictures}
+        short = Counter(PurePosixPath(picture.name).name for picture in self.pictures)
         for picture in self.pictures:
-            found.setdefault(PurePosixPath(picture.name).name, picture)
+            last = PurePosixPath(picture.name).name
+            if short[last] == 1:  # a file name that several folders have means none of them
+                found.setdefault(last, picture)
         return found
 
     def find(self, name: str, where: str) -> Picture:
@@ -53,8 +57,9 @@ class Batch(BaseModel):
 
         Raises LabelError for a picture that is not of the batch.
         """
-        short = PurePosixPath(name.split("?d=")[-1]).name
-        for candidate in (name, short, short.partition("-")[2]):
+        served = name.split("?d=")[-1]
+        short = PurePosixPath(served).name
+        for candidate in (name, served, f"/{served}", short, short.partition("-")[2]):
             if candidate in self._by_name:
                 return self._by_name[candidate]
         raise LabelError(

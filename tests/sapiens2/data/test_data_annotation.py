@@ -212,6 +212,24 @@ def test_a_batch_is_read_as_it_was_written(tmp_path: Path) -> None:
         read_batch(tmp_path / "nowhere")
 
 
+def test_pictures_are_found_by_what_tools_make_of_their_names() -> None:
+    shown = {"width": 8, "height": 8, "image_id": "x", "group": "g"}
+    names = ("/pool/a/0.jpg", "/pool/b/0.jpg", "images/7.jpg")
+    made = Batch(tool="coco", task="pose", pictures=tuple(Picture(name=name, **shown) for name in names))  # type: ignore[arg-type]
+    for said, meant in (
+        ("images/7.jpg", names[2]),
+        ("7.jpg", names[2]),
+        ("/data/upload/3/0a1b2c3d-7.jpg", names[2]),
+        ("/data/local-files/?d=images/7.jpg", names[2]),
+        ("/data/local-files/?d=pool/b/0.jpg", names[1]),
+        ("/pool/a/0.jpg", names[0]),
+    ):
+        assert made.find(said, "here").name == meant
+    for unclear in ("0.jpg", "/elsewhere/0.jpg", "8.jpg"):
+        with pytest.raises(LabelError, match="which is not of the batch"):
+            made.find(unclear, "here")
+
+
 CVAT_IMAGE = '<annotations><image id="0" name="{name}" width="{width}" height="40">{inside}</image></annotations>'
 POINTS = '<points label="{}" outside="0" occluded="0" points="{}"></points>'
 BAD = {
