@@ -26,6 +26,7 @@ from curation.images import opt_out
 from curation.images.addresses import is_public
 from curation.images.fetch_body import read_body
 from curation.images.fetch_policy import FetchPolicy, checked_url, retry_after_s
+from curation.images.fetched import Fetched
 from curation.images.host_state import HostState
 from curation.images.reasons import TRANSIENT, Reason, Reject
 from curation.images.robots import Robots
@@ -62,18 +63,33 @@ def fetch_all(
     socket_factory: SocketFactory | None = None,
 ) -> list[bytes | Reject]:
     """The bytes of each URL, in order, or why there are none. `resolver` and `socket_factory` are seams for tests."""
+    with Fetched() as fetched:
+        fetch_into(fetched, urls, policy, resolver=resolver, socket_factory=socket_factory)
+        return [fetched[url] for url in urls]
+
+
+def fetch_into(
+    fetched: Fetched,
+    urls: Sequence[str],
+    policy: FetchPolicy,
+    *,
+    resolver: AbstractResolver | None = None,
+    socket_factory: SocketFactory | None = None,
+) -> None:
+    """`fetch_all` for many or large bodies: each leaves memory for `fetched` as it comes. A URL is fetched once."""
     with ExitStack() as stack:
         folder = policy.state_folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="sapiens2-hosts-"))
-        return asyncio.run(_fetch_all(urls, policy, HostState(Path(folder)), resolver, socket_factory))
+        asyncio.run(_fetch(fetched, urls, policy, HostState(Path(folder)), resolver, socket_factory))
 
 
-async def _fetch_all(
+async def _fetch(
+    fetched: Fetched,
     urls: Sequence[str],
     policy: FetchPolicy,
     hosts: HostState,
     resolver: AbstractResolver | None,
     factory: SocketFactory | None,
-) -> list[bytes | Reject]:
+) -> None:
     if factory is None and not policy.allow_private_addresses:
         factory = public_socket
     connector = aiohttp.TCPConnector(
@@ -89,7 +105,11 @@ async def _fetch_all(
     )
     async with session:
         fetcher = Fetcher(session, policy, hosts)
-        return list(await asyncio.gather(*(fetcher.fetch(url) for url in urls)))
+
+        async def one(url: str) -> None:
+            fetched[url] = await fetcher.fetch(url)
+
+        await asyncio.gather(*(one(url) for url in dict.fromkeys(urls)))
 
 
 class Fetcher:

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.images.archives import bytes_column
-from curation.images.fetch import fetch_all
+from curation.images.fetch import fetch_into
 from curation.images.fetch_policy import FetchPolicy
+from curation.images.fetched import Fetched
 from curation.images.items import SourceItem, Span
 from curation.images.places import PoolFile, open_location
 from curation.images.reasons import Reason, Reject
@@ -31,9 +32,11 @@ def read_all(
     `known` has outcomes by source that need no fetching.
     """
     known = known or {}
-    urls = list(dict.fromkeys(item.location for item in items if item.kind == "url" and item.source not in known))
-    fetched = dict(zip(urls, fetch_all(urls, policy), strict=True)) if urls else {}
+    urls = [item.location for item in items if item.kind == "url" and item.source not in known]
     with ExitStack() as stack:
+        fetched = stack.enter_context(Fetched())
+        if urls:
+            fetch_into(fetched, urls, policy)
         reader = _Reader(stack, policy.max_bytes)
         for item in items:
             if item.source in known:

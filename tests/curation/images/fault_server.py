@@ -149,6 +149,9 @@ class Server:
                 await response.write(bytes(65536))
         return response
 
+    async def _large(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=bytes(3 << 20))
+
     async def _declared(self, request: web.Request) -> web.StreamResponse:
         return web.Response(body=bytes(300_000))
 
