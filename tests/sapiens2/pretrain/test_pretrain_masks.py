@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from skimage.measure import label
 
 from sapiens2.pretrain.keyed import Stream, generator
-from sapiens2.pretrain.masks import hide_blocks, hide_singles, kept_tokens
+from sapiens2.pretrain.masks import _rectangle, hide_blocks, hide_singles, kept_tokens
 
 PAPER = (64, 48)
 HIDDEN = 2304
@@ -52,6 +52,17 @@ def test_blocks_leave_large_regions_and_their_share_is_as_asked() -> None:
     border = (min(blocks) + max(singles)) / 2
     mixed = np.array([pieces(kept, grid) for kept in draws(1000, 0.4, grid, hidden)])
     assert (mixed > border).mean() == pytest.approx(0.4, abs=0.05)  # three standard errors
+
+
+def test_rectangles_are_as_slender_as_beits_and_no_more() -> None:
+    rng = np.random.default_rng(0)
+    aspects = []
+    for _ in range(5000):
+        rows, columns = _rectangle(rng, (640, 480), 2500.0)
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        assert height * width == pytest.approx(2500, rel=0.05)
+        aspects.append(height / width)
+    assert np.quantile(aspects, [0, 0.5, 1]) == pytest.approx([0.3, 1, 1 / 0.3], rel=0.1)
 
 
 def test_single_tokens_are_hidden_equally_often() -> None:
