@@ -110,7 +110,7 @@ CURATION: tuple[Step, ...] = (
         "ingest",
         (),
         "list, fetch, header gate, decode check, perceptual hash, exact duplicates",
-        revision=3,
+        revision=4,
         sources=("curation.stages.ingest", "curation.images"),
     ),
     _curation(

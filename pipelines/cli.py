@@ -276,12 +276,44 @@ def artifacts() -> None:
     """Look at what lies under the root, and ask it questions."""
 
 
+@cli.command()
+@click.option("--out", required=True, help="Where the table goes: a folder or s3://bucket/prefix.")
+@click.option("--input", "reference", default="selection", help="A version other than the latest: selection=VERSION.")
+@click.option("--all", "dropped", is_flag=True, help="Also the pictures that were dropped, with the reason.")
+@root_option
+def release(out: str, reference: str, dropped: bool, root: str) -> None:
+    """A selection without its pictures: addresses, hashes, scores, decisions, licences."""
+    from pipelines.release_commands import run_release
+
+    run_release(out, reference, dropped, root)
+
+
+@cli.command()
+@click.argument("release")
+@click.option("--out", required=True, help="Where the pictures go: a folder or s3://bucket/prefix.")
+@click.option("--retry", is_flag=True, help="Ask again for what failed before.")
+@settings_options
+def rehydrate(release: str, out: str, retry: bool, **chosen: Any) -> None:
+    """Fetch the pictures of a release, or of any Parquet file with url and sha256; keep only the very bytes.
+
+    Fetching obeys the settings of ingest (--set ingest.fetch_per_host=2). The same command goes on after a kill.
+    """
+    from pipelines.release_commands import run_rehydrate
+
+    run_rehydrate(release, out, retry, settings_of(**chosen))
+
+
 @cli.command(cls=LazyGroup, module="pipelines.audit_cli", names=("sample", "calibrate", "rates"))
 def audit() -> None:
     """Label a sample, set thresholds by it, see whom the filter drops."""
 
 
-@cli.command(cls=LazyGroup, module="pipelines.plan_cli", names=("train", "finetune"))
+@cli.command(
+    cls=LazyGroup,
+    module="pipelines.plan_cli",
+    names=("train", "finetune"),
+    elsewhere={"curate": "pipelines.plan_curate"},
+)
 def plan() -> None:
     """Cost, time and memory before anything is spent."""
 

@@ -83,6 +83,12 @@ def plan_blocks(n_codes: int, radius: int) -> int:
     return min(range(radius + 1, radius + 6), key=lambda blocks: _seconds(n_codes, radius, blocks))
 
 
+def estimate(n_codes: int, radius: int) -> tuple[float, int]:
+    """(seconds of one core, tables that every code is sorted into) of a search among so many uniform codes."""
+    blocks = plan_blocks(n_codes, radius)
+    return _seconds(n_codes, radius, blocks), comb(blocks, radius)
+
+
 def _seconds(n_codes: int, radius: int, blocks: int) -> float:
     key_bits = _BITS * (blocks - radius) / blocks
     candidates = n_codes**2 / 2 / 2**key_bits

@@ -1,6 +1,7 @@
 """What a pool is made of: a deterministic list of sources, cut into partitions, with a digest of the whole.
 
-A pool is a folder (every file is a source; .tar and .parquet files with image bytes are opened), a WebDataset .tar, a
+A pool is a folder (every file is a source but for what belongs to one, see curation.images.layouts; .tar and .parquet
+files with image bytes are opened, .parquet files with a url column are lists), a WebDataset .tar, a
 Parquet file with image bytes, or a list of URLs (.txt, .csv, .tsv, .parquet); local, or under s3://. The name of a
 source never holds the place of its pool, so two copies of a folder have one digest and equal tables.
 """
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from curation.images import archives, url_lists
 from curation.images.items import SourceItem
+from curation.images.layouts import Layout, told_by
 from curation.images.places import Place, PoolFile
 
 _URL_LISTS = (".txt", ".csv", ".tsv", ".parquet")
@@ -62,8 +64,18 @@ def _folder(place: Place) -> tuple[list[SourceItem], str, int]:
     with ThreadPoolExecutor(_HASH_THREADS) as threads:
         sums = list(threads.map(PoolFile.sha256, files))
     items: list[SourceItem] = []
+    beside = Layout([file.name for file in files])
+    by_name = {file.name: file for file in files}
     for file, sha256 in zip(files, sums, strict=True):
-        items.extend(archives.members(file) if archives.is_archive(file) else [SourceItem.file(file, sha256)])
+        if beside.is_sidecar(file.name) and not archives.is_archive(file):
+            continue
+        if archives.is_archive(file):
+            items.extend(archives.members(file))
+        elif file.name.lower().endswith(".parquet") and url_lists.is_list(file):
+            items.extend(url_lists.read(file))
+        else:
+            told = told_by([by_name[name] for name in beside.sidecars(file.name)])
+            items.append(replace(SourceItem.file(file, sha256), **told))
     return items, _digest(zip(files, sums, strict=True)), sum(file.size for file in files)
 
 

@@ -24,6 +24,15 @@ def read(file: PoolFile) -> list[SourceItem]:
     return [_item(row) for row in rows]
 
 
+def is_list(file: PoolFile) -> bool:
+    """Whether a Parquet file has a url column."""
+    try:
+        with file.open() as stream:
+            return any(name.lower() in URL_COLUMNS for name in pq.read_schema(stream).names)
+    except (OSError, pa.ArrowInvalid):
+        return False
+
+
 def describe(row: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:
     """Caption, licence, and every other column as a JSON object, of a row or a sidecar."""
     caption, licence = _first(row, CAPTION_COLUMNS), _first(row, LICENCE_COLUMNS)
