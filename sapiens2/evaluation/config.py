@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 from pydantic import model_validator
@@ -19,6 +20,11 @@ class EvaluateConfig(Config):
     labelled: DataSource | None = recipe(
         None, "Labelled data {path, split} to measure on, at its own size, in place of synthetic people."
     )
+    boxes: str = execution(
+        "",
+        "Pose on labelled data: JSON of given boxes, absolute, {picture: [[x0, y0, x1, y1, score], ...]}; measured "
+        "beside the labelled ones. Its sha256 enters the version.",
+    )
     scene_seed: int = recipe(0, "Seed of the first held-out scene; the others follow.", ge=0)
     image_size: tuple[int, int] | None = recipe(None, "Height and width, pixels; None takes the training size.")
     rounds: int = recipe(200, "Bootstrap resamples behind every 95 % interval.", ge=1)
@@ -28,14 +34,31 @@ class EvaluateConfig(Config):
     batch: int = execution(16, "Images per forward pass.", ge=1)
     cache_scenes: bool = execution(True, "Keep rendered scenes on disk for other runs and tasks.")
 
+    @model_validator(mode="after")
+    def _boxes_are_of_labels(self) -> EvaluateConfig:
+        if self.boxes and (self.task != "pose" or self.labelled is None):
+            raise ValueError("boxes are for pose on labelled data: set `labelled` too, or leave them out")
+        if self.boxes and "://" not in self.boxes and not self.boxes.startswith("/"):
+            raise ValueError(f"boxes={self.boxes!r} is relative: steps run in folders of their own; give it absolute")
+        return self
+
 
 def data_digest(config: EvaluateConfig) -> str | None:
-    """sha256 of the labelled data that an evaluation measures on; None on synthetic people."""
-    if config.labelled is None or config.labelled.is_reference:
-        return None
-    from sapiens2.data.labelled.dataset import data_digest as folder_digest
+    """sha256 of the labelled data that an evaluation measures on, and of given boxes; None on synthetic people.
 
-    return folder_digest(config.labelled.path, config.task)
+    An artifact's version stands for its data.
+    """
+    from sapiens2.data.labelled.dataset import data_digest as folder_digest
+    from sapiens2.engine.storage import fingerprint
+
+    parts = []
+    if config.labelled is not None and not config.labelled.is_reference:
+        parts.append(folder_digest(config.labelled.path, config.task))
+    if config.boxes:
+        parts.append(fingerprint(config.boxes)[1])
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 class ProbeConfig(Config):

@@ -16,6 +16,7 @@ from sapiens2.engine import report, storage
 from sapiens2.evaluation.baselines import mean_map
 from sapiens2.evaluation.bootstrap import Estimate, bootstrap
 from sapiens2.evaluation.config import EvaluateConfig
+from sapiens2.evaluation.given_boxes import boxes_section, measure_boxes
 from sapiens2.evaluation.headline import headline
 from sapiens2.evaluation.labelled import answer_native, constant_native, labelled_bins, load_labelled
 from sapiens2.evaluation.measure import MAIN, STATISTICS, Answer
@@ -70,9 +71,16 @@ def evaluate(config: EvaluateConfig, *, checkpoint: str, out: str) -> dict[str, 
     metrics = _metrics(config, results["model"], results["baseline"])
     metrics |= {"strata": [_stratum(each) for each in strata], "model": trained.backbone or trained.size}
     metrics |= {"n_test": len(samples), "image_size": list(size), "seconds": round(time.perf_counter() - began, 3)}
-    table = paper_table(config.task, [row_of(metrics)])
+    rows, boxed = [row_of(metrics)], []
+    if config.boxes and config.labelled is not None:
+        chosen = {"rounds": config.rounds, "seed": config.seed}
+        found = measure_boxes(model, config.labelled, samples, answers, config.boxes, size, config.batch, **chosen)
+        metrics["boxes"] = {name: {k: _interval(e) for k, e in each.items()} for name, each in found.items()}
+        rows.append(row_of(metrics | {"metrics": metrics["boxes"]["given"]}, f"{metrics['model']}, given boxes"))
+        boxed.append(boxes_section(found))
+    table = paper_table(config.task, rows)
     fragment = _fragment(config, metrics, results, samples, answers, constant)
-    fragment["sections"][2:2] = [*strata_section(config.task, strata), table.section()]
+    fragment["sections"][2:2] = [*boxed, *strata_section(config.task, strata), table.section()]
     for suffix, text in (("csv", table.csv()), ("tex", table.latex())):
         storage.write_bytes(storage.join(out, f"table.{suffix}"), text.encode())
     for name, content in (("config", config.model_dump(mode="json")), ("fragment", fragment), ("metrics", metrics)):

@@ -57,6 +57,15 @@ def test_trained_and_measured_on_labelled_data(task: str, folder: str, tmp_path:
     chosen = EvaluateConfig(task=task, rounds=5, pictures=2, labelled=DataSource(path=folder, split="test"))  # type: ignore[arg-type]
     metrics = evaluate(chosen, checkpoint=str(tmp_path / "o"), out=str(tmp_path / "e"))
     assert metrics["n_test"] == 2 and np.isfinite(metrics["value"])
+    if task == "pose":  # beside the labelled boxes, those of a detector that finds nobody in the second picture
+        (tmp_path / "boxes.json").write_text(json.dumps({"2.png": [[5, 5, 60, 100, 0.9]], "3.png": []}))
+        given = evaluate(
+            chosen.model_copy(update={"boxes": str(tmp_path / "boxes.json")}),
+            checkpoint=str(tmp_path / "o"),
+            out=str(tmp_path / "g"),
+        )
+        assert set(given["boxes"]) == {"given", "labelled"} and given["metrics"] == metrics["metrics"]
+        assert (tmp_path / "g" / "table.csv").read_text().splitlines()[-1].startswith('"tiny, given boxes",')
     assert metrics["baseline"][MAIN[task][0]]["value"] is not None
 
 

@@ -1,0 +1,132 @@
+"""Pose picture by picture, from given boxes and from the labelled ones: what a detector's misses cost.
+
+Every person of a picture is to be found by its detections: score of the box times mean score of its keypoints, doubles
+removed by keypoint similarity at 0.9. Areas are those of the labelled keypoints' extents, as everywhere here.
+[specification 6; paper, table 3 and appendix A.2]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from sapiens2.data.labelled import LabelledDataset
+from sapiens2.engine import storage
+from sapiens2.evaluation.bootstrap import Estimate, bootstrap
+from sapiens2.evaluation.measure import Answer, tight_box
+from sapiens2.evaluation.oks import Detections, Matches, People, average_precision, instance_scores, match_image
+from sapiens2.tasks.build import TaskModel
+from sapiens2.tasks.config import DataSource
+from sapiens2.tasks.predict import predict
+from sapiens2.tasks.sample import Sample
+from sapiens2.tasks.vocabulary import keypoints
+
+Array = np.ndarray
+SAME_PERSON = 0.9
+
+
+def read_boxes(path: str, pictures: Sequence[str]) -> list[Array]:
+    """float64 [N, 5] x0, y0, x1, y1, score of each picture, by its path in the index or its file name.
+
+    The file is {picture: [[x0, y0, x1, y1], ...]}, a score as a fifth number; a picture that it does not name has no
+    boxes. Raises ValueError for another format and when it names none of the pictures, FileNotFoundError.
+    """
+    try:
+        content = json.loads(storage.read_bytes(path))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: give {{picture: [[x0, y0, x1, y1, score], ...]}}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no JSON object: give {{picture: [[x0, y0, x1, y1, score], ...]}}")
+    keys = [next((k for k in (name, PurePosixPath(name).name) if k in content), None) for name in pictures]
+    if not any(keys):
+        raise ValueError(f"{path} names none of the {len(pictures)} pictures: name them as the index does")
+    return [_boxes(path, key, content) if key else np.zeros((0, 5)) for key in keys]
+
+
+def _boxes(path: str, key: str, content: Mapping[str, object]) -> Array:
+    try:
+        rows = np.array(content[key], np.float64).reshape(-1, len(content[key][0]) if content[key] else 5)  # type: ignore
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: the boxes of {key!r} are no rows of numbers") from error
+    if rows.shape[1] not in (4, 5) or not np.isfinite(rows).all() or (rows[:, 2:4] <= rows[:, :2]).any():
+        raise ValueError(f"{path}: the boxes of {key!r} must be x0, y0, x1, y1 with an area, and perhaps a score")
+    return rows if rows.shape[1] == 5 else np.concatenate([rows, np.ones((len(rows), 1))], 1)
+
+
+def without_doubles(points: Array, scores: Array, sigmas: Array) -> Array:
+    """Indices of the detections [D, K, 2] that stay, best first: none is as similar as SAME_PERSON to a better one."""
+    extent = np.ptp(points, axis=1).prod(-1)
+    order, kept = list(np.argsort(-scores, kind="mergesort")), []
+    while order:
+        best = order.pop(0)
+        kept.append(best)
+        rest = np.array(order, int)
+        d2 = ((points[rest] - points[best]) ** 2).sum(-1)
+        area = (extent[rest] + extent[best]) / 2 + np.spacing(1)
+        similar = np.exp(-d2 / (2 * sigmas) ** 2 / area[:, None] / 2).mean(1) if len(rest) else np.zeros(0)
+        order = [d for d, s in zip(order, similar, strict=True) if s <= SAME_PERSON]
+    return np.array(kept, int)
+
+
+def picture_matches(samples: Sequence[Sample], points: Array, scores: Array) -> Matches:
+    """The people of one picture against its detections: points [D, 308, 2], scores [D] of box and keypoints."""
+    words = keypoints()
+    boxes = np.stack([tight_box(sample) for sample in samples])
+    area = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1.0)
+    xy, labelled = (np.stack([np.asarray(getattr(s, name)) for s in samples]) for name in ("keypoints", "labelled"))
+    kept = without_doubles(points, scores, words.sigmas)
+    return match_image(People(xy, labelled, area, boxes), Detections(points[kept], scores[kept]), words.sigmas)
+
+
+def measure_boxes(
+    model: TaskModel,
+    source: DataSource,
+    samples: Sequence[Sample],
+    answers: Sequence[Answer],
+    path: str,
+    size: tuple[int, int],
+    batch: int,
+    *,
+    rounds: int,
+    seed: int,
+) -> dict[str, dict[str, Estimate]]:
+    """AP and AR over pictures under `given` and `labelled` boxes; samples and answers in the order of the rows."""
+    rows = LabelledDataset(source.path, "pose", source.split).rows
+    pictures = list(dict.fromkeys(row.image for row in rows))
+    of = {name: [k for k, row in enumerate(rows) if row.image == name] for name in pictures}
+    boxes = read_boxes(path, pictures)
+    images = [samples[of[name][0]].image for name in pictures]
+    found = predict(model, images, boxes=boxes, input_size=size, batch=batch)
+    given, labelled = [], []
+    for name, own, box in zip(pictures, found, boxes, strict=True):
+        people = [samples[k] for k in of[name]]
+        points = np.stack([np.asarray(p.keypoints) for p in own]) if own else np.zeros((0, len(keypoints()), 2))
+        scores = np.stack([np.asarray(p.scores) for p in own]) if own else np.zeros((0, len(keypoints())))
+        given.append(picture_matches(people, points, instance_scores(scores) * box[:, 4]))
+        known = [answers[k] for k in of[name]]
+        scored = instance_scores(np.stack([a["scores"] for a in known]))
+        labelled.append(picture_matches(people, np.stack([a["keypoints"] for a in known]), scored))
+    return {
+        name: bootstrap(
+            lambda index, matches=matches: average_precision([matches[i] for i in index]),  # type: ignore[misc]
+            len(pictures),
+            rounds=rounds,
+            seed=seed,
+        )
+        for name, matches in (("given", given), ("labelled", labelled))
+    }
+
+
+def boxes_section(found: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
+    """Both measurements as a section of a report."""
+    return {
+        "type": "table",
+        "title": "Given boxes and labelled boxes",
+        "columns": ["metric", *(f"{name} boxes" for name in found)],
+        "rows": [[key, *(each[key].text() for each in found.values())] for key in ("AP", "AP50", "AP75", "AR")],
+        "note": "Over pictures: all their people are to be found. 308 keypoints.",
+    }
