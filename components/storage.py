@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
+from sapiens2.engine.patient_s3 import located
+
 SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 WITH_KEYS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/]*@|.*[?&](secret_key|access_key)=", re.IGNORECASE)
 
@@ -38,7 +40,7 @@ class Storage:
             self.uri, self._base = str(base), str(base)
             self.fs: Any = pafs.LocalFileSystem()
         else:
-            self.fs, self._base = pafs.FileSystem.from_uri(text)
+            self.fs, self._base = located(text)
             self.uri = text.rstrip("/")
 
     def path(self, relative: str) -> str:
@@ -51,10 +53,14 @@ class Storage:
 
     def ensure_writable(self) -> None:
         """Raises StorageError when nothing can be written below the root."""
-        probe = f".probe-{uuid.uuid4().hex[:8]}"
+        probe = self.path(f".probe-{uuid.uuid4().hex[:8]}")
+        quick = self.fs if self.local else pafs.FileSystem.from_uri(self.uri)[0]  # patience would only delay the news
         try:
-            self.write(probe, b"")
-            self.delete(probe)
+            if self.local:
+                Path(probe).parent.mkdir(parents=True, exist_ok=True)
+            with quick.open_output_stream(probe):
+                pass
+            quick.delete_file(probe)
         except OSError as error:
             raise StorageError(
                 f"the root {self.uri} cannot be written ({type(error).__name__}: {str(error)[:200]}); "

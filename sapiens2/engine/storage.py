@@ -12,6 +12,8 @@ from pathlib import Path
 
 from pyarrow import fs
 
+from sapiens2.engine.patient_s3 import located
+
 _BLOCK = 1 << 22  # bytes per read when a file is copied or hashed
 
 
@@ -35,8 +37,7 @@ def locate(uri: str) -> tuple[fs.FileSystem, str]:
     """The file system that holds `uri`, and the path inside it."""
     if not is_remote(uri):
         return fs.LocalFileSystem(), str(local_path(uri))
-    system, path = fs.FileSystem.from_uri(uri)
-    return system, path
+    return located(uri)
 
 
 def read_bytes(uri: str) -> bytes:
