@@ -136,7 +136,7 @@ def named_fields(task: str, name: str) -> dict[str, Any]:
     return fields | {f"engine.{key}": value for key, value in engine.items()}
 
 
-_LEARN_STEPS: dict[str, int] = {"pose": 700, "segmentation": 2400, "normal": 1500, "pointmap": 300, "albedo": 600}
+_LEARN_STEPS: dict[str, int] = {"pose": 600, "segmentation": 1400, "normal": 1000, "pointmap": 300, "albedo": 450}
 
 
 def learn(task: TaskName = "pose") -> FinetuneConfig:
