@@ -107,7 +107,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         for mode in args.modes:
             torch._dynamo.reset()
             ours, theirs = pair if mode == "eager" else tuple(torch.compile(f, dynamic=False) for f in pair)
-            for batch in (1, 8):
+            for batch in args.batches:
                 x = torch.randn(batch, 3, *args.image_size)
                 a, b = ours(x), theirs(x)
                 error = float((a - b).abs().max() / b.abs().max())
@@ -123,6 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="0.1b", choices=sorted(SPECS["pose"]))
     parser.add_argument("--image-size", nargs=2, type=int, default=(256, 192))
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--modes", nargs="+", default=["eager", "compiled"], choices=["eager", "compiled"])

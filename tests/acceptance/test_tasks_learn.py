@@ -21,7 +21,7 @@ def test_points_and_pose_are_learned(tmp_path: Path) -> None:
     if not root:
         pytest.skip("set SAPIENS2_ACCEPTANCE to the folder that holds data/labelled/makehuman")
     told = [sys.executable, str(SCRIPT), "--out", str(tmp_path), "--tasks", "pointmap,pose", "--makehuman"]
-    told += [f"{root}/data/labelled/makehuman", "--steps", "400", "--scenes", "512", "--test", "64"]
+    told += [f"{root}/data/labelled/makehuman", "--scenes", "512", "--test", "64"]
     done = subprocess.run(told, capture_output=True, text=True, timeout=1500)
     assert done.stdout.strip(), done.stderr[-2000:]
     outcome = json.loads(done.stdout.splitlines()[-1])
