@@ -101,7 +101,7 @@ def in_turns(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) ->
 @torch.inference_mode()
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
-    for name in ("backbone", *TASKS):
+    for name in args.models:
         torch.manual_seed(0)
         pair = backbones(args.size) if name == "backbone" else tasks(name, args.size)
         for mode in args.modes:
@@ -123,6 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="0.1b", choices=sorted(SPECS["pose"]))
     parser.add_argument("--image-size", nargs=2, type=int, default=(256, 192))
+    parser.add_argument("--models", nargs="+", default=["backbone", *TASKS], choices=["backbone", *TASKS])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)

@@ -16,6 +16,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "tasks_learn.py"
 
 
+@pytest.mark.timeout(1600)
 def test_points_and_pose_are_learned(tmp_path: Path) -> None:
     root = os.environ.get("SAPIENS2_ACCEPTANCE")
     if not root:
