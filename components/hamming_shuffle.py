@@ -42,7 +42,7 @@ def distinct_pairs_on_ray(codes: Codes, radius: int, *, part_rows: int = PART_RO
             .groupby("part", num_partitions=min(len(tables) << bits, 2 * int(ray.cluster_resources()["CPU"])))
             .map_groups(partial(_compare, tables=tables, bits=bits), batch_format="numpy")
         )
-        batches = list(found.iter_batches(batch_size=None, batch_format="numpy"))
+        batches: list[Any] = list(found.iter_batches(batch_size=None, batch_format="numpy"))
     return positions(codes, [b["low"] for b in batches], [b["high"] for b in batches])
 
 

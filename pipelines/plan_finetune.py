@@ -16,7 +16,6 @@ from pipelines.chosen_settings import tuned
 if TYPE_CHECKING:
     from sapiens2.tasks.memory import Memory
 
-console = display.console()
 GIGABYTE = 1e9
 SIZES = ("0.1b", "0.4b", "0.8b", "1b", "5b")
 
@@ -51,17 +50,17 @@ def finetune_command(
     if gpu not in GPUS:
         raise ValueError(f"unknown GPU {gpu!r}; choose one of {', '.join(GPUS)}")
     if transforms:
-        console.print(transform_table(tasks or TASKS, (sizes or ("1b",))[0], source, parse_overrides(pairs)))
+        display.console().print(transform_table(tasks or TASKS, (sizes or ("1b",))[0], source, parse_overrides(pairs)))
         return
     if not tasks and not sizes:
-        console.print(recipe_table(source))
+        display.console().print(recipe_table(source))
         return
     rows = memory_rows(tasks or TASKS, sizes or SIZES, source, GPUS[gpu].memory, gpus, rank, pairs)
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    console.print(_memory_table(rows, f"batch on {gpus} x {gpu}"))
-    console.print(
+    display.console().print(_memory_table(rows, f"batch on {gpus} x {gpu}"))
+    display.console().print(
         "GB of one GPU with one picture: fp32 weights, gradients and moments, and what the backward pass keeps; "
         "kernels need more beside it. The batch is the most pictures at a time on each GPU, before that.",
         soft_wrap=True,

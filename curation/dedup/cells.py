@@ -109,11 +109,12 @@ def _index(unit: Unit, cells: int, seed: int) -> tuple[Any, Ints]:
     )  # fmt: skip
     kmeans.train(unit)
     quantizer = faiss.IndexFlatIP(dim)
-    quantizer.add(kmeans.centroids)
+    quantizer.add(np.asarray(kmeans.centroids))
     index = faiss.IndexIVFFlat(quantizer, dim, cells, faiss.METRIC_INNER_PRODUCT)
     index.train(unit[:1])  # the quantizer is trained
     index.add(unit)
-    sizes = np.array([index.invlists.list_size(cell) for cell in range(cells)], np.int64)
+    lists: Any = index.invlists
+    sizes = np.array([lists.list_size(cell) for cell in range(cells)], np.int64)
     return index, sizes
 
 

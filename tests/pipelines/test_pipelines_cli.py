@@ -25,6 +25,6 @@ def test_a_lazy_group_lists_the_commands_that_its_module_has(name: str) -> None:
 
 
 def test_every_command_says_what_it_does() -> None:
-    assert {"annotate", "artifacts", "data", "models", "plan", "weights"} == set(GROUPS)
+    assert {"annotate", "artifacts", "audit", "data", "models", "plan", "weights"} == set(GROUPS)
     for name, command in cli.commands.items():
         assert command.get_short_help_str() or name == "doctor", name

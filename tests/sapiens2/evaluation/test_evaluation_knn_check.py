@@ -97,7 +97,7 @@ def phase(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     monkeypatch.setattr(module, "ASKED", 12)
     monkeypatch.setenv("SAPIENS2_CACHE", str(tmp_path / "cache"))
     fields = micro().model_dump() | {"knn_check": True, "contrastive_weight": 0.0, "koleo_weight": 0.0}
-    fields["engine"] |= {"threads": 1, "device": "cpu", "tensorboard": False, "lr": 1e-6, "min_lr": 0.0}
+    fields["engine"] |= {"threads": 1, "device": "cpu", "tensorboard": False, "lr": 1e-12, "min_lr": 0.0}
     save_weights(build_backbone("tiny"), str(tmp_path / "before.safetensors"))
     places = {"out": str(tmp_path / "out"), "state": str(tmp_path / "state")}
     return {
@@ -112,6 +112,6 @@ def test_a_phase_reports_before_after_and_verdict(phase: dict[str, Any], tmp_pat
         pretrain(**phase)
     metrics = pretrain(**phase, init=str(tmp_path / "before.safetensors"))
     assert metrics["knn"]["verdict"] == "even" and metrics["knn"]["scenes"] == 12
-    assert metrics["knn"]["before"] == metrics["knn"]["after"] > 0  # two steps at a rate of 1e-6 change no neighbour
+    assert metrics["knn"]["before"] == metrics["knn"]["after"] > 0  # two steps at a rate of 1e-12 change no weight
     assert "k-NN of pose classes" in (tmp_path / "out" / "fragment.json").read_text()
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["knn"] == metrics["knn"]
