@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.parser import BytesParser
 from email.policy import HTTP
@@ -74,7 +75,7 @@ class KfpApi:
         self.folder, self.executes, self.token = folder, execute, token
         self.experiments, self.runs, self.recurring, self.pipelines = {}, {}, {}, {}
         self.bodies, self.outages, self.idle_as = [], 0, "PENDING"
-        self._children = []
+        self._children, self._starter = [], ThreadPoolExecutor(1)
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler_for(self))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -86,6 +87,7 @@ class KfpApi:
             if child.poll() is None:
                 child.terminate()
                 child.wait(timeout=20)
+        self._starter.shutdown()
 
     def create_run(self, body):
         checked(body, models.V2beta1Run)
@@ -116,7 +118,7 @@ class KfpApi:
         environment = {**os.environ, "SAPIENS2_PROGRESS": str(folder / "progress")}
         run["log"], run["progress"] = folder / "log", folder / "progress"
         with run["log"].open("wb") as sink:
-            run["child"] = subprocess.Popen(
+            run["child"] = self._start_process(
                 [sys.executable, "-m", "pipelines.driver", str(folder / "order.json")],
                 stdout=sink,
                 stderr=subprocess.STDOUT,
@@ -125,6 +127,10 @@ class KfpApi:
                 start_new_session=True,
             )
         self._children.append(run["child"])
+
+    def _start_process(self, command, **options):
+        """From a thread that stays: a driver ends with the thread that started it, and a request's thread soon does."""
+        return self._starter.submit(subprocess.Popen, command, **options).result()
 
     def show_run(self, run_id):
         run = self.runs[run_id]
