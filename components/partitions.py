@@ -7,7 +7,8 @@ partition and marker there. So a killed run has only the partitions in flight to
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -48,7 +49,9 @@ class _Actor:
     """The class that Ray Data instantiates in each of its actors."""
 
     def __init__(self, worker: Worker) -> None:
-        _one_thread_per_worker()
+        import cv2
+
+        cv2.setNumThreads(1)
         self.process = worker.build()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -69,9 +72,10 @@ def map_partitions(
     progress.update(len(done), len(pids), "partitions", "(resumed)" if done and pending else "")
     if pending and workers == 0:
         process = worker.build()
-        for count, row in enumerate(pending, len(done) + 1):
-            process({name: [value] for name, value in row.items()})
-            progress.update(count, len(pids), "partitions")
+        with _one_thread():
+            for count, row in enumerate(pending, len(done) + 1):
+                process({name: [value] for name, value in row.items()})
+                progress.update(count, len(pids), "partitions")
     elif pending:
         _on_ray(worker, pending, len(done), progress, min(workers, len(pending)))
     records = worker.attempt.done(worker.stage)
@@ -115,10 +119,17 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _one_thread_per_worker() -> None:
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """OpenCV as in an actor: its cascades list what they find in the order in which threads end."""
     import cv2
 
+    before = cv2.getNumThreads()
     cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def sum_metrics(records: Mapping[str, PartitionRecord]) -> dict[str, Any]:

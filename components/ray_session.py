@@ -31,7 +31,8 @@ def ray_session() -> Iterator[str]:
     if address:
         options["address"] = address
     else:
-        options |= {"num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
+        # "local", or the cluster that `ray start` last made on this machine would be joined
+        options |= {"address": "local", "num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
         options |= {"_node_ip_address": "127.0.0.1", "object_store_memory": OBJECT_STORE_BYTES}
     ray.init(**options)
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address  # for the processes started below this one
