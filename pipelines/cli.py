@@ -349,10 +349,10 @@ def annotate() -> None:
 
 def refuse_shadowing(folder: Path) -> None:
     """Raises ValueError when a folder of the caller's would be imported instead of one of ours."""
+    home = Path(__file__).resolve().parents[1]  # not what `import` finds: under `python -m` that is the caller's
     for name in PACKAGES:
         candidate = folder / name
-        module = sys.modules.get(name) or __import__(name)
-        ours = Path(module.__file__ or module.__path__[0]).resolve()
+        ours = home / name
         if (candidate.is_dir() or candidate.with_suffix(".py").is_file()) and not ours.is_relative_to(folder.resolve()):
             raise ValueError(
                 f"{candidate} has the name of one of our packages and would be imported in its place: "
@@ -381,8 +381,22 @@ def main() -> None:
         code = _code_of(error)
         if code is None:
             raise
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {_told(error)}", err=True)
         sys.exit(code)
+
+
+def _told(error: Exception) -> str:
+    """The line for the user; what pyarrow says of an object store names no mend."""
+    if not _of_the_store(error):
+        return str(error)
+    return (
+        f"the object store failed ({error}); look at the address, the network, the credentials, "
+        "and AWS_ENDPOINT_URL where the store is not Amazon's"
+    )
+
+
+def _of_the_store(error: Exception) -> bool:
+    return isinstance(error, OSError) and "AWS Error" in str(error)
 
 
 def _code_of(error: Exception) -> int | None:
@@ -391,6 +405,8 @@ def _code_of(error: Exception) -> int | None:
         return INTERRUPTED
     if hasattr(error, "user"):
         return USER_ERROR if error.user else 1
+    if _of_the_store(error):
+        return USER_ERROR
     return None
 
 

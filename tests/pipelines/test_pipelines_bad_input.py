@@ -95,6 +95,36 @@ def test_a_folder_that_shadows_our_packages_is_refused(tmp_path):
     assert done.returncode == 2 and "has the name of one of our packages" in done.stderr
 
 
+def test_a_package_that_shadows_ours_is_refused_under_python_m(tmp_path):
+    import os
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    (tmp_path / "curation").mkdir()
+    (tmp_path / "curation" / "__init__.py").write_text("")
+    command = [sys.executable, "-m", "pipelines.cli", "artifacts", "list"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "has the name of one of our packages" in done.stderr
+
+
+def test_an_object_store_out_of_reach_is_one_line(tmp_path):
+    pool = "s3://bucket/x?endpoint_override=127.0.0.1:9&scheme=http"
+    done = sapiens2("run", "--preset", "micro", "--pool", pool, root=tmp_path / "root", cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "the object store failed" in done.stderr and "AWS_ENDPOINT_URL" in done.stderr
+
+
+def test_a_pool_of_which_nothing_is_left_says_where_to_look(tmp_path):
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "a.txt").write_text("no picture")
+    command = ("run", "--preset", "micro", "--pool", tmp_path / "pool")
+    done = sapiens2(*command, root=tmp_path / "root", cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "no picture of the pool is left to train on" in done.stdout + done.stderr
+
+
 def test_a_target_beyond_the_supply_takes_all_and_says_so(tmp_path, micro_run):
     import shutil
 
