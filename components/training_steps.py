@@ -16,10 +16,16 @@ LOOSE = ("model.safetensors", "config.json", "history.jsonl", "fragment.json", "
 def pretrain(context: StepContext) -> Publication:
     """Pretrain a backbone on the shards, on Ray Train."""
     shards = context.inputs["shards"]
+    train_files = _files(shards, "train")
+    if not train_files:
+        raise ValueError(
+            f"no picture of the pool is left to train on in shards={shards.manifest.version}: run with "
+            "--only curation for a report of every reason, then give other pictures, or looser thresholds with --set"
+        )
     return _launch(
         context,
         "pretrain",
-        train_files=_files(shards, "train"),
+        train_files=train_files,
         val_files=_files(shards, "val"),
         init=context.weights.get(INIT),
     )

@@ -53,6 +53,7 @@ def sample_command(
     else:
         selection = store.find(reference or "selection")
         name, page = attribute_sample(store, selection, str(attribute), labels=labels, seed=seed)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
     Path(out).write_text(page, encoding="utf-8")
     click.echo(f"audit {name}: open {out}, label, save; then `sapiens2 audit calibrate {name}.labels.json`")
 
