@@ -4,10 +4,10 @@
     python benchmarks/pretrain_step.py --device cuda --sizes 0.1b,0.4b,0.8b,1b,5b [--compiled] --out FILE
 
 The straightforward step is written here, from the equations: mask tokens stand in the encoder (full student sequences),
-one forward pass per view, the teacher's last block computes all tokens, key heads are repeated, the decoder's last map
-runs over the whole grid, AdamW, clip and EMA go tensor by tensor. It has our weights, and before any time is taken its
-three losses must be ours: for that check the mask tokens are hidden from all queries, which makes both the same
-mathematics (what they do to each other is not compared). Ours is the engine's own `Step`.
+one forward pass per crop group, the teacher's last block computes all tokens, key heads are repeated, the decoder's
+last map runs over the whole grid, AdamW, clip and EMA go tensor by tensor. It has our weights, and before any time is
+taken its three losses must be ours: for that check the mask tokens are hidden from all queries, which makes both the
+same mathematics (what they do to each other is not compared). Ours is the engine's own `Step`.
 
 On a CPU (one thread, fp32) sides take turns and the ratio is that of the median processor times; the straightforward
 side is also given smaller local views (its own best size, as equal length buys it nothing). On a GPU (bfloat16) the
@@ -71,7 +71,7 @@ class Attention:
 
 
 class Straightforward(nn.Module):
-    """The objective with mask tokens in the encoder and a forward pass per view, on the weights of one of ours."""
+    """The objective with mask tokens in the encoder and a forward pass per crop group, on our weights."""
 
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__()
@@ -82,20 +82,21 @@ class Straightforward(nn.Module):
     def forward(self, batch: Batch, step: int) -> Batch:
         """The terms of a batch."""
         config, ours = self.config, self.ours
-        globals_ = [normalise(batch["globals"][:, view]) for view in range(2)]
-        changed = [augment(batch["locals"][:, v], batch["photometric"][:, v]) for v in range(config.local_views)]
-        answers = torch.stack([self._answer(images, step) for images in globals_], 1)
-        cls, errors = [], []
-        for images, kept in zip(globals_, batch["kept"].unbind(1)):
-            hidden = self._encode(ours.backbone, images, kept)
-            cls.append(final_norm(ours.backbone, hidden[:, 0]))
-            errors.append(self._reconstruction(ours.backbone.ln1(hidden), images, kept))
-        cls += [final_norm(ours.backbone, self._encode(ours.backbone, normalise(v))[:, 0]) for v in changed]
+        images = normalise(batch["globals"].flatten(0, 1))  # [2 B, 3, H, W], the two views of an image in a row
+        answers = self._answer(images, step).unflatten(0, (-1, 2))
+        kept = batch["kept"].flatten(0, 1)
+        hidden = self._encode(ours.backbone, images, kept)
+        cls = [final_norm(ours.backbone, hidden[:, 0]).unflatten(0, (-1, 2))]
+        error = self._reconstruction(ours.backbone.ln1(hidden), images, kept)
+        changed = augment(batch["locals"].flatten(0, 1), batch["photometric"].flatten(0, 1))
+        local = self._encode(ours.backbone, normalise(changed))[:, 0]
+        cls.append(final_norm(ours.backbone, local).unflatten(0, (-1, config.local_views)))
+        student = torch.cat(cls, 1)  # [B, 2 + V, D]
         with torch.autocast(batch["globals"].device.type, enabled=False):
-            logits = torch.stack([ours.head(c, freeze_prototypes=False) for c in cls], 1)
-            koleo = [losses.koleo_loss(c, config.koleo_group, config.koleo_floor) for c in cls[:2]]
+            logits = ours.head(student, freeze_prototypes=False)
+            koleo = [losses.koleo_loss(c, config.koleo_group, config.koleo_floor) for c in student[:, :2].unbind(1)]
             terms = {
-                "mae": torch.stack(errors).mean(),
+                "mae": error,
                 "contrastive": losses.cross_view_loss(logits, answers, config.student_temperature),
                 "koleo": torch.stack(koleo).mean(),
             }
@@ -103,7 +104,7 @@ class Straightforward(nn.Module):
             return {"loss": total, **terms}
 
     def _encode(self, backbone: Backbone, images: Tensor, kept: Tensor | None = None) -> Tensor:
-        """All tokens of one view; those not kept are replaced by the mask token. Before the last norm."""
+        """All tokens of a group of views; those not kept are replaced by the mask token. Before the last norm."""
         tokens = backbone.embed(backbone.patchify(images))
         if kept is not None:
             seen = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device).scatter(1, kept, True)

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from sapiens2.config import Config
 from sapiens2.engine import storage
 from sapiens2.engine.control import Control
@@ -56,10 +58,17 @@ def read_config(uri: str, settings: str) -> Config:
     """The configuration in a JSON file; `settings` is "module:class". Raises ValueError where it is not one."""
     module, _, name = settings.partition(":")
     kind: type[Config] = getattr(importlib.import_module(module), name)
-    content: Any = json.loads(storage.read_bytes(uri))
+    try:
+        content: Any = json.loads(storage.read_bytes(uri))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{uri} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{uri} holds no configuration: it must be a JSON object with the fields of {name}")
-    return kind.model_validate(content["config"] if isinstance(content.get("config"), dict) else content)
+    try:
+        return kind.model_validate(content["config"] if isinstance(content.get("config"), dict) else content)
+    except ValidationError as error:
+        problems = [(".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
+        raise ValueError(f"{uri}: " + "; ".join(f"{where}: {m}" if where else m for where, m in problems)) from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -165,3 +165,10 @@ def test_wrong_files_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert "holds no configuration" in capsys.readouterr().err
     assert train.main(["pretrain", "--config", str(tmp_path / "typo.json"), *rest]) == 2
     assert "sise" in capsys.readouterr().err
+    (tmp_path / "odd.json").write_text(json.dumps({"size": "tiny", "koleo_group": 1}))
+    assert train.main(["pretrain", "--config", str(tmp_path / "odd.json"), *rest]) == 2
+    told = capsys.readouterr().err
+    assert "odd.json: koleo_group: " in told and "pydantic" not in told and told.count("\n") == 1
+    (tmp_path / "text.json").write_text("size: tiny")
+    assert train.main(["pretrain", "--config", str(tmp_path / "text.json"), *rest]) == 2
+    assert "text.json is not JSON" in capsys.readouterr().err
