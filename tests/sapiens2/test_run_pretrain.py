@@ -175,6 +175,8 @@ def test_what_cannot_run_is_refused_before_anything_is_built(
     bare = shard_files.write(tmp_path / "bare.parquet", [row])
     with pytest.raises(ValueError, match=r"bare\.parquet lacks the columns \['width'\]"):
         pretrain(config(), train_files=[bare], val_files=[], **places)
+    with pytest.raises(ValueError, match="no multiple of koleo_group=4"):
+        pretrain(config(micro_batches=2), **shards, **places)
     monkeypatch.setattr(memory, "available_bytes", lambda device: 2**20)
     with pytest.raises(ValueError, match=r"would need .* and 0\.0 GiB are free"):
         pretrain(config(), **shards, **places)
