@@ -10,9 +10,6 @@ import psutil
 import pytest
 from micro_runs import digests, sapiens2
 
-from components.artifacts import Store
-from components.steps import STEPS
-
 POINTS = {  # a glob below the root whose first match is the moment to kill
     "ingest": "images/*/staging/*.json",
     "score": "scores/*/parts/*.json",
@@ -76,6 +73,4 @@ def test_a_run_killed_three_times_ends_as_a_calm_one(micro_run, micro_pool, tmp_
         assert step not in digests(root), f"{step} was committed before the kill"
     done = sapiens2("run", "--pool", micro_pool, "--preset", "micro", root=root, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    calm, made = Store(str(micro_run[0])), digests(root)
-    assert set(made) == set(STEPS)  # by version: another test may have added to the calm root
-    assert made == {n: (v, calm.get(STEPS[n].kind, v).manifest.digest) for n, (v, _) in made.items()}
+    assert digests(root) == digests(micro_run[0])

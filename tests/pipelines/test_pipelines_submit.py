@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,10 +74,10 @@ def test_a_submitted_run_on_s3_equals_a_run_here(api, micro_run, micro_pool, s3_
 
 def test_kfp_run_create_runs_a_compiled_stage(api, micro_run, tmp_path):
     """The `kfp` command line, and a stage of its own: its inputs come from importers."""
-    root = str(micro_run[0])
+    root = shutil.copytree(micro_run[0], tmp_path / "root")  # other tests look at the latest of the shared one
     package = compile_pipeline("stage:filter", tmp_path / "filter.yaml")
     settings = Settings(preset="micro", overrides={"filter.min_person_px": 301})
-    arguments = arguments_for(package, settings, root, pool=None, given={}, explicit={}, code_version="test")
+    arguments = arguments_for(package, settings, str(root), pool=None, given={}, explicit={}, code_version="test")
     command = [str(Path(sys.executable).parent / "kfp"), "--endpoint", api.url, "run", "create", "-e", "stages"]
     command += [
         "-f",
@@ -87,7 +88,7 @@ def test_kfp_run_create_runs_a_compiled_stage(api, micro_run, tmp_path):
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
     (run,) = api.runs.values()
     assert run["child"].wait(timeout=120) == 0, run["log"].read_text()[-3000:]
-    made = [a for a in Store(root).all("filtered") if a.manifest.config["min_person_px"] == 301]
+    made = [a for a in Store(str(root)).all("filtered") if a.manifest.config["min_person_px"] == 301]
     again = sapiens2(*("step", "filter", *MICRO, "--set", "filter.min_person_px=301"), root=root, cwd=tmp_path)
     assert len(made) == 1 and made[0].version in again.stdout and "reused" in again.stdout
 
