@@ -42,7 +42,7 @@ def planned(pool: Path, root: Path) -> list[PlannedStep]:
     by_name = {each.step.name: each for each in steps}
     tasks = [f"{family}-{task}" for task in TASKS for family in ("finetune", "evaluate")]
     curation = ("ingest", "detect", "score", "filter", "dedup", "cluster", "balance", "export")
-    return [by_name[name] for name in (*curation, "pretrain", *tasks, "card", "report")]
+    return [by_name[name] for name in (*curation, "pretrain", "probe", *tasks, "card", "report")]
 
 
 def kill_tree(pid: int) -> None:
