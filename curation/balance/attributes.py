@@ -23,6 +23,7 @@ TEMPERATURE = ((-0.05, "cold"), (0.05, "neutral"), (0.2, "warm"), (None, "very_w
 EDGE_SHARE = 0.01  # of the picture's side: a box that comes this near to it is cut by it
 _STANDING = 1.8  # height / width from which an uncut person is seen whole
 AXES = ("head_pose", "extent", "person_count", "person_scale", "luminance", "temperature")
+Floats = NDArray[np.float64]
 Steps = Sequence[tuple[float | None, str]]
 
 
@@ -105,3 +106,62 @@ def columns(people: Sequence[Person]) -> dict[str, NDArray[Any]]:
     """axis -> bins [N] of many pictures."""
     rows = [measure(person) for person in people]
     return {axis: np.array([row[axis] for row in rows], dtype=str) for axis in AXES}
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """The same of N pictures, as columns; NaN where not measured. `row` is the picture that a box belongs to."""
+
+    width: Floats  # [N]
+    height: Floats
+    row: NDArray[np.int64]  # [B], rising
+    boxes: Floats  # [B, 4], best first within a picture
+    face_count: Floats  # [N]
+    yaw_deg: Floats
+    exposure: Floats
+    colour_temperature: Floats
+
+
+def columns_of(crowd: Crowd) -> dict[str, NDArray[Any]]:
+    """axis -> bins [N], as `columns` of the same pictures one by one."""
+    n_boxes = np.bincount(crowd.row, minlength=len(crowd.width))
+    faces = crowd.face_count == 0
+    box = _main_boxes(crowd)
+    height_share = (box[:, 3] - box[:, 1]) / np.maximum(crowd.height, 1)
+    return {
+        "head_pose": np.where(faces, "no_face", _binned(crowd.yaw_deg, YAW_DEG)),
+        "extent": _extents(box, crowd),
+        "person_count": np.array([count(k) for k in range(7)])[np.minimum(n_boxes, 6)],
+        "person_scale": _binned(height_share, SCALE),
+        "luminance": _binned(crowd.exposure, LUMINANCE),
+        "temperature": _binned(crowd.colour_temperature, TEMPERATURE),
+    }
+
+
+def _binned(values: Floats, steps: Steps) -> NDArray[Any]:
+    names = np.array([*(name for _, name in steps), UNKNOWN])
+    at = np.searchsorted([edge for edge, _ in steps if edge is not None], values, side="right")
+    return names[np.where(np.isnan(values), len(steps), at)]
+
+
+def _main_boxes(crowd: Crowd) -> Floats:
+    """The main box of each picture, [N, 4]; NaN without one."""
+    x0, y0, x1, y1 = crowd.boxes.T
+    order = np.lexsort((-(x1 - x0) * (y1 - y0), crowd.row))  # stable: the best scored of equals is first
+    _, first = np.unique(crowd.row[order], return_index=True)
+    out = np.full((len(crowd.width), 4), np.nan)
+    out[crowd.row[order[first]]] = crowd.boxes[order[first]]
+    return out
+
+
+def _extents(box: Floats, crowd: Crowd) -> NDArray[Any]:
+    x0, y0, x1, y1 = box.T
+    margin_x, margin_y = EDGE_SHARE * crowd.width, EDGE_SHARE * crowd.height
+    cases = [
+        (np.isnan(x0), UNKNOWN),
+        ((x0 <= margin_x) | (x1 >= crowd.width - margin_x), "cut_sides"),
+        (y1 >= crowd.height - margin_y, "lower_cut"),
+        (y0 <= margin_y, "upper_cut"),
+        (y1 - y0 >= _STANDING * (x1 - x0), "whole"),
+    ]
+    return np.select([case for case, _ in cases], [name for _, name in cases], "compact")

@@ -8,20 +8,21 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import model_validator
 
 from curation.balance.allocation import UNKNOWN, Allocation, allocate
-from curation.balance.attributes import AXES, Person, columns
+from curation.balance.attributes import AXES, Crowd, Person, columns_of
 from curation.balance.divergence import gini, kl_to_uniform
 from curation.balance.hierarchy import Tree
 from curation.config import Config, recipe
 from curation.stages.balance_report import fragment
-from curation.stages.measures import floats, rows_for, sorted_by_id
+from curation.stages.measures import boxes_of, floats, rows_for, sorted_by_id
 from curation.stages.result import StageResult, decision_metrics
 from curation.tables import ATTRIBUTES, BALANCE, DECISIONS, require_columns
 
-__all__ = ["BalanceConfig", "people_of", "profile_config", "run"]
+__all__ = ["BalanceConfig", "crowd_of", "people_of", "profile_config", "run"]
 
 Bins = NDArray[np.str_]
 
@@ -84,17 +85,17 @@ def run(
     require_columns(images, ["image_id", "width", "height"], "balance: images")
     rows = sorted_by_id(clusters)
     image_ids = rows["image_id"].to_pylist()
-    people = people_of(image_ids, images, detections, scores, config.min_person_score)
-    attributes = columns(people)
+    crowd = crowd_of(image_ids, images, detections, scores, config.min_person_score)
+    attributes = columns_of(crowd)
     target = config.target(len(image_ids))
     caps = {axis: _caps(attributes[axis], share, target) for axis, share in config.caps.items()}
     floors = {axis: _floors(attributes[axis], share, target) for axis, share in config.floors.items()}
-    representative = rows_for(deduped, image_ids, "balance: deduped")["representative_id"]
-    quality = _quality(rows_for(scores, image_ids, "balance: scores"), people)
+    representative = rows_for(deduped, image_ids, "balance: deduped", ["representative_id"])["representative_id"]
+    quality = _quality(rows_for(scores, image_ids, "balance: scores", ["aesthetic", "sharpness"]), crowd)
     found = allocate(
         tree_of(rows), target, attributes=attributes, caps=caps, floors=floors, quality=quality, seed=config.seed
     )
-    table = _decisions(image_ids, found, representative.to_pylist())
+    table = _decisions(image_ids, found, representative)
     counts = _counts(attributes, found.keep, caps, floors)
     metrics = decision_metrics(table) | _metrics(found, attributes, rows, config)
     tables = {"data": table, "attributes": _attribute_table(image_ids, attributes), "balance": counts}
@@ -103,10 +104,9 @@ def run(
 
 def tree_of(clusters: pa.Table) -> Tree:
     """The tree that a table of clusters describes; its centroids are not needed and left empty."""
-    paths = clusters["path"].to_pylist()
-    if not paths:
+    if not clusters.num_rows:
         return Tree([], [], np.zeros(0, np.int64), np.zeros(0, np.float32))
-    path = np.array(paths, dtype=np.int64)
+    path = _paths(clusters)
     sizes = path.max(axis=0) + 1
     parents = []
     for level in range(path.shape[1] - 1):
@@ -114,7 +114,26 @@ def tree_of(clusters: pa.Table) -> Tree:
         parent[path[:, level]] = path[:, level + 1]
         parents.append(parent)
     empty = [np.zeros((int(size), 0), np.float32) for size in sizes]
-    return Tree(empty, parents, path[:, 0], np.array(clusters["distance"].to_pylist(), dtype=np.float32))
+    return Tree(empty, parents, path[:, 0], floats(clusters["distance"]).astype(np.float32))
+
+
+def _paths(clusters: pa.Table) -> NDArray[np.int64]:
+    """int64 [N, levels] of a table of clusters."""
+    flat = pc.list_flatten(clusters["path"]).to_numpy().astype(np.int64)
+    return flat.reshape(clusters.num_rows, -1) if clusters.num_rows else np.zeros((0, 1), np.int64)
+
+
+def crowd_of(
+    image_ids: list[str], images: pa.Table, detections: pa.Table, scores: pa.Table, min_person_score: float
+) -> Crowd:
+    """What the attributes are measured on, as columns in order of the ids. Raises ValueError for missing rows."""
+    size = rows_for(images, image_ids, "balance: images", ["width", "height"])
+    found = rows_for(detections, image_ids, "balance: detections", ["boxes", "box_scores"])
+    boxes = boxes_of(found).at_least(min_person_score)
+    names = ["face_count", "yaw_deg", "exposure", "colour_temperature"]
+    measured = rows_for(scores, image_ids, "balance: scores", names)
+    numbers = {name: floats(measured[name]) for name in names}
+    return Crowd(floats(size["width"]), floats(size["height"]), boxes.row, boxes.corners, **numbers)
 
 
 def people_of(
@@ -136,14 +155,15 @@ def people_of(
     ]
 
 
-def _quality(scores: pa.Table, people: list[Person]) -> NDArray[np.float64]:
+def _quality(scores: pa.Table, crowd: Crowd) -> NDArray[np.float64]:
     """Which of a cluster's pictures are taken first: aesthetic where there is one, then sharpness, then person size.
 
     The sum of ranks in 0..1, so that no unit outweighs another; a missing measurement counts as the middle.
     """
-    px = [max((min(b[2] - b[0], b[3] - b[1]) for b in p.boxes), default=0.0) for p in people]
-    parts = [floats(scores["aesthetic"]), floats(scores["sharpness"]), np.array(px, dtype=np.float64)]
-    return np.sum([_ranks(part) for part in parts], axis=0) if people else np.zeros(0)
+    x0, y0, x1, y1 = crowd.boxes.T
+    px = np.zeros(len(crowd.width))
+    np.maximum.at(px, crowd.row, np.minimum(x1 - x0, y1 - y0))
+    return np.sum([_ranks(part) for part in (floats(scores["aesthetic"]), floats(scores["sharpness"]), px)], axis=0)
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -162,25 +182,27 @@ def _floors(bins: Bins, share: float, target: int) -> dict[str, int]:
     return {name: int(share * target) for name in np.unique(bins).tolist() if name != UNKNOWN}
 
 
-def _decisions(image_ids: list[str], found: Allocation, representatives: list[str]) -> pa.Table:
-    rows: dict[str, list[Any]] = {
+def _decisions(image_ids: list[str], found: Allocation, representatives: pa.ChunkedArray) -> pa.Table:
+    columns: dict[str, Any] = {
         "image_id": image_ids,
-        "keep": found.keep.tolist(),
+        "keep": found.keep,
         "reason": found.reason,
-        "value": [None if np.isnan(v) else float(v) for v in found.value],
-        "threshold": [None if np.isnan(v) else float(v) for v in found.threshold],
+        "value": pa.array(found.value, mask=np.isnan(found.value)),
+        "threshold": pa.array(found.threshold, mask=np.isnan(found.threshold)),
         "representative_id": representatives,
     }
-    return pa.table(rows, schema=DECISIONS)
+    return pa.table(columns, schema=DECISIONS)
 
 
 def _attribute_table(image_ids: list[str], attributes: Mapping[str, Bins]) -> pa.Table:
-    rows = {
-        "image_id": [image_id for image_id in image_ids for _ in attributes],
-        "axis": list(attributes) * len(image_ids),
-        "bin": [str(bins[row]) for row in range(len(image_ids)) for bins in attributes.values()],
+    n = len(image_ids)
+    ids, axes = pa.array(image_ids, pa.string()), pa.array(list(attributes))
+    columns = {
+        "image_id": ids.take(pa.array(np.repeat(np.arange(n), len(attributes)))),
+        "axis": axes.take(pa.array(np.tile(np.arange(len(attributes)), n))),
+        "bin": pa.array(np.stack(list(attributes.values()), axis=1).ravel(), pa.string()),
     }
-    return pa.table(rows, schema=ATTRIBUTES)
+    return pa.table(columns, schema=ATTRIBUTES)
 
 
 def _counts(
@@ -216,7 +238,7 @@ def _metrics(
             "kl_after": round(kl_to_uniform(after), 4),
             "unknown": int((~known).sum()),
         }
-    leaf = np.array([path[0] for path in clusters["path"].to_pylist()], dtype=np.int64)
+    leaf = _paths(clusters)[:, 0]
     size = int(leaf.max(initial=-1)) + 1
     return {
         "target": found.target,

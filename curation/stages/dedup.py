@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import model_validator
 
@@ -26,7 +27,7 @@ from curation.dedup.hamming import Search
 from curation.dedup.representatives import groups
 from curation.models.copy_descriptor import DIMS
 from curation.stages.dedup_report import fragment
-from curation.stages.measures import floats, largest_person_px, rows_for, sorted_by_id
+from curation.stages.measures import floats, largest_person_px, rows_for, sorted_by_id, vectors
 from curation.stages.result import StageResult, decision_metrics
 from curation.tables import DEDUPED, EDGES, require_columns
 
@@ -110,7 +111,7 @@ def run(
     rows = sorted_by_id(filtered.filter(filtered["keep"]))
     image_ids = rows["image_id"].to_pylist()
     kept_images = rows_for(images, image_ids, "dedup: images")
-    kept_scores = rows_for(scores, image_ids, "dedup: scores")
+    kept_scores = rows_for(scores, image_ids, "dedup: scores", ["sharpness", "text_ratio", "copy_embedding"])
     _check_descriptor(scores, config)
     pictures = _pictures(image_ids, kept_images, kept_scores)
     found = None if detections is None else rows_for(detections, image_ids, "dedup: detections")
@@ -136,15 +137,9 @@ def _check_descriptor(scores: pa.Table, config: DedupConfig) -> None:
 
 
 def _pictures(image_ids: list[str], images: pa.Table, scores: pa.Table) -> Pictures:
-    column = scores["copy_embedding"]
-    dim = column.type.list_size if pa.types.is_fixed_size_list(column.type) else 1
-    vectors = np.zeros((len(image_ids), dim), np.float32)
-    for row, value in enumerate(column.to_pylist()):
-        if value is not None:
-            vectors[row] = value
     quality = np.nan_to_num(floats(images["phash_quality"]), nan=0.0)  # no quality known: not trusted
-    codes = [np.array([v or 0 for v in images[n].to_pylist()], np.uint64) for n in ("phash", "phash_mirror")]
-    return Pictures(image_ids, codes[0], codes[1], quality, vectors)
+    codes = [pc.fill_null(images[name], 0).cast(pa.uint64()).to_numpy() for name in ("phash", "phash_mirror")]
+    return Pictures(image_ids, codes[0], codes[1], quality, vectors(scores["copy_embedding"]))
 
 
 def rank_quality(
@@ -169,20 +164,22 @@ def rank_quality(
 
 
 def _decisions(image_ids: list[str], cover: Cover, config: DedupConfig) -> pa.Table:
-    group = groups(cover.edges.pairs, len(image_ids))
-    thresholds = _thresholds(config)
-    rows: dict[str, list[Any]] = {name: [] for name in DEDUPED.names}
-    for row, image_id in enumerate(image_ids):
-        edge = int(cover.edge[row])
-        kind = KINDS[int(cover.edges.kind[edge])] if edge >= 0 else None
-        rows["image_id"].append(image_id)
-        rows["keep"].append(kind is None)
-        rows["reason"].append(f"duplicate_{kind}" if kind else None)
-        rows["value"].append(float(cover.edges.distance[edge]) if kind else None)
-        rows["threshold"].append(thresholds[kind] if kind else None)
-        rows["representative_id"].append(image_ids[int(cover.representative[row])])
-        rows["group_id"].append(image_ids[int(group[row])])
-    return pa.table(rows, schema=DEDUPED)
+    ids = pa.array(image_ids, pa.string())
+    kept = cover.edge < 0
+    bounds = np.array([_thresholds(config)[kind] for kind in KINDS])
+    reasons = pa.array([f"duplicate_{kind}" for kind in KINDS])
+    # Kept rows have edge -1: the row of no edge that is appended answers for them, and is masked.
+    kind, distance = np.append(cover.edges.kind, 0)[cover.edge], np.append(cover.edges.distance, 0.0)[cover.edge]
+    columns = {
+        "image_id": ids,
+        "keep": kept,
+        "reason": reasons.take(pa.array(kind, mask=kept)),
+        "value": pa.array(distance, mask=kept),
+        "threshold": pa.array(bounds[kind], mask=kept),
+        "representative_id": ids.take(pa.array(cover.representative)),
+        "group_id": ids.take(pa.array(groups(cover.edges.pairs, len(image_ids)))),
+    }
+    return pa.table(columns, schema=DEDUPED)
 
 
 def _thresholds(config: DedupConfig) -> dict[str, float]:
@@ -196,17 +193,18 @@ def _thresholds(config: DedupConfig) -> dict[str, float]:
 
 
 def _edge_table(image_ids: list[str], edges: Edges) -> pa.Table:
+    ids, kinds = pa.array(image_ids, pa.string()), pa.array(KINDS)
     columns = {
-        "a": [image_ids[int(a)] for a in edges.pairs[:, 0]],
-        "b": [image_ids[int(b)] for b in edges.pairs[:, 1]],
-        "kind": [KINDS[int(kind)] for kind in edges.kind],
+        "a": ids.take(pa.array(edges.pairs[:, 0])),
+        "b": ids.take(pa.array(edges.pairs[:, 1])),
+        "kind": kinds.take(pa.array(edges.kind)),
         "distance": edges.distance.astype(np.float32),
     }
     return pa.table(columns, schema=EDGES)
 
 
 def _metrics(table: pa.Table, cover: Cover, pictures: Pictures, config: DedupConfig) -> dict[str, Any]:
-    sizes = np.unique(np.array(table["group_id"].to_pylist(), dtype=str), return_counts=True)[1]
+    sizes = table["group_id"].value_counts().field("counts").to_numpy()
     edges, guard = cover.edges, cover.guard
     return {
         "edges": {kind: int((edges.kind == index).sum()) for index, kind in enumerate(KINDS)},

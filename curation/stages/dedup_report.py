@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation.stages.filter_report import histogram
 
@@ -66,12 +67,13 @@ def _histograms(edges: pa.Table, config: DedupBounds) -> list[dict[str, Any]]:
 
 
 def _group_table(table: pa.Table) -> dict[str, Any]:
-    members: dict[str, list[dict[str, Any]]] = {}
-    for row in table.to_pylist():
-        members.setdefault(row["group_id"], []).append(row)
-    largest = sorted((m for m in members.values() if len(m) > 1), key=lambda m: (-len(m), m[0]["group_id"]))
+    counted = table["group_id"].value_counts().to_pylist()
+    largest = sorted((-g["counts"], g["values"]) for g in counted if g["counts"] > 1)
+    members: dict[str, list[dict[str, Any]]] = {name: [] for _, name in largest[:_GROUPS_SHOWN]}
+    for row in table.filter(pc.is_in(table["group_id"], pa.array(list(members), pa.string()))).to_pylist():
+        members[row["group_id"]].append(row)
     rows = []
-    for group in largest[:_GROUPS_SHOWN]:
+    for group in members.values():
         reasons = Counter(row["reason"] for row in group if not row["keep"])
         kept = [row["image_id"][:_ID] for row in group if row["keep"]]
         why = ", ".join(f"{name} {count}" for name, count in sorted(reasons.items()))

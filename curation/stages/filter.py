@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -160,14 +160,18 @@ def _first_failures(measures: Measures, active: list[Rule]) -> NDArray[np.int64]
 
 
 def _decisions(measures: Measures, active: list[Rule], first: NDArray[np.int64], config: FilterConfig) -> pa.Table:
-    rows: dict[str, list[Any]] = {name: [] for name in DECISIONS.names}
-    for row, (image_id, index) in enumerate(zip(measures.image_ids, first, strict=True)):
-        rule = active[index] if index >= 0 else None
-        column, bound = (rule.column, rule.bound) if rule else ("person_px", float(config.min_person_px))
-        rows["image_id"].append(image_id)
-        rows["keep"].append(rule is None)
-        rows["reason"].append(rule.name if rule else None)
-        rows["value"].append(float(measures.columns[column][row]))
-        rows["threshold"].append(bound)
-        rows["representative_id"].append(None)
-    return pa.table(rows, schema=DECISIONS)
+    value = measures.columns["person_px"].copy()
+    threshold = np.full(len(first), float(config.min_person_px))
+    for index, rule in enumerate(active):
+        failed = first == index
+        value[failed], threshold[failed] = measures.columns[rule.column][failed], rule.bound
+    names = pa.array([rule.name for rule in active], pa.string())
+    columns = {
+        "image_id": measures.image_ids,
+        "keep": first < 0,
+        "reason": names.take(pa.array(first, mask=first < 0)),
+        "value": value,
+        "threshold": threshold,
+        "representative_id": pa.nulls(len(first), pa.string()),
+    }
+    return pa.table(columns, schema=DECISIONS)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,7 @@ class StageResult:
 
 def decision_metrics(decisions: pa.Table) -> dict[str, Any]:
     """`rows_in`, `kept` and `dropped` by reason of a table of decisions (see curation.tables.DECISIONS)."""
-    keep = decisions["keep"].to_pylist()
-    reasons = decisions["reason"].to_pylist()
-    dropped: dict[str, int] = {}
-    for kept, reason in zip(keep, reasons, strict=True):
-        if not kept:
-            dropped[reason] = dropped.get(reason, 0) + 1
-    return {"rows_in": len(keep), "kept": sum(keep), "dropped": dict(sorted(dropped.items()))}
+    dropped = decisions.filter(pc.invert(decisions["keep"]))["reason"].value_counts()
+    counts = zip(dropped.field("values").to_pylist(), dropped.field("counts").to_pylist(), strict=True)
+    kept = decisions.num_rows - sum(dropped.field("counts").to_pylist())
+    return {"rows_in": decisions.num_rows, "kept": kept, "dropped": dict(sorted(counts))}
