@@ -104,8 +104,15 @@ def ablate(context: StepContext) -> Publication:
         context.progress.update(len(done), total, "runs", line)
 
     stop = None if config.minutes is None else (lambda: time.monotonic() - began > 60 * config.minutes)
+    held_out = [] if config.axis == "curation" else _split(context, "val")  # its arms share no pictures to hold out
     outcomes = run_arms(
-        arms, range(config.seeds), config.probe, out=context.attempt.uri("work/runs"), stop=stop, say=say
+        arms,
+        range(config.seeds),
+        config.probe,
+        out=context.attempt.uri("work/runs"),
+        val_files=held_out,
+        stop=stop,
+        say=say,
     )
     reference = AXES[config.axis]
     found = differences(outcomes, reference)
@@ -128,15 +135,19 @@ def _arms(context: StepContext) -> tuple[list[Arm], list[str]]:
     if config.axis == "curation":
         selections, notes = _selections(context)
         return curation_arms(config.pretrain, selections), notes
-    shards = context.inputs["shards"]
-    files = [shards.storage.full(entry.path) for entry in shards.manifest.files_of("train")]
     make = {
         "objective": objective_arms,
         "attention": attention_arms,
         "architecture": architecture_arms,
         "crops": crops_arms,
     }[config.axis]
-    return make(config.pretrain, files), []
+    return make(config.pretrain, _split(context, "train")), []
+
+
+def _split(context: StepContext, name: str) -> list[str]:
+    """Paths or URIs of one split of the shards."""
+    shards = context.inputs["shards"]
+    return [shards.storage.full(entry.path) for entry in shards.manifest.files_of(name)]
 
 
 def _selections(context: StepContext) -> tuple[dict[str, list[str]], list[str]]:

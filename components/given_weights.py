@@ -104,6 +104,10 @@ def from_artifact(reference: str, store: Store) -> GivenWeights:
         )
     path = artifact.file_path(WEIGHTS)
     (sha256,) = [entry.sha256 for entry in artifact.manifest.files if entry.path == path]
-    licences = {model.licence for model in artifact.manifest.models}
-    model = ModelRef(name=INIT, revision=repr(artifact), sha256=sha256, licence="; ".join(sorted(licences)) or OWN)
+    model = ModelRef(name=INIT, revision=repr(artifact), sha256=sha256, licence=licence_of_artifact(artifact))
     return GivenWeights(store.storage.full(path), model, artifact)
+
+
+def licence_of_artifact(artifact: Artifact) -> str:
+    """The licences of all that a model was made from, or that it was made from nothing but pictures."""
+    return "; ".join(sorted({model.licence for model in artifact.manifest.models})) or OWN

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import Artifact, Store
-from components.given_weights import WEIGHTS, GivenWeights, from_file
+from components.given_weights import WEIGHTS, GivenWeights, from_file, is_file, licence_of_artifact
 from components.run_step import Outcome, Publication, StepContext, run_step
 from components.steps import PRETRAIN, Step
 from sapiens2.config import Config, execution, recipe
@@ -63,17 +63,16 @@ def source(config: ImportConfig, store: Store) -> list[GivenWeights]:
 
 def body(context: StepContext) -> Publication:
     """Write the weights under the released names, and what is needed to build the model again."""
-    from safetensors.torch import save_file
-
     from sapiens2.engine.training_state import digest
-    from sapiens2.exchange import read_checked, recognise
+    from sapiens2.exchange import licence_of, read_checked, recognise
+    from sapiens2.model.weights import write_state
 
     config: ImportConfig = context.config
     found = recognise(config.file, config.size)
-    state = {name: t.contiguous() for name, t in read_checked(config.file, found, config.task).items()}  # type: ignore[arg-type]
+    state = read_checked(config.file, found, config.task)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory(prefix="sapiens2-weights-") as folder:
         path = Path(folder) / WEIGHTS
-        save_file(state, path, metadata={"format": "pt"})
+        write_state(state, path, licence=config.licence or licence_of(config.file))
         weights = context.attempt.write_file(f"out/{WEIGHTS}", path.read_bytes())
     count = sum(tensor.numel() for name, tensor in state.items() if not name.endswith("periods"))
     facts = {"parameters": count, "holds": found.text, "headline": f"{count / 1e6:.1f} M parameters, {found.text}"}
@@ -105,9 +104,11 @@ def _fragment(facts: dict[str, Any], config: ImportConfig) -> dict[str, Any]:
     }
 
 
-def exported(reference: str, store: Store) -> str:
-    """Path or URI of the weights that a reference means: a .safetensors file itself, or those of an artifact."""
-    if reference.endswith(".safetensors"):
-        return reference
+def exported(reference: str, store: Store) -> tuple[str, str]:
+    """Path or URI of the weights that a reference means, and their licence: of a .safetensors file or an artifact."""
+    from sapiens2.exchange import licence_of
+
+    if is_file(reference):
+        return reference, licence_of(reference)
     artifact: Artifact = store.find(reference)
-    return store.storage.full(artifact.file_path(WEIGHTS))
+    return store.storage.full(artifact.file_path(WEIGHTS)), licence_of_artifact(artifact)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pipelines import display
-from pipelines.cli import root_option
+from pipelines.cli_options import root_option
 
 console = display.console()
 TOOLS = ("coco", "cvat", "label-studio")

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from components.artifacts import Artifact, Store
 from pipelines import display
-from pipelines.cli import root_option
+from pipelines.cli_options import root_option
 
 if TYPE_CHECKING:
     from components.lineage import FunnelRow

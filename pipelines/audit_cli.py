@@ -12,7 +12,7 @@ import click
 from rich.table import Table
 
 from pipelines import display
-from pipelines.cli import root_option
+from pipelines.cli_options import root_option
 
 if TYPE_CHECKING:
     from components.audit_verdicts import AttributeVerdict, RuleVerdict

@@ -2,82 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import click
 
 from pipelines.chosen_settings import refuse_cold_start, settings_of, tuned
+from pipelines.cli_options import LazyGroup, recipe_options, root_option, settings_options
 
 PACKAGES = ("components", "pipelines", "curation", "sapiens2")
 USER_ERROR = 2
 INTERRUPTED = 130
-
-root_option = click.option(
-    "--root",
-    default=lambda: os.environ.get("SAPIENS2_ROOT", "./sapiens2-root"),
-    show_default="$SAPIENS2_ROOT, else ./sapiens2-root",
-    help="Where artifacts live: a folder or s3://bucket/prefix.",
-)
-
-
-def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--profile, --preset, --set and --config, the same on every command that configures steps."""
-    for option in (
-        click.option("--set", "pairs", multiple=True, metavar="STEP.FIELD=VALUE", help="Override one setting."),
-        click.option("--config", "file", type=click.Path(), help="YAML of overrides: step -> field -> value."),
-        click.option("--preset", default="demo", help="Sizes: demo (minutes on two cores) or micro (seconds)."),
-        click.option("--profile", default="builtin", help="Models: builtin (no download), small (ONNX, CPU), full."),
-    ):
-        command = option(command)
-    return command
-
-
-def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--recipe and --init, on the commands that pretrain."""
-    for option in (
-        click.option("--init", help="Continue from weights: a .safetensors file, or backbone=VERSION."),
-        click.option(
-            "--recipe",
-            default="",
-            help="A pretraining recipe in place of the preset's (`sapiens2 plan train` lists them); "
-            "`train finetune` also takes SIZE:release and SIZE:paper.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-class LazyGroup(click.Group):
-    """Commands that lie in the COMMANDS of another module, which is imported when one of them is asked for.
-
-    `elsewhere` names the module of each command that has one of its own, because it imports much.
-    """
-
-    def __init__(
-        self,
-        *arguments: Any,
-        module: str,
-        names: tuple[str, ...],
-        elsewhere: Mapping[str, str] = MappingProxyType({}),
-        **more: Any,
-    ) -> None:
-        super().__init__(*arguments, **more)
-        self._homes = dict.fromkeys(names, module) | dict(elsewhere)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self._homes)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self._homes:
-            return None
-        found: click.Command | None = importlib.import_module(self._homes[cmd_name]).COMMANDS.get(cmd_name)
-        return found
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -381,7 +317,7 @@ def main() -> None:
         code = _code_of(error)
         if code is None:
             raise
-        click.echo(f"error: {_told(error)}", err=True)
+        click.echo(str(error) if code == INTERRUPTED else f"error: {_told(error)}", err=True)
         sys.exit(code)
 
 

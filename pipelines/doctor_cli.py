@@ -20,7 +20,7 @@ from rich.table import Table
 from components.settings import Settings, parse_overrides
 from components.steps import PRETRAIN
 from pipelines import display
-from pipelines.cli import root_option
+from pipelines.cli_options import root_option
 
 if TYPE_CHECKING:
     from sapiens2.pretrain.measure import Measured

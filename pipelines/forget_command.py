@@ -12,7 +12,7 @@ from components.forget import Found, carry_out, find, refuse_running, requested
 from components.lineage import descendants
 from components.removals import removals
 from components.steps import TASKS
-from pipelines.cli import root_option
+from pipelines.cli_options import root_option
 
 
 @click.command("forget")

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from pipelines.chosen_settings import settings_of
-from pipelines.cli import recipe_options, root_option, settings_options
+from pipelines.cli_options import recipe_options, root_option, settings_options
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

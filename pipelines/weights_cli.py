@@ -9,7 +9,7 @@ import click
 
 from pipelines import display
 from pipelines.chosen_settings import absolute
-from pipelines.cli import root_option
+from pipelines.cli_options import root_option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ console = display.console()
 @root_option
 def import_command(file: str, out: str | None, size: str | None, task: Any, licence: str, root: str) -> None:
     """Take in FILE: released names or the transformers port's, a backbone or a task checkpoint."""
-    from sapiens2.exchange import read_checked, recognise
+    from sapiens2.exchange import licence_of, read_checked, recognise
 
     file = absolute(file)
     found = recognise(file, size)
@@ -34,7 +34,7 @@ def import_command(file: str, out: str | None, size: str | None, task: Any, lice
     if found.has_head and task is None:
         console.print("only its backbone is taken; --task TASK takes the whole model")
     if out is not None:
-        _write(read_checked(file, found, task), Path(out))
+        _write(read_checked(file, found, task), Path(out), found.rope_dtype, licence or licence_of(file))
         return
     from components.artifacts import Store
     from components.import_weights import import_weights
@@ -66,7 +66,7 @@ def export_command(reference: str, out: str, naming: Any, root: str) -> None:
     from sapiens2.exchange import backbone_part, read_checked, recognise, renamed
     from sapiens2.model.weights import read_state
 
-    path = exported(absolute(reference) if reference.endswith(".safetensors") else reference, Store(root))
+    path, licence = exported(absolute(reference) if reference.endswith(".safetensors") else reference, Store(root))
     found = recognise(path)
     if naming == "released" and found.has_head:
         state = read_state(path)
@@ -75,21 +75,20 @@ def export_command(reference: str, out: str, naming: Any, root: str) -> None:
         state = renamed(backbone_part(read_checked(path, found)), naming)
     else:
         state = renamed(read_checked(path, found), naming)
-    _write(state, Path(out))
+    _write(state, Path(out), found.rope_dtype, licence)
     if found.rope_dtype == "float32":
         console.print("note: these weights rotate in float32; the official code rotates in bfloat16, about 0.3 % apart")
 
 
-def _write(state: dict[str, Tensor], out: Path) -> None:
-    from safetensors.torch import save_file
+def _write(state: dict[str, Tensor], out: Path, rope_dtype: str | None, licence: str) -> None:
+    from sapiens2.model.weights import write_state
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial, metadata={"format": "pt"})
+    write_state(state, partial, rope_dtype=rope_dtype, licence=licence)
     partial.replace(out)
     count = sum(tensor.numel() for name, tensor in state.items() if not name.endswith("periods"))
     size = f"{count / 1e6:.1f} M parameters, {out.stat().st_size / 1e6:.1f} MB"
-    console.print(f"wrote {out}: {len(state)} tensors, {size}", soft_wrap=True)
+    console.print(f"wrote {out}: {len(state)} tensors, {size}; licence: {licence}", soft_wrap=True, markup=False)
 
 
 COMMANDS = {command.name or "": command for command in (import_command, export_command)}

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from sapiens2.model.backbone import build_backbone
+from sapiens2.model.rope import DTYPES, periods
 from sapiens2.model.sizes import SIZES
 from sapiens2.model.transformers_names import from_transformers, is_transformers, to_transformers
-from sapiens2.model.weights import PERIODS, fitted, read_header, read_state
+from sapiens2.model.weights import LICENCE, PERIODS, ROPE_DTYPE, fitted, read_header, read_metadata, read_state
 from sapiens2.tasks.build import TaskName, build_task
 
 Naming = Literal["released", "transformers"]
@@ -56,15 +56,23 @@ def recognise(path: str | Path, size: str | None = None) -> Recognised:
     if token is None:
         some = ", ".join(sorted(state)[:3])
         raise ValueError(f"{path} holds no Sapiens2 backbone: it has no cls_token, but {some} and so on")
-    periods = inner.get(PERIODS)
+    held = inner.get(PERIODS)
     naming: Naming = "transformers" if _port_prefix(state) is not None else "released"
     return Recognised(
         size=size or _guessed(inner, str(path)),
         window_tokenizer=any(name.startswith("tokenizer.") for name in inner),
         naming=naming,
         has_head=len(inner) < len(state) and naming == "released",
-        rope_dtype=None if periods is None else str(periods.dtype).removeprefix("torch."),
+        rope_dtype=_rope_dtype(path) if held is None else str(held.dtype).removeprefix("torch."),
     )
+
+
+def _rope_dtype(path: str | Path) -> str | None:
+    """What a header says of the rotation; raises ValueError for a dtype that there is not."""
+    told = read_metadata(path).get(ROPE_DTYPE)
+    if told is not None and told not in DTYPES:
+        raise ValueError(f"the header of {path} says {ROPE_DTYPE}={told!r}; known are {', '.join(DTYPES)}")
+    return told
 
 
 def backbone_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -116,8 +124,11 @@ def read_checked(path: str | Path, found: Recognised, task: TaskName | None = No
             if task is not None
             else build_backbone(found.size, window_tokenizer=found.window_tokenizer)
         )
-    weights, periods = fitted(model, chosen, str(path))
-    return weights | {f"{prefix}{PERIODS}": tensor for prefix, tensor in periods.items() if tensor is not None}
+    weights, held = fitted(model, chosen, str(path))
+    if found.rope_dtype is not None:  # the port's names have no place for it, so it may stand in the header alone
+        width, dtype = SIZES[found.size].head_dim, DTYPES[found.rope_dtype]
+        held = {prefix: periods(width, dtype) if own is None else own for prefix, own in held.items()}
+    return weights | {f"{prefix}{PERIODS}": tensor for prefix, tensor in held.items() if tensor is not None}
 
 
 def renamed(state: dict[str, Tensor], naming: Naming) -> dict[str, Tensor]:
@@ -133,14 +144,10 @@ def renamed(state: dict[str, Tensor], naming: Naming) -> dict[str, Tensor]:
 
 
 def licence_of(path: str | Path) -> str:
-    """What a file says of its licence in its metadata; else a guess from its layout, which says that it is one."""
-    state = read_header(path)
-    if "://" not in str(path):
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        stated = metadata.get("licence") or metadata.get("license")
-        if stated:
-            return str(stated)
-    periods = backbone_part(state).get(PERIODS)
-    half = periods is not None and periods.dtype == torch.bfloat16
+    """What a file says of its licence in its header; else a guess from its layout, which says that it is one."""
+    metadata, state = read_metadata(path), read_header(path)
+    if stated := metadata.get(LICENCE) or metadata.get("license"):
+        return stated
+    held = backbone_part(state).get(PERIODS)
+    half = held is not None and held.dtype == torch.bfloat16
     return SAPIENS_LICENCE if half or _port_prefix(state) is not None else UNSTATED

@@ -1,13 +1,15 @@
 """Weights in and out: one safetensors file, loaded strictly.
 
 Our checkpoints, the released ones and the `transformers` port's are told apart by their names. `rope_embed.periods`
-carries no information but its dtype: bfloat16 there means that the weights expect bfloat16 rotation.
+carries no information but its dtype: bfloat16 there means that the weights expect bfloat16 rotation. The port's names
+have no place for it, so that what we write says it in the header too.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load as load_bytes
@@ -21,6 +23,8 @@ from sapiens2.model.transformers_heads import from_transformers_task, is_transfo
 from sapiens2.model.transformers_names import from_transformers, is_transformers
 
 PERIODS = "rope_embed.periods"
+ROPE_DTYPE, LICENCE = "rope_dtype", "licence"  # in a file's header
+METADATA = "__metadata__"
 SHOWN = 5
 HEADER_DTYPES = {
     "F64": torch.float64,
@@ -35,9 +39,20 @@ HEADER_DTYPES = {
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
     """Writes the weights of a backbone, or of a model with one, to a safetensors file with the released names."""
+    write_state(named_weights(model), path)
+
+
+def write_state(
+    state: dict[str, Tensor], path: str | Path, *, rope_dtype: str | None = None, licence: str = ""
+) -> None:
+    """Writes tensors; the header says how the weights rotate (by default as their periods say) and their licence."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.cpu().contiguous() for name, tensor in named_weights(model).items()}
-    save_file(state, path, metadata={"format": "pt"})
+    periods = next((tensor for name, tensor in state.items() if name.endswith(PERIODS)), None)
+    if rope_dtype is None and periods is not None:
+        rope_dtype = str(periods.dtype).removeprefix("torch.")
+    told = {ROPE_DTYPE: rope_dtype, LICENCE: licence}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+    save_file(tensors, path, metadata={"format": "pt"} | {name: value for name, value in told.items() if value})
 
 
 def named_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -83,6 +98,22 @@ def read_header(path: str | Path) -> dict[str, Tensor]:
 
     Raises ValueError for a file of another kind, FileNotFoundError.
     """
+    try:
+        return {
+            name: torch.empty(entry["shape"], dtype=HEADER_DTYPES[entry["dtype"]], device="meta")
+            for name, entry in _header(path).items()
+            if name != METADATA
+        }
+    except (KeyError, TypeError) as error:
+        raise _no_safetensors(path) from error
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """What the header of a safetensors file or URI says beside its tensors; raises as `read_header`."""
+    return {str(name): str(value) for name, value in (_header(path).get(METADATA) or {}).items()}
+
+
+def _header(path: str | Path) -> dict[str, Any]:
     from pyarrow import fs
 
     uri = "://" in str(path)
@@ -93,13 +124,16 @@ def read_header(path: str | Path) -> dict[str, Tensor]:
         length = int.from_bytes(stream.read(8), "little")
         header = stream.read(length) if length <= stream.size() else b""
     try:
-        entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
-        return {
-            name: torch.empty(entry["shape"], dtype=HEADER_DTYPES[entry["dtype"]], device="meta")
-            for name, entry in entries.items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a safetensors file: give one that ends in .safetensors") from error
+        told = json.loads(header)
+    except ValueError as error:
+        raise _no_safetensors(path) from error
+    if not isinstance(told, dict):
+        raise _no_safetensors(path)
+    return told
+
+
+def _no_safetensors(path: str | Path) -> ValueError:
+    return ValueError(f"{path} is not a safetensors file: give one that ends in .safetensors")
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], where: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sapiens2.model.block import NORM_EPS, Block, block_flops, init_linear, init_normal
+from sapiens2.model.block import NORM_EPS, Block, Norm, block_flops, init_linear, init_normal
 from sapiens2.model.rope import RopeRows, RopeTables
 
 SINE_BASE = 10000.0
@@ -27,7 +27,7 @@ class MaskedDecoder(nn.Module):
         self.embed = nn.Linear(encoder_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.blocks = nn.ModuleList(Block(dim, heads, heads, hidden, layer_scale=False) for _ in range(layers))
-        self.norm = nn.RMSNorm(dim, eps=NORM_EPS)
+        self.norm = Norm(dim, eps=NORM_EPS)
         self.predict = nn.Linear(dim, pixels)
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:

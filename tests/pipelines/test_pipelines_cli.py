@@ -7,7 +7,8 @@ import importlib
 import click
 import pytest
 
-from pipelines.cli import LazyGroup, cli
+from pipelines.cli import cli
+from pipelines.cli_options import LazyGroup
 
 GROUPS = sorted(name for name, command in cli.commands.items() if isinstance(command, LazyGroup))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from micro_runs import sapiens2 as command
+from safetensors.torch import load_file
 
 import sapiens2
 from components.artifacts import Store
@@ -17,7 +18,7 @@ from components.plan import plan
 from components.settings import Settings
 from components.steps import STEPS
 from components.upkeep import verify
-from sapiens2.model.weights import save_weights
+from sapiens2.model.weights import read_metadata, save_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sapiens2" / "pretrain"))
 
@@ -53,8 +54,23 @@ def test_an_import_is_an_artifact_like_any_other(root: Path, released: Path, tmp
     assert f"reused backbone={artifact.version}" in again.stdout
     other = command("weights", "import", released, "--licence", "CC0", root=root, cwd=tmp_path)
     assert f"made backbone={artifact.version}" not in other.stdout and "licence: CC0" in other.stdout
-    command("weights", "export", artifact.version, "--out", "out.safetensors", root=root, cwd=tmp_path)
-    assert (tmp_path / "out.safetensors").read_bytes() == released.read_bytes()
+    told = command("weights", "export", artifact.version, "--out", "out.safetensors", root=root, cwd=tmp_path).stdout
+    assert "licence: Sapiens2 License" in told
+    ours, theirs = load_file(tmp_path / "out.safetensors"), load_file(released)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_an_export_says_licence_and_rotation_in_its_header(root: Path, released: Path, tmp_path: Path) -> None:
+    imported = next(a for a in Store(str(root)).all("backbone") if a.manifest.step == "import-weights")
+    made = tmp_path / "port.safetensors"
+    arguments = ("weights", "export", imported.version, "--naming", "transformers", "--out", made)
+    command(*arguments, root=root, cwd=tmp_path)
+    assert read_metadata(made)["rope_dtype"] == "bfloat16"
+    assert read_metadata(made)["licence"].startswith("Sapiens2 License")
+    command("weights", "import", made, "--out", "back.safetensors", root=root, cwd=tmp_path)
+    back, theirs = load_file(tmp_path / "back.safetensors"), load_file(released)
+    assert back.keys() == theirs.keys()  # the periods too, for which the port has no name
+    assert all(back[name].dtype == theirs[name].dtype and torch.equal(back[name], theirs[name]) for name in back)
 
 
 def test_pretraining_continues_from_an_artifact(root: Path, tmp_path: Path) -> None:

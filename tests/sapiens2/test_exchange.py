@@ -12,7 +12,7 @@ from torch import Tensor
 import sapiens2
 from sapiens2.exchange import SAPIENS_LICENCE, UNSTATED, licence_of, read_checked, recognise, renamed
 from sapiens2.model.transformers_names import to_transformers
-from sapiens2.model.weights import named_weights, save_weights
+from sapiens2.model.weights import named_weights, save_weights, write_state
 
 State = dict[str, Tensor]
 
@@ -111,3 +111,13 @@ def test_the_licence_is_stated_assumed_or_open(released: Path, tmp_path: Path) -
     assert licence_of(tmp_path / "told.safetensors") == "CC0-1.0"
     save_file(to_transformers(state), tmp_path / "port.safetensors")
     assert licence_of(tmp_path / "port.safetensors") == SAPIENS_LICENCE
+
+
+def test_what_the_header_says_of_the_rotation_is_kept(released: Path, tmp_path: Path) -> None:
+    state, path = read_checked(released, recognise(released)), tmp_path / "port.safetensors"
+    write_state(renamed(state, "transformers"), path, rope_dtype="bfloat16", licence="CC0")
+    assert recognise(path).rope_dtype == "bfloat16" and licence_of(path) == "CC0"
+    assert equal(read_checked(path, recognise(path)), state)
+    write_state(renamed(state, "transformers"), path, rope_dtype="float16")
+    with pytest.raises(ValueError, match="rope_dtype='float16'; known are float32, bfloat16"):
+        recognise(path)

@@ -54,8 +54,9 @@ def run_arms(
 ) -> list[Outcome]:
     """Pretrain and probe each arm with each seed, all arms of a seed before the next one.
 
-    `out` is a folder or s3:// URI that keeps every finished run and the state of the one in flight: the same call
-    continues. `stop`, asked between steps, saves the state and raises Interrupted.
+    Arms that reconstruct are also measured on the pictures of `val_files`. `out` is a folder or s3:// URI that keeps
+    every finished run and the state of the one in flight: the same call continues. `stop`, asked between steps, saves
+    the state and raises Interrupted.
     """
     scenes = ProbeScenes(probe)
     outcomes = []

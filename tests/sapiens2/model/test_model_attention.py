@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -42,7 +43,7 @@ def drawn(heads: int, kv_heads: int, width: int, dtype: torch.dtype) -> tuple[li
 
 @pytest.mark.parametrize("kv_heads", [4, 2], ids=["own keys", "shared keys"])
 @pytest.mark.parametrize("width", [64, 76, 80])
-@pytest.mark.parametrize("name", ["attend", "attend_repeated", "attend_shared", "attend_padded"])
+@pytest.mark.parametrize("name", ["attend", "attend_repeated", "attend_shared", "attend_padded", "attend_written"])
 def test_every_way_equals_plain_matrices_forward_and_gradient(name: str, width: int, kv_heads: int) -> None:
     inputs, probe = drawn(4, kv_heads, width, torch.float64)
     for ours, reference in zip(
@@ -51,7 +52,7 @@ def test_every_way_equals_plain_matrices_forward_and_gradient(name: str, width: 
         torch.testing.assert_close(ours, reference, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["attend", "attend_shared", "attend_padded"])
+@pytest.mark.parametrize("name", ["attend", "attend_shared", "attend_padded", "attend_written"])
 def test_in_16_bits_the_ways_differ_by_rounding_only(name: str) -> None:
     inputs, probe = drawn(4, 2, 76, torch.bfloat16)
     exact = with_gradients(plain, [x.double() for x in inputs], probe.double())
@@ -69,7 +70,8 @@ def asked_of_the_kernel(q: Tensor, k: Tensor, v: Tensor, monkeypatch: pytest.Mon
         return original(q, k, v, scale=scale, enable_gqa=enable_gqa)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
-    assert block.attend(q, k, v).shape == q.shape
+    with torch.no_grad():
+        assert block.attend(q, k, v).shape == q.shape
     return seen[0]
 
 
@@ -96,3 +98,24 @@ def test_halves_made_apart_equal_the_one_product_and_leave_the_input_alone() -> 
     torch.testing.assert_close(quick, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(ffn(x), expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(x, before)
+
+
+def test_a_cpu_that_trains_in_16_bits_writes_short_attention_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    original = block.attend_written
+    monkeypatch.setattr(block, "attend_written", lambda q, k, v: (written.append(k.shape[2]), original(q, k, v))[1])
+    for dtype, tokens in ((torch.bfloat16, 128), (torch.bfloat16, 129), (torch.float32, 128)):
+        q, k, v = (torch.randn(1, 2, tokens, 16, dtype=dtype) for _ in range(3))
+        block.attend(q, k, v)
+        with torch.no_grad():
+            block.attend(q, k, v)
+    assert written == [128]
+
+
+def test_norms_under_autocast_are_computed_in_the_width_of_their_weight() -> None:
+    norm, x = block.Norm(16, eps=1e-6), torch.randn(3, 16, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16), warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch warns of mixed widths, which it computes slowly
+        out = norm(x)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, x.float() * x.float().square().mean(-1, keepdim=True).add(1e-6).rsqrt())

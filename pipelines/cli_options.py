@@ -1,0 +1,72 @@
+"""What several commands of the command line share: the root, the settings, groups that import when asked."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import click
+
+root_option = click.option(
+    "--root",
+    default=lambda: os.environ.get("SAPIENS2_ROOT", "./sapiens2-root"),
+    show_default="$SAPIENS2_ROOT, else ./sapiens2-root",
+    help="Where artifacts live: a folder or s3://bucket/prefix.",
+)
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--profile, --preset, --set and --config, the same on every command that configures steps."""
+    for option in (
+        click.option("--set", "pairs", multiple=True, metavar="STEP.FIELD=VALUE", help="Override one setting."),
+        click.option("--config", "file", type=click.Path(), help="YAML of overrides: step -> field -> value."),
+        click.option("--preset", default="demo", help="Sizes: demo (minutes on two cores) or micro (seconds)."),
+        click.option("--profile", default="builtin", help="Models: builtin (no download), small (ONNX, CPU), full."),
+    ):
+        command = option(command)
+    return command
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--recipe and --init, on the commands that pretrain."""
+    for option in (
+        click.option("--init", help="Continue from weights: a .safetensors file, or backbone=VERSION."),
+        click.option(
+            "--recipe",
+            default="",
+            help="A pretraining recipe in place of the preset's (`sapiens2 plan train` lists them); "
+            "`train finetune` also takes SIZE:release and SIZE:paper.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+class LazyGroup(click.Group):
+    """Commands that lie in the COMMANDS of another module, which is imported when one of them is asked for.
+
+    `elsewhere` names the module of each command that has one of its own, because it imports much.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        module: str,
+        names: tuple[str, ...],
+        elsewhere: Mapping[str, str] = MappingProxyType({}),
+        **more: Any,
+    ) -> None:
+        super().__init__(*arguments, **more)
+        self._homes = dict.fromkeys(names, module) | dict(elsewhere)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._homes)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._homes:
+            return None
+        found: click.Command | None = importlib.import_module(self._homes[cmd_name]).COMMANDS.get(cmd_name)
+        return found
