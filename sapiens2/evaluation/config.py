@@ -36,6 +36,8 @@ class EvaluateConfig(Config):
 
     @model_validator(mode="after")
     def _boxes_are_of_labels(self) -> EvaluateConfig:
+        if self.labelled is not None and self.labelled.backgrounds:
+            raise ValueError("other backgrounds are for training: leave `backgrounds` out of `labelled`")
         if self.boxes and (self.task != "pose" or self.labelled is None):
             raise ValueError("boxes are for pose on labelled data: set `labelled` too, or leave them out")
         if self.boxes and "://" not in self.boxes and not self.boxes.startswith("/"):

@@ -43,6 +43,8 @@ def augmented(
     colours, own = NEUTRAL, UNCHANGED
     mirrored, pixels = False, []
     for name, transform in transforms.items():
+        if name == "background":  # done before, on the whole picture, see sapiens2.tasks.source
+            continue
         if not rng.random() < transform.p:
             continue
         if name == "flip":

@@ -2,8 +2,8 @@
 
 `light` mirrors and changes colours. `release` has the published probabilities and ranges of each task [specification
 4]; scale and shift move the framing itself where the release scales a picture that is fitted into the frame afterwards,
-which changes nothing but its sharpness. Left out: other backgrounds behind studio pictures, which need pictures of
-backgrounds.
+which changes nothing but its sharpness. `background` acts on samples of sources that name pictures of backgrounds, and
+on no others.
 """
 
 from __future__ import annotations
@@ -24,6 +24,13 @@ class Transform(Config):
     """A change that is made with a probability. Shares are of the frame's sides."""
 
     p: float = recipe(1.0, ge=0, le=1, description="probability")
+
+
+class Background(Transform):
+    """Another picture behind the person, before all else."""
+
+    tone: float = recipe(1.0, ge=0, le=1, description="share that the person's colours go towards the background's")
+    edge: float = recipe(0.7, ge=0, description="sigma of the soft outline, in pixels of the picture; 0 leaves it hard")
 
 
 class HalfBody(Transform):
@@ -113,6 +120,7 @@ class Dropout(Transform):
 
 
 TRANSFORMS: dict[str, type[Transform]] = {
+    "background": Background,
     "half_body": HalfBody,
     "scale": Scale,
     "shift": Shift,
@@ -148,6 +156,7 @@ _RELEASE: dict[TaskName, dict[str, Transform]] = {
         "dropout": Dropout(p=1.0),
     },
     "segmentation": {
+        "background": Background(p=0.8),
         "rotate": Rotate(p=0.5),
         "crop": Crop(p=0.3, area=(0.25, 1.0), aspect=(1.0, 1.0), largest_class=0.75),
         "flip": Flip(p=0.5),
@@ -191,6 +200,11 @@ def augmentation(task: TaskName, table: Recipe, changes: Mapping[str, Any] | Non
         raise ValueError(f"half_body is for pose; leave it out of {task}")
     if task == "albedo" and set(COLOURS) & set(chosen):
         raise ValueError(f"{', '.join(set(COLOURS) & set(chosen))} would change what albedo is told by: leave it out")
+    background = chosen.get("background")
+    if task == "pose" and background:
+        raise ValueError("background is for tasks whose labels say where the person is: leave it out of pose")
+    if task == "albedo" and isinstance(background, Background) and background.tone:
+        raise ValueError("background.tone would change what albedo is told by: set it to 0")
     return {name: chosen[name] for name in TRANSFORMS if name in chosen}
 
 

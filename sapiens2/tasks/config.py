@@ -27,6 +27,11 @@ class DataSource(Config):
     )
     weight: float = recipe(1.0, "Share of the training samples, relative to the other sources.", gt=0)
     split: Literal["train", "val", "test"] = recipe("train", "Which rows of the index.")
+    backgrounds: str = execution(
+        "",
+        "Folder or URI of pictures, absolute, to put behind the people of this source: the transform `background`. "
+        "What lies there is part of the recipe, by its digest.",
+    )
 
     @property
     def is_reference(self) -> bool:
@@ -35,6 +40,8 @@ class DataSource(Config):
 
     @model_validator(mode="after")
     def _absolute(self) -> DataSource:
+        if self.backgrounds and "://" not in self.backgrounds and not self.backgrounds.startswith("/"):
+            raise ValueError(f"backgrounds={self.backgrounds!r} is relative: give it absolute")
         if self.is_reference:
             return self
         if self.path != SYNTHETIC and "://" not in self.path and not self.path.startswith("/"):
@@ -43,16 +50,20 @@ class DataSource(Config):
 
 
 def data_digest(config: FinetuneConfig) -> str | None:
-    """sha256 of all labelled data that a configuration trains on; None on synthetic people and artifacts alone.
+    """sha256 of all labelled data and backgrounds that a configuration trains on; None where it reads no folder.
 
-    Raises LabelError (a ValueError) for a folder that cannot be read.
+    Raises LabelError or another ValueError for a folder that cannot be read.
     """
     folders = [source for source in config.sources if source.path != SYNTHETIC and not source.is_reference]
-    if not folders:
+    behind = [source.backgrounds for source in config.sources if source.backgrounds]
+    if not folders and not behind:
         return None
     from sapiens2.data.labelled.dataset import data_digest as folder_digest
+    from sapiens2.tasks.backgrounds import backgrounds_digest
 
     parts = [folder_digest(s.path, config.task) if s in folders else s.path for s in config.sources]
+    if behind:
+        parts += [s.backgrounds and backgrounds_digest(s.backgrounds) for s in config.sources]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -150,7 +161,14 @@ class FinetuneConfig(Config):
                 f"batch={self.batch} is larger than scenes={self.scenes}: lower batch or render more scenes"
             )
         self._one_mode()
-        augmentation(self.task, self.augmentation, self.augment)
+        transforms = augmentation(self.task, self.augmentation, self.augment)
+        named = [source.backgrounds for source in self.sources if source.backgrounds]
+        if named and "background" not in transforms:
+            raise ValueError(
+                f"backgrounds={named[0]!r} would not be used: add the transform, augment={{'background': 0.8}}"
+            )
+        if self.augment.get("background") and not named:
+            raise ValueError("the transform `background` has no pictures: name a folder as `backgrounds` of a source")
         return self
 
     def _one_mode(self) -> None:

@@ -15,12 +15,15 @@ import numpy as np
 
 from sapiens2.data.labelled import LabelError, LabelledDataset
 from sapiens2.tasks.affine import region_matrix, warp
+from sapiens2.tasks.augmentation import Background
+from sapiens2.tasks.backgrounds import Backgrounds
 from sapiens2.tasks.config import SYNTHETIC, DataSource
 from sapiens2.tasks.regions import person_region, whole_region
 from sapiens2.tasks.sample import Sample
 
 Array = np.ndarray
 BLOCK = 1000  # positions in which shares are exact to a thousandth
+BEHIND = 1 << 20  # told apart from epochs in the key of a draw
 _LOG = logging.getLogger(__name__)
 
 
@@ -52,11 +55,12 @@ Framed = tuple[Sample, Array | None]
 
 @dataclass
 class Deck:
-    """The samples of one source, dealt out in a permutation per epoch."""
+    """The samples of one source, dealt out in a permutation per epoch; `behind` puts other backgrounds into them."""
 
     count: int
     sample: Callable[[int], Framed]
     key: tuple[int, ...]
+    behind: Callable[[Sample, np.random.Generator], Sample] | None = None
     _order: tuple[int, Array] = field(default=(-1, np.zeros(0, int)), repr=False)
 
     def deal(self, position: int) -> Framed:
@@ -64,7 +68,10 @@ class Deck:
         epoch, place = divmod(position, self.count)
         if self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng([*self.key, epoch]).permutation(self.count))
-        return self.sample(int(self._order[1][place]))
+        sample, frame = self.sample(int(self._order[1][place]))
+        if self.behind is not None:
+            sample = self.behind(sample, np.random.default_rng([*self.key, BEHIND, position]))
+        return sample, frame
 
 
 class Mixture:
@@ -124,6 +131,14 @@ def labelled_deck(source: DataSource, task: str, size: tuple[int, int], key: tup
         return sample, region_matrix(frame_region(task, sample, size), size)
 
     return Deck(len(dataset), dealt, key)
+
+
+def backgrounds_behind(source: DataSource, how: Background) -> Callable[[Sample, np.random.Generator], Sample] | None:
+    """What changes the backgrounds of a source's samples; None where it names no pictures."""
+    if not source.backgrounds:
+        return None
+    found = Backgrounds(source.backgrounds)
+    return lambda sample, rng: found.behind(sample, how, rng) if rng.random() < how.p else sample
 
 
 def complete(task: str, sample: Sample) -> Sample:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from sapiens2.data.synthetic.store import SceneStore, cache_folder
 from sapiens2.tasks.augment import augmented
-from sapiens2.tasks.augmentation import augmentation
+from sapiens2.tasks.augmentation import Background, augmentation
 from sapiens2.tasks.config import SYNTHETIC, DataSource, FinetuneConfig
-from sapiens2.tasks.mixture import Deck, Mixture, complete, labelled_deck
+from sapiens2.tasks.mixture import Deck, Mixture, backgrounds_behind, complete, labelled_deck
 from sapiens2.tasks.sample import Sample, from_scene
 
 Array = np.ndarray
@@ -25,9 +25,9 @@ class TaskSource:
         folder = cache_folder() if config.cache_scenes else None
         self.store = SceneStore(config.scenes, height, width, "train", config.scene_seed, folder=folder)
         sources = config.sources or (DataSource(),)
+        self.transforms = augmentation(config.task, config.augmentation, config.augment)
         decks = [self._deck(source, number) for number, source in enumerate(sources)]
         weights = [source.weight for source in sources]
-        self.transforms = augmentation(config.task, config.augmentation, config.augment)
         self.mixture = Mixture(decks, weights, config.engine.seed, skip=config.unreadable == "skip")
 
     def _deck(self, source: DataSource, number: int) -> Deck:
@@ -35,8 +35,12 @@ class TaskSource:
         key = (self.config.engine.seed, 1, *([number] if number else []))
         task = self.config.task
         if source.path == SYNTHETIC:
-            return Deck(self.config.scenes, lambda i: (from_scene(self.store.scene(i)), None), key)
-        return labelled_deck(source, task, self.config.image_size, key)
+            deck = Deck(self.config.scenes, lambda i: (from_scene(self.store.scene(i)), None), key)
+        else:
+            deck = labelled_deck(source, task, self.config.image_size, key)
+        how = self.transforms.get("background")
+        deck.behind = backgrounds_behind(source, how) if isinstance(how, Background) else None
+        return deck
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
         """The samples of `rank` at `step`: the epoch's permutation, dealt out in order."""

@@ -51,7 +51,7 @@ def test_the_release_is_the_table_of_the_specification() -> None:
     assert all(augmentation(task, "release")["flip"].p == 0.3 for task in ("normal", "pointmap", "albedo"))
     assert "photometric" not in augmentation("albedo", "release")
     assert set(RECIPES) == {"none", "light", "release"} and set(FRAMES) == set(a.GEOMETRY)
-    assert set(TRANSFORMS) == {*FRAMES, *PIXELS, "flip", "photometric"}
+    assert set(TRANSFORMS) == {*FRAMES, *PIXELS, "flip", "photometric", "background"}
     assert published("pose", "1b").augmentation == "release"
 
 
@@ -70,7 +70,7 @@ def test_changes_lie_over_the_table() -> None:
 @pytest.mark.parametrize(
     ("task", "changes", "message"),
     [
-        ("pose", {"rotat": 0.1}, "no transform is called 'rotat'; use half_body, scale, shift, rotate"),
+        ("pose", {"rotat": 0.1}, "no transform is called 'rotat'; use background, half_body, scale, shift"),
         ("pose", {"rotate": {"angle": 3}}, "rotate.angle: .*; its fields are p, degrees, law"),
         ("pose", {"rotate": 1.5}, "rotate.p: .*less than or equal to 1"),
         ("normal", {"crop": {"area": [0.9, 0.2]}}, r"crop.area=\(0.9, 0.2\) is no range"),
