@@ -112,18 +112,28 @@ def train(
 @click.option("--each", is_flag=True, help="Every kept checkpoint, to choose one; without it only the last.")
 @click.option("--backbone", "compare", multiple=True, help="Measure beside it: timm:NAME, hf:NAME or a FILE.")
 @click.option("--input", "given", multiple=True, metavar="KIND=VERSION", help="A backbone other than the latest.")
+@click.option("--table", "tables", multiple=True, type=click.Path(), help="A .csv or .tex to write; may be repeated.")
+@click.option("--beside", multiple=True, metavar="evaluation=VERSION", help="Rows of another probe in that table.")
 @root_option
 @settings_options
-def probe(each: bool, compare: tuple[str, ...], given: tuple[str, ...], root: str, **chosen: Any) -> None:
+def probe(
+    each: bool,
+    compare: tuple[str, ...],
+    given: tuple[str, ...],
+    tables: tuple[str, ...],
+    beside: tuple[str, ...],
+    root: str,
+    **chosen: Any,
+) -> None:
     """Probe the frozen backbone: five tasks, pose classes, colours; tag the best checkpoint best-val."""
     from dataclasses import replace
 
-    from pipelines.run_command import run_one
+    from pipelines.evaluate_command import run_probe
 
     settings = settings_of(**chosen)
     own = {"probe.checkpoints": "each" if each else "last", "probe.compare": list(compare)}
     settings = replace(settings, overrides=own | dict(settings.overrides))
-    run_one("probe", None, given, root, settings, dry_run=False)
+    run_probe(given, tables, beside, root, settings)
 
 
 @cli.command()

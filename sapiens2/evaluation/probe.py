@@ -14,9 +14,10 @@ from sapiens2.evaluation.config import ProbeConfig
 from sapiens2.evaluation.dense_probe import Decoder, answers, fit, output_grid
 from sapiens2.evaluation.frozen import Extractor, Features, extract
 from sapiens2.evaluation.headline import Headline, headline
-from sapiens2.evaluation.measure import MAIN
+from sapiens2.evaluation.measure import MAIN, STATISTICS
 from sapiens2.evaluation.probe_scenes import SEMANTIC, SPLITS, ProbeScenes, targets
 from sapiens2.evaluation.semantic_probe import Ratio
+from sapiens2.evaluation.tables import in_columns
 
 Array = np.ndarray
 METRIC = {task: name for task, (name, _) in MAIN.items()} | {
@@ -37,6 +38,7 @@ class ProbeResult:
     """What one backbone reaches on one split, by probe.
 
     Keys: the tasks; `pose_class.linear.V`, `pose_class.knn.V`, `colour.V`, `keypoints.V` for the vectors V: cls, mean.
+    `printed`, on the test split alone: what the paper's table of dense probes prints, by the names of its columns.
     `per_image` holds the error of each scene, lower is better, NaN where it is undefined: dense probes over the split's
     scenes, the others over those of `probe_scenes.SEMANTIC`; scenes are the same for every backbone.
     """
@@ -46,6 +48,7 @@ class ProbeResult:
     estimates: dict[str, Estimate]
     baseline: dict[str, float]
     per_image: dict[str, Array] = field(repr=False)
+    printed: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -121,7 +124,7 @@ class FittedProbe:
             raise ValueError(f"split is {split!r}; use one of {', '.join(SPLITS)}")
         began = time.perf_counter()
         features = self._features(split)
-        dense, base = self._dense(split, features)
+        dense, base, printed = self._dense(split, features)
         asked = features if SEMANTIC[split] == split else self._features(SEMANTIC[split])
         told, known = self._semantic(SEMANTIC[split], asked)
         estimates = self._estimates(dense, self.scenes.count(split))
@@ -133,17 +136,21 @@ class FittedProbe:
             estimates=estimates,
             baseline=base | known,
             per_image={key: one.errors() for key, one in measured.items()},
+            printed=printed,
             seconds=self.seconds + time.perf_counter() - began,
         )
 
-    def _dense(self, split: str, features: Features) -> tuple[dict[str, Headline], dict[str, float]]:
-        found, base = {}, {}
-        size = self.config.image_size
+    def _dense(self, split: str, features: Features) -> tuple[dict[str, Headline], dict[str, float], dict[str, float]]:
+        found, base, printed = {}, {}, {}
+        size, count = self.config.image_size, self.scenes.count(split)
         for task, decoder in self.decoders.items():
-            given = answers(task, decoder, features.patches, size)
+            given = list(answers(task, decoder, features.patches, size))
             found[task] = headline(task, given, self.scenes.samples(split))
             base[task] = self.scenes.baseline(task, split)
-        return found, base
+            if split == "test":
+                told = STATISTICS[task](given, list(self.scenes.samples(split)))(np.arange(count))
+                printed |= in_columns(task, told)
+        return found, base, printed
 
     def _semantic(self, name: str, features: Features) -> tuple[dict[str, Ratio], dict[str, float]]:
         asked = semantic.ask(list(self.scenes.samples(name)), self.scenes.classes(name))

@@ -18,6 +18,7 @@ from sapiens2.evaluation.frozen import load_backbone, open_backbone
 from sapiens2.evaluation.probe import FittedProbe, ProbeResult
 from sapiens2.evaluation.probe_scenes import ProbeScenes
 from sapiens2.evaluation.select_report import selection_fragment
+from sapiens2.evaluation.tables import paper_table, probe_rows
 from sapiens2.pretrain.config import PretrainConfig
 
 Progress = Callable[[int, int], None]
@@ -28,9 +29,10 @@ def select(
 ) -> dict[str, Any]:
     """Probe the checkpoints of the pretraining run in the folder or URI `run`, whose files are `files`.
 
-    Writes `<out>/{config.json, fragment.json, metrics.json}`, metrics.json last, and returns it: `chosen` and `last`
-    (file, step, validation score), every candidate's values, and the chosen one's test metrics with intervals. Raises
-    ValueError for a size of pictures that the backbone cannot take, and for an unknown backbone to compare with.
+    Writes `<out>/{config.json, fragment.json, table.csv, table.tex, metrics.json}`, metrics.json last, and returns it:
+    `chosen` and `last` (file, step, validation score), every candidate's values, and the chosen one's test metrics with
+    intervals. The tables have the layout of the paper's table of dense probes. Raises ValueError for a size of pictures
+    that the backbone cannot take, and for an unknown backbone to compare with.
     """
     with cpu_threads(EngineConfig()):  # leaves a core free: two threads on a busy pair of cores wait for each other
         return _select(config, run, files, out, progress)
@@ -55,8 +57,13 @@ def _select(config: SelectionConfig, run: str, files: Sequence[str], out: str, p
         progress(len(probed) + len(tested), total)
         tested.append(FittedProbe(other, config, scenes))
     results = [fitted.measure("test") for fitted in tested]
-    metrics = _metrics(config, probed, chosen, results) | {"seconds": round(time.perf_counter() - began, 3)}
+    metrics = {"size": about.size} | _metrics(config, probed, chosen, results)
+    metrics["seconds"] = round(time.perf_counter() - began, 3)
+    table = paper_table("probe", probe_rows(metrics))
     fragment = selection_fragment(config, probed, chosen, results, tested)
+    fragment["sections"].append(table.section())
+    for suffix, text in (("csv", table.csv()), ("tex", table.latex())):
+        storage.write_bytes(storage.join(out, f"table.{suffix}"), text.encode())
     for name, content in (("config", config.model_dump(mode="json")), ("fragment", fragment), ("metrics", metrics)):
         storage.write_bytes(storage.join(out, f"{name}.json"), json.dumps(content, indent=2, allow_nan=False).encode())
     progress(total, total)
@@ -83,8 +90,10 @@ def _metrics(
         "main": "segmentation" if "segmentation" in ours.main else next(iter(ours.main)),
         "metrics": {key: _interval(estimate) for key, estimate in ours.estimates.items()},
         "baseline": {key: _number(value) for key, value in ours.baseline.items()},
+        "printed": {key: _number(value) for key, value in ours.printed.items()},
         "others": [
             {"name": other.backbone, "score": other.score}
+            | {"printed": {key: _number(value) for key, value in other.printed.items()}}
             | {"metrics": {key: _interval(estimate) for key, estimate in other.estimates.items()}}
             for other in others
         ],

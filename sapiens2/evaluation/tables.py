@@ -94,10 +94,24 @@ LAYOUTS: dict[str, Layout] = {
             _error("pointmap L2", "pointmap.l2", 1, 3),
             _error("normal mean (deg)", "normal.mean_deg", 1, 1),
             _percent("normal within 22.5 deg", "normal.within_22.5"),
-            _error("albedo MAE (e-2)", "albedo.mae_e-2", 1, 2),
+            _error("albedo MAE (e-2)", "albedo.mae", 1e2, 2),
         ),
     ),
 }
+
+_PROBED = {
+    "pose": {"AP": "AP", "AR": "AR"},
+    "segmentation": {"mIoU_all": "mIoU", "mAcc": "mAcc"},
+    "pointmap": {"l2_scaled": "l2"},
+    "normal": {"mean_deg": "mean_deg", "within_22.5": "within_22.5"},
+    "albedo": {"mae": "mae"},
+}
+"""Metrics of a dense probe -> their names in the columns of table 2: the release's mIoU, points at the best scale."""
+
+
+def in_columns(task: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a task's dense probe that table 2 prints, under the names of its columns."""
+    return {f"{task}.{column}": float(metrics[name]) for name, column in _PROBED[task].items()}
 
 
 @dataclass(frozen=True)
@@ -209,3 +223,14 @@ def measured(name: str, model: str, metrics: Mapping[str, float | None], **text:
 def paper_table(name: str, ours: Sequence[Row]) -> PaperTable:
     """The published rows, and ours after them."""
     return PaperTable(name, layout(name), (*published(name), *ours))
+
+
+def probe_rows(metrics: Mapping[str, Any], mark: str = "") -> list[Row]:
+    """The rows of a probe step in table 2, from its metrics.json: the chosen checkpoint, then what it was beside.
+
+    mark: added to the names. Raises ValueError for the metrics of a version that did not keep what table 2 prints.
+    """
+    if "printed" not in metrics:
+        raise ValueError("this probe was made before table 2 was written: run `sapiens2 probe` again")
+    ours = {"name": f"{metrics['size']} {metrics['chosen']['name']}", "printed": metrics["printed"]}
+    return [measured("probe", f"{row['name']}{mark}", row["printed"]) for row in (ours, *metrics["others"])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from sapiens2.evaluation.frozen import load_backbone
 from sapiens2.evaluation.probe import probe_backbone
 from sapiens2.evaluation.recipes import micro_probe
 from sapiens2.evaluation.select import select
+from sapiens2.evaluation.tables import probe_rows
 from sapiens2.pretrain.recipes import micro
 
 FILES = ["config.json", "model.safetensors", "checkpoints/step_1.safetensors"]
@@ -56,6 +58,29 @@ def test_the_chosen_one_is_reported_on_the_test_split(selected: tuple[Path, Path
     alone = probe_backbone(found, micro_probe())
     assert {key: figure["value"] for key, figure in metrics["metrics"].items()} == alone.main
     assert metrics["score"] == alone.score
+
+
+def test_the_table_of_dense_probes_is_the_papers(selected: tuple[Path, Path, dict[str, Any]]) -> None:
+    """Published rows, then ours with the values of the metrics in the paper's units."""
+    _, out, metrics = selected
+    rows = list(csv.DictReader((out / "table.csv").read_text().splitlines()))
+    names = [f"tiny {metrics['chosen']['name']}", metrics["others"][0]["name"]]
+    assert len(rows) == 15 and [row["model"] for row in rows[-2:]] == names
+    assert {row["origin"] for row in rows[:-2]} == {"published"}
+    for row, told in zip(rows[-2:], (metrics, metrics["others"][0]), strict=True):
+        assert row["normal mean (deg)"] == f"{told['metrics']['normal']['value']:.1f}"
+        assert row["albedo MAE (e-2)"] == f"{100 * told['metrics']['albedo']['value']:.2f}"
+        assert row["pointmap L2"] == f"{told['metrics']['pointmap']['value']:.3f}"
+        assert row["seg. mIoU (%)"] == f"{100 * told['printed']['segmentation.mIoU']:.1f}"
+        # Absent classes count as 0 there, so it is less than the mean over those that occur.
+        assert told["printed"]["segmentation.mIoU"] < told["metrics"]["segmentation"]["value"]
+        assert all(row.values())
+    latex = (out / "table.tex").read_text()
+    assert latex.count(r"\\") == 16 and "Sapiens2-5B" in latex and names[0] in latex
+    fragment = json.loads((out / "fragment.json").read_text())
+    assert fragment["sections"][-1]["rows"][-1][0] == names[1]
+    with pytest.raises(ValueError, match="run `sapiens2 probe` again"):
+        probe_rows({key: value for key, value in metrics.items() if key != "printed"})
 
 
 def picture(item: dict[str, Any]) -> np.ndarray:
