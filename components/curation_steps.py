@@ -197,6 +197,7 @@ def dedup(context: StepContext) -> Publication:
     """Duplicates and their representatives."""
     from components.hamming_shuffle import distinct_pairs_on_ray
     from curation.stages import dedup as stage
+    from curation.stages.dedup_references import read_references
 
     images, scores, filtered = narrow(context.inputs["images"]), _data(context, "scores"), _data(context, "filtered")
     lookup = ImageLookup(context.inputs["images"])
@@ -208,6 +209,7 @@ def dedup(context: StepContext) -> Publication:
         detections=_data(context, "detections"),
         thumbnails=lookup.grey,
         search=distinct_pairs_on_ray,
+        references=read_references(context.config, context.weights),
     )
     return _publish(context, result)
 

@@ -153,7 +153,16 @@ def _decision(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[
             continue
         measured = f": {row['value']:.4g} against {row['threshold']:.4g}" if row["threshold"] is not None else ""
         other = f"; {row['representative_id']} stands for it" if row["representative_id"] else ""
-        yield "dropped", f"{row['reason']}{measured}{other}"
+        yield "dropped", f"{row['reason']}{measured}{other}{_copied(artifact, row)}"
+
+
+def _copied(artifact: Artifact, row: dict[str, Any]) -> str:
+    """Of which evaluation picture a dropped one is a copy, or that a picture of its group is."""
+    if row["reason"] != "evaluation_copy":
+        return ""
+    for copy in _rows(artifact, "evaluation_copies", "image_id", {row["image_id"]}):
+        return f" by {copy['kind']}; a copy of {copy['source']} in {copy['evaluation_set']}"
+    return "; another picture of its group is a copy of an evaluation picture"
 
 
 def _shards(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[str, str]]:

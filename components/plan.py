@@ -109,7 +109,7 @@ def reason(step: Step, identity: Identity, inputs: Mapping[str, str], store: Sto
     if manifest.revision != step.revision:
         changes.append(f"step revision {manifest.revision} -> {step.revision}")
     if manifest.source != identity.source:
-        changes.append("the pool changed")
+        changes.append("the pool changed" if step.name == "ingest" else "the data that its configuration names changed")
     changes += [f"{key} {old} -> {new}" for key, old, new in diff_values(manifest.recipe, identity.recipe)]
     before = {ref.role: ref.version for ref in manifest.inputs}
     changes += [f"new {role}" for role, version in inputs.items() if before.get(role) != version]

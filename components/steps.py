@@ -133,7 +133,9 @@ CURATION: tuple[Step, ...] = (
     _curation(
         "dedup",
         ("ingest", "detect", "score", "filter"),
-        "hash and deep-feature duplicates, representatives",
+        "hash and deep-feature duplicates, representatives; copies of evaluation sets go with their groups",
+        weights="curation.stages.dedup_references:required_weights",
+        data="curation.stages.dedup_references:digest",
         sources=("curation.stages.dedup", "curation.dedup"),
     ),
     _curation(

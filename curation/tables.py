@@ -135,6 +135,16 @@ EDGES = pa.schema(
     ]
 )
 
+EVALUATION_COPIES = pa.schema(  # pictures that are copies of pictures of an evaluation set
+    [
+        ("image_id", pa.string()),
+        ("evaluation_set", pa.string()),  # as the configuration names it
+        ("source", pa.string()),  # of the evaluation picture, in its set
+        ("kind", pa.string()),  # kind and distance as in EDGES
+        ("distance", pa.float32()),
+    ]
+)
+
 CLUSTERS = pa.schema(
     [
         ("image_id", pa.string()),

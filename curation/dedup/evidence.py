@@ -84,6 +84,14 @@ class HashPairs:
 
 
 @dataclass(frozen=True)
+class Near:
+    """Pairs [E, 2], i < j, of near descriptors, and their cosines."""
+
+    pairs: Ints
+    cosine: Floats
+
+
+@dataclass(frozen=True)
 class _Part:
     pairs: Ints
     kind: int
@@ -120,17 +128,30 @@ def hash_pairs(pictures: Pictures, min_hash_quality: float, search: Search | Non
 def find_edges(pictures: Pictures, hashes: HashPairs, bounds: Bounds, thumbnails: Thumbnails | None) -> Edges:
     """Every edge that the evidence carries; without `thumbnails` nothing is confirmed by the pictures themselves."""
     unit = unit_rows(pictures.vectors, bounds.centre)
-    certain, suspected = _by_hash(unit, hashes, bounds)
     loose = bounds.min_cosine if thumbnails is None else bounds.candidate_cosine
     near, cosine, search = _near(unit, loose, bounds)
-    close = cosine >= bounds.min_cosine
-    certain.append(_Part(near[close], 2, 1 - cosine[close]))
-    suspected.append(near[~close])
+    edges = weigh(unit, pictures.image_ids, hashes, Near(near, cosine), bounds, thumbnails)
+    return replace(edges, search=search)
+
+
+def weigh(
+    unit: NDArray[np.float32],
+    image_ids: list[str],
+    hashes: HashPairs,
+    near: Near,
+    bounds: Bounds,
+    thumbnails: Thumbnails | None,
+) -> Edges:
+    """Edges among the pairs whose hashes or descriptors are near; `unit` are the descriptors, of unit length."""
+    certain, suspected = _by_hash(unit, hashes, bounds)
+    close = near.cosine >= bounds.min_cosine
+    certain.append(_Part(near.pairs[close], 2, 1 - near.cosine[close]))
+    suspected.append(near.pairs[~close])
     if thumbnails is None:
-        return replace(_once(certain), search=search)
+        return _once(certain)
     asked = _undecided(suspected, certain, len(unit))
-    agreed = _confirm(pictures.image_ids, asked, bounds, thumbnails)
-    return replace(_once([*certain, agreed]), candidates=len(asked), confirmed=len(agreed.pairs), search=search)
+    agreed = _confirm(image_ids, asked, bounds, thumbnails)
+    return replace(_once([*certain, agreed]), candidates=len(asked), confirmed=len(agreed.pairs))
 
 
 def _near(unit: NDArray[np.float32], threshold: float, bounds: Bounds) -> tuple[Ints, Floats, CellSearch | None]:

@@ -82,15 +82,34 @@ def pair_cosines(unit: NDArray[np.float32], i: NDArray[np.int64], j: NDArray[np.
     return np.round(out, 6)
 
 
-def unit_rows(x: NDArray[np.float32], centre: bool = False) -> NDArray[np.float32]:
-    """The rows scaled to unit length, rows of zeros left as they are; checked as feature_pairs says."""
+def unit_rows(
+    x: NDArray[np.float32], centre: bool = False, *, mean: NDArray[np.float64] | None = None
+) -> NDArray[np.float32]:
+    """The rows scaled to unit length, rows of zeros left as they are; checked as feature_pairs says.
+
+    mean [D]: what is subtracted, in place of the mean of these rows.
+    """
+    rows = _checked(x).astype(np.float64)
+    present = np.linalg.norm(rows, axis=1) > 0
+    if mean is None and centre and present.any():
+        mean = mean_row(x)
+    if mean is not None:
+        rows[present] -= mean
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.ascontiguousarray(rows / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+
+def mean_row(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The mean [D] of the rows that are not zeros; zeros where there are none."""
+    rows = _checked(x).astype(np.float64)
+    present = np.linalg.norm(rows, axis=1) > 0
+    mean: NDArray[np.float64] = rows[present].mean(axis=0) if present.any() else np.zeros(x.shape[1])
+    return mean
+
+
+def _checked(x: NDArray[np.float32]) -> NDArray[np.float32]:
     if x.ndim != 2:
         raise ValueError(f"descriptors must have the shape [N, D], got {list(x.shape)}")
     if not np.isfinite(x).all():
         raise ValueError(f"descriptor {int(np.argmin(np.isfinite(x).all(axis=1)))} holds numbers that are not finite")
-    rows = x.astype(np.float64)
-    present = np.linalg.norm(rows, axis=1) > 0
-    if centre and present.any():
-        rows[present] -= rows[present].mean(axis=0)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.ascontiguousarray(rows / np.maximum(lengths, 1e-12), dtype=np.float32)
+    return x

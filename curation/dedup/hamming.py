@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Codes = NDArray[np.uint64]
+Ints = NDArray[np.int64]
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]
 
 Search = Callable[[Codes, int], Pairs]
@@ -37,7 +38,7 @@ def hamming_pairs(codes: Codes, radius: int, search: Search | None = None) -> Pa
     or a function of its kind that works elsewhere. Raises ValueError for another dtype or shape, or a radius outside
     0..8.
     """
-    codes = _checked(codes, radius)
+    codes = checked(codes, radius)
     unique, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
     a, b, distance = (search or distinct_pairs)(unique, radius)
     members = np.argsort(inverse, kind="stable")
@@ -59,7 +60,7 @@ def distinct_pairs(codes: Codes, radius: int) -> Pairs:
 def search_tables(codes: Codes, radius: int) -> list[Table]:
     """The choices of blocks that find every pair of distinct codes; none where there can be no pair."""
     radius = _effective_radius(codes, radius)
-    return [] if radius == 0 or len(codes) < 2 else list(_tables(plan_blocks(len(codes), radius), radius))
+    return [] if radius == 0 or len(codes) < 2 else list(tables_of(plan_blocks(len(codes), radius), radius))
 
 
 def positions(codes: Codes, low: list[Codes], high: list[Codes]) -> Pairs:
@@ -71,8 +72,8 @@ def positions(codes: Codes, low: list[Codes], high: list[Codes]) -> Pairs:
 
 def cross_pairs(left: Codes, right: Codes, radius: int, search: Search | None = None) -> Pairs:
     """Every (i, j) with distance(left[i], right[j]) <= `radius`; the two need not have the same length."""
-    _checked(left, radius)
-    _checked(right, radius)
+    checked(left, radius)
+    checked(right, radius)
     i, j, distance = hamming_pairs(np.concatenate([left, right]), radius, search)
     across = (i < len(left)) & (j >= len(left))
     return i[across], j[across] - len(left), distance[across]
@@ -95,7 +96,8 @@ def _seconds(n_codes: int, radius: int, blocks: int) -> float:
     return comb(blocks, radius) * (n_codes * _SORT_NS + candidates * _CHECK_NS) * 1e-9
 
 
-def _checked(codes: Codes, radius: int) -> Codes:
+def checked(codes: Codes, radius: int) -> Codes:
+    """The codes as they are; ValueError for another type or shape, or a radius outside 0..8."""
     if codes.dtype != np.uint64 or codes.ndim != 1:
         raise ValueError(f"codes must be uint64 of shape [N], got {codes.dtype} of shape {list(codes.shape)}")
     if not 0 <= radius <= MAX_RADIUS:
@@ -125,12 +127,21 @@ class Table:
         high = [np.maximum(x, y) for x, y in found]
         return np.concatenate([codes[:0], *low]), np.concatenate([codes[:0], *high])
 
+    def permute(self, codes: Codes) -> Codes:
+        """The codes with the table's blocks on top."""
+        return _permute(codes, self)
+
+    def finds_first(self, difference: Codes) -> NDArray[np.bool_]:
+        """Whether pairs with these differing bits are found by no earlier table."""
+        return _is_first_table(difference, self)
+
     def part(self, codes: Codes, bits: int) -> NDArray[np.int64]:
         """A number below 2^bits for each code; codes that agree on the table's blocks have the same."""
         return (_permute(codes, self) >> np.uint64(max(self.key_shift, _BITS - bits))).astype(np.int64)
 
 
-def _tables(blocks: int, radius: int) -> Iterator[Table]:
+def tables_of(blocks: int, radius: int) -> Iterator[Table]:
+    """Every choice of `blocks` - `radius` of so many blocks."""
     bounds = [round(k * _BITS / blocks) for k in range(blocks + 1)]
     spans = list(pairwise(bounds))
     for chosen in combinations(range(blocks), blocks - radius):

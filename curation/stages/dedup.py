@@ -26,6 +26,8 @@ from curation.dedup.evidence import (
 from curation.dedup.hamming import Search
 from curation.dedup.representatives import groups
 from curation.models.copy_descriptor import DIMS
+from curation.stages.dedup_apart import apart_metrics, apart_section, keep_apart
+from curation.stages.dedup_references import References
 from curation.stages.dedup_report import fragment
 from curation.stages.measures import floats, largest_person_px, rows_for, sorted_by_id, vectors
 from curation.stages.result import StageResult, decision_metrics
@@ -57,6 +59,11 @@ class DedupConfig(Config):
     min_person_score: float = recipe(0.3, "box score that counts when persons rank copies, 0..1", ge=0, le=1)
     overlay_ratio: float = recipe(0.02, "text share from which a picture ranks as overlaid, 0..1", ge=0, le=1)
     max_chain_hops: int = recipe(32, "longest accepted chain of hashes, in steps", ge=1)
+    apart_from: tuple[str, ...] = execution(
+        (),
+        "evaluation sets whose copies go, with their whole groups: absolute folders, .tar or .parquet of pictures, or "
+        "Parquet tables of features (see docs/duplicates.md); content counts",
+    )
     shuffle_from: int = execution(
         20_000_000, "from so many pictures hashes are compared by a Ray shuffle, not in one process, as a count", ge=1
     )
@@ -67,6 +74,11 @@ class DedupConfig(Config):
             raise ValueError(
                 f"hash_radius={self.hash_radius} is above hash_candidate_radius={self.hash_candidate_radius}; raise "
                 f"the latter"
+            )
+        relative = [uri for uri in self.apart_from if "://" not in uri and not uri.startswith("/")]
+        if relative:
+            raise ValueError(
+                f"apart_from={relative[0]!r} is relative: steps run in folders of their own, give it absolute"
             )
         if not self.candidate_cosine <= self.min_cosine:
             raise ValueError(
@@ -98,13 +110,15 @@ def run(
     detections: pa.Table | None = None,
     thumbnails: Thumbnails | None = None,
     search: Search | None = None,
+    references: References | None = None,
 ) -> StageResult:
     """One decision per picture that filter kept, with its group, and the edges; both sorted by image_id.
 
     detections: ranks copies by the size of the largest person; without it by what filter measured. thumbnails:
     image_ids to uint8 pictures, [h, w] or RGB; without it no pair is confirmed by its pictures. search: what finds
-    near hashes from config.shuffle_from pictures on, as hamming_pairs takes it. Raises ValueError for missing columns
-    or rows, and when hashes merge by chance (see curation.dedup.percolation).
+    near hashes from config.shuffle_from pictures on, as hamming_pairs takes it. references: evaluation pictures; groups
+    with a copy of one are dropped. Raises ValueError for missing columns or rows, and when hashes merge by chance (see
+    curation.dedup.percolation).
     """
     require_columns(images, ["image_id", "phash", "phash_mirror", "phash_quality", "width", "height"], "dedup: images")
     require_columns(scores, ["image_id", "sharpness", "text_ratio", "copy_embedding"], "dedup: scores")
@@ -120,9 +134,17 @@ def run(
     elsewhere = search if len(image_ids) >= config.shuffle_from else None
     cover = cover_copies(pictures, quality, config.bounds(), thumbnails, elsewhere)
     table = _decisions(image_ids, cover, config)
-    metrics = decision_metrics(table) | _metrics(table, cover, pictures, config)
-    tables = {"data": table, "edges": _edge_table(image_ids, cover.edges)}
-    return StageResult(tables, metrics, fragment(table, tables["edges"], metrics, config))
+    tables = {"edges": _edge_table(image_ids, cover.edges)}
+    apart: dict[str, Any] = {}
+    if references is not None:
+        table, copies = keep_apart(table, pictures, references, config.bounds(), _thresholds(config), thumbnails)
+        tables["evaluation_copies"] = copies
+        apart = apart_metrics(table, copies, references)
+    metrics = decision_metrics(table) | _metrics(table, cover, pictures, config) | apart
+    shown = fragment(table, tables["edges"], metrics, config)
+    if references is not None:
+        shown["sections"].insert(1, apart_section(copies, references))
+    return StageResult({"data": table, **tables}, metrics, shown)
 
 
 def _check_descriptor(scores: pa.Table, config: DedupConfig) -> None:

@@ -1,0 +1,62 @@
+"""dedup apart from an evaluation set, as a step: another set is another version, and `why` names the picture."""
+
+import io
+
+import pyarrow as pa
+import pytest
+from PIL import Image as pillow
+from removal_roots import build_pool, commit, ingested, picture
+
+from components.artifacts import Store
+from components.explain import why
+from components.run_step import run_step
+from components.steps import STEPS
+from curation.images import decode
+from curation.models.copy_descriptor import build_copy_descriptor
+from curation.stages.dedup import DedupConfig
+from curation.tables import DECISIONS, DETECTIONS, from_rows, scores_schema
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """images, detections, scores and filtered of a pool of eight pictures."""
+    root = tmp_path / "root"
+    parts = ingested(build_pool(tmp_path / "pool"))
+    images = pa.concat_tables(part["images"] for part in parts.values())
+    ids = images["image_id"].to_pylist()
+    descriptor = build_copy_descriptor("builtin", {})
+    vectors = [descriptor.embed([decode(d, min_side=44).pixels])[0].tolist() for d in images["bytes"].to_pylist()]
+    scores = [{"image_id": i, "scored": True, "copy_embedding": v} for i, v in zip(ids, vectors)]
+    made = {
+        "images": parts,
+        "detections": {"all": {"data": from_rows([{"image_id": i} for i in ids], DETECTIONS)}},
+        "scores": {"all": {"data": from_rows(scores, scores_schema(1, descriptor.dim))}},
+        "filtered": {"all": {"data": from_rows([{"image_id": i, "keep": True} for i in ids], DECISIONS)}},
+    }
+    return root, {kind: commit(root, kind, tables) for kind, tables in made.items()}
+
+
+def smaller(seed):
+    buffer = io.BytesIO()
+    pillow.open(io.BytesIO(picture(seed))).resize((48, 35)).save(buffer, "JPEG", quality=70)
+    return buffer.getvalue()
+
+
+def test_a_copy_of_an_evaluation_picture_goes_and_why_says_of_which(inputs, tmp_path):
+    root, given = inputs
+    before = run_step(STEPS["dedup"], DedupConfig(descriptor="builtin"), given, str(root)).artifact
+    assert before.manifest.metrics["kept"] == 8 and "evaluation_copies" not in before.manifest.tables
+    held = tmp_path / "benchmark"
+    held.mkdir()
+    (held / "test_one.jpg").write_bytes(smaller(3))
+    config = DedupConfig(descriptor="builtin", apart_from=(str(held),))
+    apart = run_step(STEPS["dedup"], config, given, str(root)).artifact
+    assert apart.version != before.version
+    assert apart.manifest.metrics["dropped"] == {"evaluation_copy": 1}
+    lines = [line.text for line in why(Store(str(root)), "3.jpg") if line.artifact.version == apart.version]
+    assert len(lines) == 1 and lines[0].startswith("evaluation_copy: ")
+    assert f"a copy of test_one.jpg in {held}" in lines[0]
+    assert run_step(STEPS["dedup"], config, given, str(root)).reused
+    (held / "test_two.jpg").write_bytes(smaller(5))
+    again = run_step(STEPS["dedup"], config, given, str(root)).artifact
+    assert again.version != apart.version and again.manifest.metrics["dropped"] == {"evaluation_copy": 2}
