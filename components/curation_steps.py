@@ -195,6 +195,7 @@ def filter(context: StepContext) -> Publication:  # the step's name
 
 def dedup(context: StepContext) -> Publication:
     """Duplicates and their representatives."""
+    from components.given_dedup import carried
     from components.hamming_shuffle import distinct_pairs_on_ray
     from curation.stages import dedup as stage
     from curation.stages.dedup_references import read_references
@@ -210,6 +211,7 @@ def dedup(context: StepContext) -> Publication:
         thumbnails=lookup.grey,
         search=distinct_pairs_on_ray,
         references=read_references(context.config, context.weights),
+        previous=carried(context.inputs),
     )
     return _publish(context, result)
 

@@ -136,6 +136,7 @@ CURATION: tuple[Step, ...] = (
         "hash and deep-feature duplicates, representatives; copies of evaluation sets go with their groups",
         weights="curation.stages.dedup_references:required_weights",
         data="curation.stages.dedup_references:digest",
+        given="components.given_dedup:previous",
         sources=("curation.stages.dedup", "curation.dedup"),
     ),
     _curation(

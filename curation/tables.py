@@ -145,6 +145,20 @@ EVALUATION_COPIES = pa.schema(  # pictures that are copies of pictures of an eva
     ]
 )
 
+# What dedup leaves for a run on more pictures (curation.dedup.carried).
+POINTS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("fingerprint", pa.uint64()),  # of hashes and descriptor
+        ("full", pa.bool_()),  # whether its list in NEAR holds as many as it may
+        ("cells", pa.list_(pa.int32())),  # its own, then the next nearest that it looks into
+    ]
+)
+NEAR = pa.schema([("a", pa.string()), ("b", pa.string()), ("cosine", pa.float64())])  # b is in the list of a
+NEAR_HASHES = pa.schema([("a", pa.string()), ("b", pa.string()), ("bits", pa.int8()), ("mirrored", pa.bool_())])
+COMPARED = pa.schema([("a", pa.string()), ("b", pa.string()), ("agreed", pa.bool_()), ("distance", pa.float64())])
+CELLS = pa.schema([("cell", pa.int32()), ("vector", pa.list_(pa.float64()))])  # centroids; -1: the mean, where one is
+
 CLUSTERS = pa.schema(
     [
         ("image_id", pa.string()),

@@ -14,17 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.audit.intervals import wilson
+from curation.dedup.near_lists import Lists, joined, look
 
 Ints = NDArray[np.int64]
 Unit = NDArray[np.float32]
 
-QUERIES = 4096
+_QUERIES = 4096
 CELLS_PER_ROOT = 4  # cells for N pictures: this times the square root of N
 FIRST_PROBES = 4
 _ITERATIONS = 10
 _TRAINING_ROWS = 64  # per cell
 _FIRST_SAMPLE, _LARGEST_SAMPLE = 1024, 16_384
 _ENOUGH_PAIRS = 400  # so many, all found, have a lower bound of 0.990
+_CHECKED_SHARE = 0.005  # of a whole search's comparisons, what checking an addition may cost
 
 
 class RecallTooLow(ValueError):
@@ -42,6 +44,7 @@ class Search:
     sampled_pictures: int
     sampled_pairs: int
     found_pairs: int
+    placings: int = 0  # comparisons of pictures with centroids
 
     @property
     def recall(self) -> float:
@@ -62,34 +65,127 @@ class Search:
         return known >= min_recall or self.found_pairs == self.sampled_pairs < _ENOUGH_PAIRS
 
 
+@dataclass(frozen=True)
+class Cells:
+    """Where rows lie and look: `centroids` [C, D] and `places` [N, P], the nearest cells of each row, its own first.
+
+    One cell that all rows lie in, and one probe, is a comparison of all with all; its centroid is a row of zeros.
+    """
+
+    centroids: Unit
+    places: Ints
+
+    @property
+    def probes(self) -> int:
+        """Cells that a row looks into."""
+        return self.places.shape[1]
+
+    @property
+    def exhaustive(self) -> bool:
+        """Whether every row is compared with every other."""
+        return len(self.centroids) == 1
+
+
+@dataclass(frozen=True)
+class Found:
+    """The lists of all rows, the cells they were found in, and how good the search was; None: nothing was left out."""
+
+    lists: Lists
+    cells: Cells
+    search: Search | None
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What an earlier search knows of these rows: `old` bool [N] are those that it saw, `lists` theirs.
+
+    cells: its centroids, and the places of the old rows. short: old rows whose list was full and has lost an entry.
+    """
+
+    old: NDArray[np.bool_]
+    cells: Cells
+    lists: Lists
+    short: Ints
+
+
+def all_lists(unit: Unit, k: int, threshold: float) -> Found:
+    """The lists of all rows among all rows; unit float32 [N, D], rows of unit length or zero."""
+    everything = np.arange(len(unit))
+    places = np.zeros((len(unit), 1), np.int64)
+    lists, _ = look(unit, places, everything, everything, k, threshold)
+    return Found(lists, Cells(np.zeros((1, unit.shape[1]), np.float32), places), None)
+
+
+def lists_in_cells(
+    unit: Unit, k: int, threshold: float, *, min_recall: float = 0.985, seed: int = 0, probes: int = FIRST_PROBES
+) -> Found:
+    """The lists of all rows among the rows of the cells they look into.
+
+    unit: float32 [N, D], rows of unit length or zero. Probes are doubled until the recall on a sample is good; raises
+    RecallTooLow when half the cells are not enough.
+    """
+    everything = np.arange(len(unit))
+    centroids = _centroids(unit, max(1, min(round(CELLS_PER_ROOT * np.sqrt(len(unit))), len(unit) // 2)), seed)
+    truth = _sample(unit, k, threshold, seed)
+    probes, placings = min(probes, len(centroids)), 0
+    while True:
+        places = _places(unit, centroids, probes)
+        placings += len(unit) * len(centroids)
+        lists, work = look(unit, places, everything, everything, k, threshold)
+        found = int(np.isin(truth.keys, _keys(lists.pairs(len(unit)), len(unit))).sum())
+        counts = (len(unit), truth.pictures, len(truth.keys), found, placings)
+        search = Search(len(centroids), probes, work, *counts)
+        if search.good(min_recall):
+            return Found(lists, Cells(centroids, places), search)
+        if 2 * probes > max(1, len(centroids) // 2):
+            raise RecallTooLow(
+                f"{found} of {len(truth.keys)} near pairs of a sample were found in the {probes} nearest of "
+                f"{len(centroids)} cells, a recall of at least {search.recall_low:.3f}; {min_recall} is asked. "
+                f"Descriptors without structure have no cells: check that score wrote them, or raise dedup.exact_rows "
+                f"to compare all pairs"
+            )
+        probes *= 2
+
+
 def pairs_in_cells(
     unit: Unit, k: int, threshold: float, *, min_recall: float = 0.985, seed: int = 0, probes: int = FIRST_PROBES
 ) -> tuple[Ints, Search]:
-    """Pairs i < j, int64 [E, 2], where one is among the k nearest of the other in the cells looked at, and the search.
+    """Pairs i < j, int64 [E, 2], where one is in the list of the other, and the search; as lists_in_cells."""
+    found = lists_in_cells(unit, k, threshold, min_recall=min_recall, seed=seed, probes=probes)
+    assert found.search is not None
+    return found.lists.pairs(len(unit)), found.search
 
-    unit: float32 [N, D], rows of unit length or zero. Pairs are those with a cosine of about `threshold` and more:
-    float32, so check again what lies at the edge. Probes are doubled until the recall on the sample is good; raises
-    RecallTooLow when half the cells are not enough.
+
+def more_lists(unit: Unit, earlier: Earlier, k: int, threshold: float, *, min_recall: float = 0.985) -> Found:
+    """The lists that a search of all rows in the earlier cells makes, from those it made and the rows it has not seen.
+
+    New rows look among all, old ones among the new. Raises RecallTooLow when new rows show that the cells no longer
+    find enough.
     """
-    cells = max(1, min(round(CELLS_PER_ROOT * np.sqrt(len(unit))), len(unit) // 2))
-    index, sizes = _index(unit, cells, seed)
-    truth = _sample(unit, k, threshold, seed)
-    probes = min(probes, cells)
-    while True:
-        index.nprobe = probes
-        pairs = _either(*_nearest(index, unit, k, threshold), len(unit))
-        found = int(np.isin(truth.keys, pairs @ np.array([len(unit), 1])).sum())
-        work = _comparisons(index, unit, sizes, probes)
-        search = Search(cells, probes, work, len(unit), truth.pictures, len(truth.keys), found)
-        if search.good(min_recall):
-            return pairs, search
-        if 2 * probes > max(1, cells // 2):
-            raise RecallTooLow(
-                f"{found} of {len(truth.keys)} near pairs of a sample were found in the {probes} nearest of {cells} "
-                f"cells, a recall of at least {search.recall_low:.3f}; {min_recall} is asked. Descriptors without "
-                f"structure have no cells: check that score wrote them, or raise dedup.exact_rows to compare all pairs"
-            )
-        probes *= 2
+    everything, fresh = np.arange(len(unit)), np.flatnonzero(~earlier.old)
+    centroids, places = earlier.cells.centroids, earlier.cells.places.copy()
+    exhaustive = earlier.cells.exhaustive
+    places[fresh] = 0 if exhaustive else _places(unit[fresh], centroids, places.shape[1])
+    asking = np.zeros(len(unit), bool)
+    asking[fresh] = asking[earlier.short] = True
+    theirs, work = look(unit, places, np.flatnonzero(asking), everything, k, threshold)
+    back, more = look(unit, places, np.flatnonzero(~asking), fresh, k, threshold)
+    kept = earlier.lists.where(~asking[earlier.lists.row])
+    lists, cells = joined([kept, theirs, back], k), Cells(centroids, places)
+    if exhaustive:
+        return Found(lists, cells, None)
+    whole = len(unit) * (len(centroids) + len(unit) * places.shape[1] // len(centroids))
+    rows = fresh[: int(_CHECKED_SHARE * whole / len(unit)) + 1]
+    truth = _truth(unit, rows, k, threshold)
+    found = int(np.isin(truth, _keys(lists.pairs(len(unit)), len(unit))).sum())
+    counts = (len(unit), len(rows), len(truth), found, len(fresh) * len(centroids))
+    search = Search(len(centroids), places.shape[1], work + more, *counts)
+    if wilson(found, len(truth))[1] < min_recall:
+        raise RecallTooLow(
+            f"{found} of {len(truth)} near pairs of new pictures were found in the cells of dedup.previous; "
+            f"{min_recall} is asked: the pictures have become others, so run once without dedup.previous"
+        )
+    return Found(lists, cells, search)
 
 
 @dataclass(frozen=True)
@@ -98,62 +194,44 @@ class _Sample:
     keys: Ints  # i * N + j of each near pair that a sampled picture has
 
 
-def _index(unit: Unit, cells: int, seed: int) -> tuple[Any, Ints]:
-    """An inverted file over k-means cells with all rows in it, and the rows in each cell."""
+def _centroids(unit: Unit, cells: int, seed: int) -> Unit:
     import faiss
 
-    dim = unit.shape[1]
     kmeans = faiss.Kmeans(
-        dim, cells, niter=_ITERATIONS, spherical=True, seed=seed, max_points_per_centroid=_TRAINING_ROWS,
+        unit.shape[1], cells, niter=_ITERATIONS, spherical=True, seed=seed, max_points_per_centroid=_TRAINING_ROWS,
         min_points_per_centroid=1,
     )  # fmt: skip
     kmeans.train(unit)
-    quantizer = faiss.IndexFlatIP(dim)
-    quantizer.add(np.asarray(kmeans.centroids))
-    index = faiss.IndexIVFFlat(quantizer, dim, cells, faiss.METRIC_INNER_PRODUCT)
-    index.train(unit[:1])  # the quantizer is trained
-    index.add(unit)
-    lists: Any = index.invlists
-    sizes = np.array([lists.list_size(cell) for cell in range(cells)], np.int64)
-    return index, sizes
+    return np.asarray(kmeans.centroids, dtype=np.float32)
+
+
+def _places(unit: Unit, centroids: Unit, probes: int) -> Ints:
+    """The nearest cells of each row, nearest first: int64 [N, probes]."""
+    import faiss
+
+    index: Any = faiss.IndexFlatIP(centroids.shape[1])
+    index.add(centroids)
+    blocks = [index.search(unit[s : s + _QUERIES], probes)[1] for s in range(0, len(unit), _QUERIES)]
+    return np.concatenate([np.zeros((0, probes), np.int64), *blocks]).astype(np.int64)
 
 
 def _sample(unit: Unit, k: int, threshold: float, seed: int) -> _Sample:
     """Near pairs of pictures drawn at random, by brute force: more pictures until there are enough pairs."""
-    import faiss
-
-    index = faiss.IndexFlatIP(unit.shape[1])
-    index.add(unit)
     drawn = np.random.default_rng(seed).permutation(len(unit))[:_LARGEST_SAMPLE]
     keys, size, done = [np.zeros(0, np.int64)], _FIRST_SAMPLE, 0
     while done < len(drawn) and sum(map(len, keys)) < 2 * _ENOUGH_PAIRS:
         rows = np.sort(drawn[done : done + size])
-        row, near = _nearest(index, unit[rows], k, threshold, rows)
-        pairs = _either(row, near, len(unit))
-        keys.append(pairs @ np.array([len(unit), 1]))
+        keys.append(_truth(unit, rows, k, threshold))
         done, size = done + len(rows), 2 * size
     return _Sample(done, np.unique(np.concatenate(keys)))
 
 
-def _nearest(index: Any, queries: Unit, k: int, threshold: float, rows: Ints | None = None) -> tuple[Ints, Ints]:
-    """(row, neighbour) of every neighbour among the k nearest at `threshold` or above."""
-    rows = np.arange(len(queries)) if rows is None else rows
-    found_rows, found = [], []
-    for start in range(0, len(queries), QUERIES):
-        cosine, near = index.search(queries[start : start + QUERIES], min(k + 1, index.ntotal))
-        at, column = np.nonzero((near >= 0) & (cosine >= threshold))
-        found_rows.append(rows[start + at])
-        found.append(near[at, column])
-    return np.concatenate(found_rows), np.concatenate(found).astype(np.int64)
+def _truth(unit: Unit, rows: Ints, k: int, threshold: float) -> Ints:
+    """Keys of the pairs of these rows and their nearest among all."""
+    lists, _ = look(unit, np.zeros((len(unit), 1), np.int64), rows, np.arange(len(unit)), k, threshold)
+    return _keys(lists.pairs(len(unit)), len(unit))
 
 
-def _either(row: Ints, near: Ints, n: int) -> Ints:
-    keys = np.unique((np.minimum(row, near) * n + np.maximum(row, near))[row != near])
-    return np.stack(np.divmod(keys, max(n, 1)), axis=1).astype(np.int64)
-
-
-def _comparisons(index: Any, unit: Unit, sizes: Ints, probes: int) -> int:
-    return sum(
-        int(sizes[index.quantizer.search(unit[start : start + QUERIES], probes)[1]].sum())
-        for start in range(0, len(unit), QUERIES)
-    )
+def _keys(pairs: Ints, n: int) -> Ints:
+    keys: Ints = pairs @ np.array([n, 1])
+    return keys

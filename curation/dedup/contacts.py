@@ -56,7 +56,7 @@ def contacts(
     near = _near(unit, n, bounds, bounds.candidate_cosine if seen else bounds.min_cosine)
     both = _of_both(thumbnails, reference_thumbnails) if thumbnails and reference_thumbnails else None
     ids = [*pictures.image_ids, *(f"{_MARK}{name}" for name in references.image_ids)]
-    edges = weigh(unit, ids, _hashes(pictures, references, bounds), near, bounds, both)
+    edges, _ = weigh(unit, ids, _hashes(pictures, references, bounds), near, bounds, both)
     return Contacts(edges.pairs[:, 0], edges.pairs[:, 1] - n, edges.kind, edges.distance)
 
 

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.dedup.cells import Search as CellSearch
-from curation.dedup.cells import pairs_in_cells
-from curation.dedup.features import SLACK, nearest_pairs, pair_cosines, unit_rows
+from curation.dedup.features import pair_cosines
 from curation.dedup.geometry import Alignment, Picture, Sketch, align, sketch
 from curation.dedup.hamming import MAX_RADIUS, Search, cross_pairs, hamming_pairs
 
@@ -113,7 +112,7 @@ def leaders(pictures: Pictures, quality: Floats, min_hash_quality: float) -> Int
     return leader
 
 
-def hash_pairs(pictures: Pictures, min_hash_quality: float, search: Search | None = None) -> HashPairs:
+def find_hash_pairs(pictures: Pictures, min_hash_quality: float, search: Search | None = None) -> HashPairs:
     """All pairs of trusted hashes up to distance 8, direct and mirrored, as `search` of hamming_pairs finds them."""
     trusted = np.flatnonzero(pictures.hash_quality >= min_hash_quality)
     i, j, distance = hamming_pairs(pictures.phash[trusted], MAX_RADIUS, search)
@@ -125,13 +124,16 @@ def hash_pairs(pictures: Pictures, min_hash_quality: float, search: Search | Non
     return HashPairs(trusted, near, distance.astype(np.int64), part.pairs, part.distance.astype(np.int64))
 
 
-def find_edges(pictures: Pictures, hashes: HashPairs, bounds: Bounds, thumbnails: Thumbnails | None) -> Edges:
-    """Every edge that the evidence carries; without `thumbnails` nothing is confirmed by the pictures themselves."""
-    unit = unit_rows(pictures.vectors, bounds.centre)
-    loose = bounds.min_cosine if thumbnails is None else bounds.candidate_cosine
-    near, cosine, search = _near(unit, loose, bounds)
-    edges = weigh(unit, pictures.image_ids, hashes, Near(near, cosine), bounds, thumbnails)
-    return replace(edges, search=search)
+@dataclass(frozen=True)
+class Compared:
+    """Pairs [E, 2], i < j, that were compared as pictures: whether they agreed, and the distance 1 - agreement."""
+
+    pairs: Ints
+    agreed: NDArray[np.bool_]
+    distance: Floats
+
+
+NONE_COMPARED = Compared(np.zeros((0, 2), np.int64), np.zeros(0, bool), np.zeros(0))
 
 
 def weigh(
@@ -141,27 +143,23 @@ def weigh(
     near: Near,
     bounds: Bounds,
     thumbnails: Thumbnails | None,
-) -> Edges:
-    """Edges among the pairs whose hashes or descriptors are near; `unit` are the descriptors, of unit length."""
+    known: Compared = NONE_COMPARED,
+) -> tuple[Edges, Compared]:
+    """(edges, pairs compared as pictures) among the pairs whose hashes or descriptors are near.
+
+    unit: the descriptors, of unit length. known: what an earlier comparison of pictures said, which is not repeated.
+    """
     certain, suspected = _by_hash(unit, hashes, bounds)
     close = near.cosine >= bounds.min_cosine
     certain.append(_Part(near.pairs[close], 2, 1 - near.cosine[close]))
     suspected.append(near.pairs[~close])
     if thumbnails is None:
-        return _once(certain)
+        return _once(certain), NONE_COMPARED
     asked = _undecided(suspected, certain, len(unit))
-    agreed = _confirm(image_ids, asked, bounds, thumbnails)
-    return replace(_once([*certain, agreed]), candidates=len(asked), confirmed=len(agreed.pairs))
-
-
-def _near(unit: NDArray[np.float32], threshold: float, bounds: Bounds) -> tuple[Ints, Floats, CellSearch | None]:
-    """Pairs of near descriptors and their cosines: all of them up to `exact_rows` rows, above that those of cells."""
-    if len(unit) <= bounds.exact_rows:
-        i, j, cosine = nearest_pairs(unit, bounds.candidates_per_row, threshold)
-        return np.stack([i, j], axis=1), cosine, None
-    pairs, search = pairs_in_cells(unit, bounds.candidates_per_row, threshold - SLACK, min_recall=bounds.min_recall)
-    cosine = pair_cosines(unit, pairs[:, 0], pairs[:, 1])
-    return pairs[cosine >= threshold], cosine[cosine >= threshold], search
+    compared = _compare(image_ids, asked, bounds, thumbnails, known)
+    agreed = _Part(compared.pairs[compared.agreed], 3, compared.distance[compared.agreed])
+    edges = replace(_once([*certain, agreed]), candidates=len(asked), confirmed=len(agreed.pairs))
+    return edges, compared
 
 
 def _by_hash(unit: NDArray[np.float32], hashes: HashPairs, bounds: Bounds) -> tuple[list[_Part], list[Ints]]:
@@ -202,11 +200,14 @@ def _undecided(suspected: list[Ints], certain: list[_Part], n: int) -> Ints:
     return np.stack(np.divmod(left, max(n, 1)), axis=1).astype(np.int64)
 
 
-def _confirm(image_ids: list[str], asked: Ints, bounds: Bounds, thumbnails: Thumbnails) -> _Part:
-    """The pairs whose pictures agree, at distance 1 - agreement. Pictures that cannot be had confirm nothing."""
+def _compare(image_ids: list[str], asked: Ints, bounds: Bounds, thumbnails: Thumbnails, known: Compared) -> Compared:
+    """What the pictures of each pair say. Pairs of which a picture cannot be had are left out."""
+    n = np.array([len(image_ids), 1])
+    remembered = np.isin(known.pairs @ n, asked @ n)
+    pairs, agreed = known.pairs[remembered].tolist(), known.agreed[remembered].tolist()
+    distance = known.distance[remembered].tolist()
+    asked = asked[~np.isin(asked @ n, known.pairs @ n)]
     sketches: dict[int, Sketch] = {}
-    agreed: list[tuple[int, int]] = []
-    distance: list[float] = []
     for start in range(0, len(asked), _BLOCK_PAIRS):
         block = asked[start : start + _BLOCK_PAIRS]
         rows = set(block.ravel().tolist())
@@ -217,10 +218,12 @@ def _confirm(image_ids: list[str], asked: Ints, bounds: Bounds, thumbnails: Thum
         for a, b in block.tolist():
             if a in sketches and b in sketches:
                 found = align(sketches[a], sketches[b])
-                if agrees(found, bounds):
-                    agreed.append((a, b))
-                    distance.append(1 - found.agreement)
-    return _Part(np.array(agreed, dtype=np.int64).reshape(-1, 2), 3, np.array(distance, dtype=np.float64))
+                pairs.append([a, b])
+                agreed.append(agrees(found, bounds))
+                distance.append(1 - found.agreement)
+    of = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    order = np.lexsort((of[:, 1], of[:, 0]))
+    return Compared(of[order], np.array(agreed, dtype=bool)[order], np.array(distance, dtype=np.float64)[order])
 
 
 def agrees(found: Alignment, bounds: Bounds) -> bool:

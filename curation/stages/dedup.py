@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from curation.config import Config, execution, recipe
+from curation.dedup.carried import Carried
 from curation.dedup.cover import Cover, cover_copies
 from curation.dedup.evidence import (
     KINDS,
@@ -27,6 +28,7 @@ from curation.dedup.hamming import Search
 from curation.dedup.representatives import groups
 from curation.models.copy_descriptor import DIMS
 from curation.stages.dedup_apart import apart_metrics, apart_section, keep_apart
+from curation.stages.dedup_previous import THRESHOLD, carried_tables
 from curation.stages.dedup_references import References
 from curation.stages.dedup_report import fragment
 from curation.stages.measures import floats, largest_person_px, rows_for, sorted_by_id, vectors
@@ -59,6 +61,11 @@ class DedupConfig(Config):
     min_person_score: float = recipe(0.3, "box score that counts when persons rank copies, 0..1", ge=0, le=1)
     overlay_ratio: float = recipe(0.02, "text share from which a picture ranks as overlaid, 0..1", ge=0, le=1)
     max_chain_hops: int = recipe(32, "longest accepted chain of hashes, in steps", ge=1)
+    previous: str = recipe(
+        "",
+        "version of `deduped` to go on from, VERSION or deduped=NAME: its cells are used, what it compared is not "
+        "compared again, and its thresholds must be these (see docs/duplicates.md)",
+    )
     apart_from: tuple[str, ...] = execution(
         (),
         "evaluation sets whose copies go, with their whole groups: absolute folders, .tar or .parquet of pictures, or "
@@ -111,14 +118,16 @@ def run(
     thumbnails: Thumbnails | None = None,
     search: Search | None = None,
     references: References | None = None,
+    previous: Carried | None = None,
 ) -> StageResult:
-    """One decision per picture that filter kept, with its group, and the edges; both sorted by image_id.
+    """One decision per picture that filter kept, with its group, and the edges; both sorted by image_id. Further
+    tables are what a run on more pictures goes on from (curation.stages.dedup_previous).
 
     detections: ranks copies by the size of the largest person; without it by what filter measured. thumbnails:
     image_ids to uint8 pictures, [h, w] or RGB; without it no pair is confirmed by its pictures. search: what finds
     near hashes from config.shuffle_from pictures on, as hamming_pairs takes it. references: evaluation pictures; groups
-    with a copy of one are dropped. Raises ValueError for missing columns or rows, and when hashes merge by chance (see
-    curation.dedup.percolation).
+    with a copy of one are dropped. previous: what an earlier run with the same thresholds left. Raises ValueError for
+    missing columns or rows, and when hashes merge by chance (see curation.dedup.percolation).
     """
     require_columns(images, ["image_id", "phash", "phash_mirror", "phash_quality", "width", "height"], "dedup: images")
     require_columns(scores, ["image_id", "sharpness", "text_ratio", "copy_embedding"], "dedup: scores")
@@ -132,7 +141,7 @@ def run(
     person_px = floats(rows["value"]) if found is None else largest_person_px(found, config.min_person_score)
     quality = rank_quality(kept_images, kept_scores, person_px, config)
     elsewhere = search if len(image_ids) >= config.shuffle_from else None
-    cover = cover_copies(pictures, quality, config.bounds(), thumbnails, elsewhere)
+    cover = cover_copies(pictures, quality, config.bounds(), thumbnails, elsewhere, previous)
     table = _decisions(image_ids, cover, config)
     tables = {"edges": _edge_table(image_ids, cover.edges)}
     apart: dict[str, Any] = {}
@@ -144,7 +153,7 @@ def run(
     shown = fragment(table, tables["edges"], metrics, config)
     if references is not None:
         shown["sections"].insert(1, apart_section(copies, references))
-    return StageResult({"data": table, **tables}, metrics, shown)
+    return StageResult({"data": table, **tables, **carried_tables(cover.carried)}, metrics, shown)
 
 
 def _check_descriptor(scores: pa.Table, config: DedupConfig) -> None:
@@ -239,6 +248,7 @@ def _metrics(table: pa.Table, cover: Cover, pictures: Pictures, config: DedupCon
         "hash_degree": {str(r): round(v, 6) for r, v in guard.mean_degree.items()},
         "chance_degree": {str(r): float(f"{v:.3g}") for r, v in guard.chance_degree.items()},
         "longest_hash_chain": guard.chain_hops,
+        THRESHOLD: cover.carried.threshold,
         **_search_metrics(edges),
     }
 
@@ -250,5 +260,6 @@ def _search_metrics(edges: Edges) -> dict[str, Any]:
         return {}
     shares = {"descriptor_recall": search.recall, "descriptor_recall_low": search.recall_low}
     counts = {"descriptor_cells": search.cells, "descriptor_probes": search.probes}
-    counts |= {"descriptor_comparisons": search.comparisons, "descriptor_sampled_pairs": search.sampled_pairs}
+    counts |= {"descriptor_comparisons": search.comparisons, "descriptor_placings": search.placings}
+    counts |= {"descriptor_sampled_pairs": search.sampled_pairs}
     return {name: round(share, 5) for name, share in shares.items()} | counts

@@ -42,9 +42,9 @@ def ingested(pool, denylist=None):
     return {pid: {**t, "images": apply_settlement(t["images"], settled[pid])} for pid, t in staged.items()}
 
 
-def commit(root, kind, tables, inputs=(), files=None, metrics=None, config=None, group_rows=256):
+def commit(root, kind, tables, inputs=(), files=None, metrics=None, config=None, group_rows=256, version=None):
     """Commit tables by partition, and loose files, as one version."""
-    attempt = Attempt(str(root), kind, f"{len(kind):x}" * 16, row_group_rows=group_rows)
+    attempt = Attempt(str(root), kind, version or f"{len(kind):x}" * 16, row_group_rows=group_rows)
     records = {pid: attempt.write_partition(pid, parts, {}) for pid, parts in tables.items()}
     loose = [attempt.write_file(name, data) for name, data in (files or {}).items()]
     manifest = Manifest(

@@ -1,4 +1,4 @@
-"""dedup apart from an evaluation set, as a step: another set is another version, and `why` names the picture."""
+"""dedup as a step: apart from evaluation sets, whose content counts, and on top of an earlier version of itself."""
 
 import io
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as pillow
 from removal_roots import build_pool, commit, ingested, picture
 
-from components.artifacts import Store
+from components.artifacts import ArtifactError, Store
 from components.explain import why
 from components.run_step import run_step
 from components.steps import STEPS
@@ -36,6 +36,11 @@ def inputs(tmp_path):
     return root, {kind: commit(root, kind, tables) for kind, tables in made.items()}
 
 
+def rows(artifact):
+    """The decisions."""
+    return sorted(artifact.read().to_pylist(), key=lambda row: row["image_id"])
+
+
 def smaller(seed):
     buffer = io.BytesIO()
     pillow.open(io.BytesIO(picture(seed))).resize((48, 35)).save(buffer, "JPEG", quality=70)
@@ -60,3 +65,29 @@ def test_a_copy_of_an_evaluation_picture_goes_and_why_says_of_which(inputs, tmp_
     (held / "test_two.jpg").write_bytes(smaller(5))
     again = run_step(STEPS["dedup"], config, given, str(root)).artifact
     assert again.version != apart.version and again.manifest.metrics["dropped"] == {"evaluation_copy": 2}
+
+
+def test_a_run_on_top_of_an_earlier_one_gives_what_a_run_from_scratch_gives(inputs):
+    root, given = inputs
+    config = DedupConfig(descriptor="builtin", min_cosine=0.6)
+    ids = sorted(given["filtered"].read()["image_id"].to_pylist())
+    few = from_rows([{"image_id": i, "keep": i not in ids[:2]} for i in ids], DECISIONS)
+    some = {**given, "filtered": commit(root, "filtered", {"all": {"data": few}}, version="f" * 16)}
+    earlier = run_step(STEPS["dedup"], config, some, str(root)).artifact
+    scratch = run_step(STEPS["dedup"], config, given, str(root)).artifact
+    follow = config.model_copy(update={"previous": earlier.version})
+    made = run_step(STEPS["dedup"], follow, given, str(root)).artifact
+    assert made.version != scratch.version and rows(made) == rows(scratch) and len(rows(made)) == 8
+    assert [(ref.role, ref.version) for ref in made.manifest.inputs if ref.role == "previous"] == [
+        ("previous", earlier.version)
+    ]
+    other = follow.model_copy(update={"min_cosine": 0.65})
+    with pytest.raises(
+        ValueError, match=r"dedup\.min_cosine=0\.65, but .* was made with 0\.6.*set dedup\.min_cosine=0\.6"
+    ):
+        run_step(STEPS["dedup"], other, given, str(root))
+    with pytest.raises(ArtifactError, match="no artifact, tag or version"):
+        run_step(STEPS["dedup"], config.model_copy(update={"previous": "0" * 16}), given, str(root))
+    old = commit(root, "deduped", {"all": {"data": scratch.read()}}, version="e" * 16)
+    with pytest.raises(ValueError, match="left nothing to go on from"):
+        run_step(STEPS["dedup"], config.model_copy(update={"previous": old.version}), given, str(root))
