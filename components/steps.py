@@ -137,6 +137,7 @@ CURATION: tuple[Step, ...] = (
         weights="curation.stages.dedup_references:required_weights",
         data="curation.stages.dedup_references:digest",
         given="components.given_dedup:previous",
+        revision=2,
         sources=("curation.stages.dedup", "curation.dedup"),
     ),
     _curation(

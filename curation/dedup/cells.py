@@ -20,8 +20,8 @@ Ints = NDArray[np.int64]
 Unit = NDArray[np.float32]
 
 _QUERIES = 4096
-CELLS_PER_ROOT = 4  # cells for N pictures: this times the square root of N
-FIRST_PROBES = 4
+CELLS_PER_ROOT = 2  # cells for N pictures: this times the square root of N; measured by benchmarks/curation_dedup.py
+FIRST_PROBES = 2
 _ITERATIONS = 10
 _TRAINING_ROWS = 64  # per cell
 _FIRST_SAMPLE, _LARGEST_SAMPLE = 1024, 16_384

@@ -16,6 +16,8 @@ from curation.models.copy_descriptor import build_copy_descriptor
 from curation.stages.dedup import DedupConfig
 from curation.tables import DECISIONS, DETECTIONS, from_rows, scores_schema
 
+NOBODY = {"boxes": [], "box_scores": [], "refined": []}
+
 
 @pytest.fixture
 def inputs(tmp_path):
@@ -29,7 +31,7 @@ def inputs(tmp_path):
     scores = [{"image_id": i, "scored": True, "copy_embedding": v} for i, v in zip(ids, vectors)]
     made = {
         "images": parts,
-        "detections": {"all": {"data": from_rows([{"image_id": i} for i in ids], DETECTIONS)}},
+        "detections": {"all": {"data": from_rows([{"image_id": i, **NOBODY} for i in ids], DETECTIONS)}},
         "scores": {"all": {"data": from_rows(scores, scores_schema(1, descriptor.dim))}},
         "filtered": {"all": {"data": from_rows([{"image_id": i, "keep": True} for i in ids], DECISIONS)}},
     }
