@@ -23,9 +23,11 @@ import pyarrow as pa
 from components.artifacts import Artifact, Store, parquet_bytes
 from components.digest import add_digests, table_digest, type_name
 from components.manifest import MANIFEST, FileEntry, Manifest
+from components.storage import out_of_reach
 
 HEARTBEAT_SECONDS = 15.0
 STALE_SECONDS = 90.0
+WATCH_SECONDS = 2 * HEARTBEAT_SECONDS
 
 
 class Conflict(ValueError):
@@ -148,8 +150,9 @@ class Attempt:
 class Lease:
     """A heartbeat in the version folder: tells `gc` that somebody works here, and keeps a second writer out.
 
-    With `exclusive`, a live lease of another process raises Conflict; a dead process on this host, or a heartbeat older
-    than 90 s, is taken over.
+    With `exclusive`, a live lease of another process raises Conflict; that of a dead process on this host, or one that
+    has stopped beating, is taken over. A lease whose time is old or lies ahead may come from a clock that was moved or
+    goes wrong: then it is watched for two heartbeats.
     """
 
     def __init__(self, attempt: Attempt, *, exclusive: bool) -> None:
@@ -159,21 +162,41 @@ class Lease:
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> Lease:
-        holder = live_lease(self.storage.read(self.path)) if self.storage.exists(self.path) else None
-        if holder and self.exclusive and holder != self._owner():
-            raise Conflict(
-                f"{self.path} is held by process {holder['pid']} on {holder['host']}: the same step is running there; "
-                "wait for it, or stop it"
-            )
+        if self.exclusive and self.storage.exists(self.path):
+            self._refuse_a_holder(self.storage.read(self.path))
         self._write()
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         self._stop.set()
+        if error is not None and out_of_reach(error):
+            return  # the lease stays, and is taken over when it has stopped beating
         self._thread.join()
         if self.storage.exists(self.path):
             self.storage.delete(self.path)
+
+    def _refuse_a_holder(self, data: bytes) -> None:
+        holder, age = _holder(data)
+        if holder is None or holder == self._owner():
+            return
+        if (age > STALE_SECONDS or age < -HEARTBEAT_SECONDS) and not self._beats(data):
+            return
+        raise Conflict(
+            f"{self.path} is held by process {holder['pid']} on {holder['host']}: the same step is running there; "
+            "wait for it, or stop it"
+        )
+
+    def _beats(self, before: bytes) -> bool:
+        """Whether the holder of a lease writes it anew while we look."""
+        deadline = time.monotonic() + WATCH_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(min(1.0, WATCH_SECONDS / 10))
+            if not self.storage.exists(self.path):
+                return False
+            if self.storage.read(self.path) != before:
+                return True
+        return False
 
     def _owner(self) -> dict[str, Any]:
         return {"host": socket.gethostname(), "pid": os.getpid()}
@@ -183,26 +206,30 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            if self.storage.exists(self.manifest):
-                return  # another writer has committed; nothing is left to guard
             with suppress(OSError):  # a hiccup of the storage; the next beat comes soon enough
+                if self.storage.exists(self.manifest):
+                    return  # another writer has committed; nothing is left to guard
                 self._write()
 
 
 def live_lease(data: bytes) -> dict[str, Any] | None:
-    """The owner of a lease that is still alive, else None."""
+    """The owner of a lease that is still alive by its time and process, else None."""
+    holder, age = _holder(data)
+    return None if age > STALE_SECONDS else holder
+
+
+def _holder(data: bytes) -> tuple[dict[str, Any] | None, float]:
+    """The owner of a lease, None when it is a process of this host that has ended, and the lease's age in seconds."""
     lease = json.loads(data)
-    owner = {"host": lease["host"], "pid": lease["pid"]}
-    if time.time() - lease["time"] > STALE_SECONDS:
-        return None
+    owner, age = {"host": lease["host"], "pid": lease["pid"]}, time.time() - lease["time"]
     if lease["host"] == socket.gethostname():
         try:
             os.kill(lease["pid"], 0)
         except ProcessLookupError:
-            return None
+            return None, age
         except PermissionError:
-            return owner
-    return owner
+            return owner, age
+    return owner, age
 
 
 def file_entry(path: str, data: bytes, **more: Any) -> FileEntry:

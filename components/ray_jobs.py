@@ -132,7 +132,8 @@ def _await_end(client: Any, name: str) -> None:
 def follow(client: Any, name: str, status: Callable[[], str], poll_s: float) -> str:
     """Wait for a job's end and print its log as it grows, each line once however often the connection breaks.
 
-    client: None where only `status` can be asked. Raises JobFailed when `status` fails for too long.
+    client: None where only `status` can be asked. Raises JobFailed when `status` fails for too long, or the
+    cluster has forgotten the job.
     """
     ended = threading.Event()
     log = _Log(client, name, ended)
@@ -144,6 +145,11 @@ def follow(client: Any, name: str, status: Callable[[], str], poll_s: float) -> 
                 state = status()
                 lost_since = None
             except (ConnectionError, OSError, RuntimeError) as error:
+                if f"{name} does not exist" in str(error):
+                    raise JobFailed(
+                        f"the cluster does not know job {name} any more: its head was started anew; what was done is "
+                        "kept, the same command goes on"
+                    ) from error
                 lost_since = lost_since or time.monotonic()
                 if time.monotonic() - lost_since > PATIENCE_S:
                     raise JobFailed(

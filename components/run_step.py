@@ -9,8 +9,10 @@ import json
 import platform
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -31,6 +33,7 @@ from components.progress import Progress
 from components.removals import refuse_pending
 from components.settings import recipe_fields
 from components.steps import Step, load
+from components.storage import StorageError, of_full_disk, out_of_reach
 
 PACKAGES = ("curation", "sapiens2", "components", "pipelines")
 MIN_FREE_BYTES = 500_000_000
@@ -157,10 +160,15 @@ def run_step(
     emit("START", context, None)
     try:
         artifact = _attempt(context, identity)
-    except BaseException as error:
-        progress.say("failed", error=str(error) or type(error).__name__, user=is_user_error(error))
-        emit("FAIL", context, None, error=error)
-        raise
+    except BaseException as raised:
+        error = _full_disk(raised, store) or raised
+        with suppress(OSError):  # what the step died of is what counts
+            progress.say("failed", error=str(error) or type(error).__name__, user=is_user_error(error))
+            if not out_of_reach(error):
+                emit("FAIL", context, None, error=error)
+        if error is raised:
+            raise
+        raise error from raised
     emit("COMPLETE", context, artifact)
     tag_outcome(store, step, artifact)
     progress.say("done", version=identity.version, **_counts(artifact.manifest.metrics))
@@ -228,6 +236,17 @@ def check_disk(store: Store, needed_bytes: int = MIN_FREE_BYTES) -> None:
             f"too little disk under {store.root}: {free / 1e9:.2f} GB free, at least {needed_bytes / 1e9:.2f} GB "
             "needed; free some space, or choose another root with --root"
         )
+
+
+def _full_disk(error: BaseException, store: Store) -> StorageError | None:
+    """What a full disk is told as, or None when that is not what the step died of."""
+    if not of_full_disk(error):
+        return None
+    free = f", {shutil.disk_usage(store.root).free / 1e9:.2f} GB free there" if store.storage.local else ""
+    return StorageError(
+        f"a disk is full: the root is {store.root}{free}, temporary files go to {tempfile.gettempdir()}; free some "
+        "space (TMPDIR moves the temporary files), then the same command goes on where it was"
+    )
 
 
 def _counts(metrics: Mapping[str, Any]) -> dict[str, Any]:

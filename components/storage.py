@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import uuid
@@ -11,6 +12,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
+from components.storage_probe import explained, unreachable, unwritable
 from sapiens2.engine.patient_s3 import located
 
 SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
@@ -19,6 +21,20 @@ WITH_KEYS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/]*@|.*[?&](secret_key|acc
 
 class StorageError(ValueError):
     """The root cannot be used; the message says why and what to do."""
+
+
+def out_of_reach(error: BaseException) -> bool:
+    """Whether an object store failed, after all patience: what comes next there would fail as slowly."""
+    return isinstance(error, OSError) and "AWS Error" in str(error)
+
+
+def of_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, says that a disk is full."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class Storage:
@@ -40,7 +56,10 @@ class Storage:
             self.uri, self._base = str(base), str(base)
             self.fs: Any = pafs.LocalFileSystem()
         else:
-            self.fs, self._base = located(text)
+            try:
+                self.fs, self._base = located(text)
+            except OSError as error:  # Amazon does not tell the bucket's region
+                raise StorageError(explained(text, error)) from error
             self.uri = text.rstrip("/")
 
     def path(self, relative: str) -> str:
@@ -51,16 +70,22 @@ class Storage:
         """The absolute path or URI of `relative`: what another process can open."""
         return f"{self.uri}/{relative}" if relative else self.uri
 
+    def reach(self) -> None:
+        """Raises StorageError, within seconds, when the bucket of a root in an object store does not answer."""
+        if not self.local and (trouble := unreachable(self.uri)):
+            raise StorageError(trouble)
+
     def ensure_writable(self) -> None:
         """Raises StorageError when nothing can be written below the root."""
-        probe = self.path(f".probe-{uuid.uuid4().hex[:8]}")
-        quick = self.fs if self.local else pafs.FileSystem.from_uri(self.uri)[0]  # patience would only delay the news
+        if not self.local:
+            if trouble := unreachable(self.uri) or unwritable(self.uri):
+                raise StorageError(trouble)
+            return
+        probe = Path(self.path(f".probe-{uuid.uuid4().hex[:8]}"))
         try:
-            if self.local:
-                Path(probe).parent.mkdir(parents=True, exist_ok=True)
-            with quick.open_output_stream(probe):
-                pass
-            quick.delete_file(probe)
+            probe.parent.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
         except OSError as error:
             raise StorageError(
                 f"the root {self.uri} cannot be written ({type(error).__name__}: {str(error)[:200]}); "

@@ -10,12 +10,23 @@ from typing import Any
 
 import click
 
-root_option = click.option(
-    "--root",
-    default=lambda: os.environ.get("SAPIENS2_ROOT", "./sapiens2-root"),
-    show_default="$SAPIENS2_ROOT, else ./sapiens2-root",
-    help="Where artifacts live: a folder or s3://bucket/prefix.",
-)
+
+def _reached(context: click.Context, parameter: click.Parameter, root: str) -> str:
+    """Look at the bucket of a remote root before any work, without patience. Raises ValueError with the mend."""
+    if "://" in root and not root.startswith("file://") and not context.resilient_parsing:
+        from components.storage import Storage
+
+        Storage(root).reach()
+    return root
+
+
+_ROOT: dict[str, Any] = {
+    "default": lambda: os.environ.get("SAPIENS2_ROOT", "./sapiens2-root"),
+    "show_default": "$SAPIENS2_ROOT, else ./sapiens2-root",
+    "help": "Where artifacts live: a folder or s3://bucket/prefix.",
+}
+root_option = click.option("--root", callback=_reached, **_ROOT)
+unseen_root_option = click.option("--root", **_ROOT)  # for who may be out of its reach, or looks by itself
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:

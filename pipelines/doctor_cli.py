@@ -20,7 +20,7 @@ from rich.table import Table
 from components.settings import Settings, parse_overrides
 from components.steps import PRETRAIN
 from pipelines import display
-from pipelines.cli_options import root_option
+from pipelines.cli_options import unseen_root_option
 
 if TYPE_CHECKING:
     from sapiens2.pretrain.measure import Measured
@@ -36,7 +36,7 @@ Finding = tuple[str, str, str]  # state, what, text
 
 @click.group("doctor", invoke_without_command=True)
 @click.option("--no-ray", is_flag=True, help="Do not start a Ray, which takes some seconds.")
-@root_option
+@unseen_root_option
 @click.pass_context
 def doctor(context: click.Context, no_ray: bool, root: str) -> None:
     """What works on this machine; exit code 1 when something is wrong. `doctor train` measures pretraining."""
@@ -99,8 +99,8 @@ def _memory() -> Finding:
 
 
 def _disk(root: str) -> Finding:
-    if "://" in root:
-        return OK, "disk", f"the root is remote: {root}"
+    if "://" in root and not root.startswith("file://"):
+        return _store(root)
     folder = Path(root).absolute()
     while not folder.exists():
         folder = folder.parent
@@ -109,6 +109,16 @@ def _disk(root: str) -> Finding:
         return WRONG, "disk", f"{folder} cannot be written: choose another --root, or set SAPIENS2_ROOT"
     state = OK if free >= LITTLE_DISK else NOTE
     return state, "disk", f"{free / 1e9:.1f} GB free under {folder}"
+
+
+def _store(root: str) -> Finding:
+    from components.storage import Storage
+
+    try:
+        Storage(root).ensure_writable()
+    except ValueError as error:
+        return WRONG, "store", str(error)
+    return OK, "store", f"{root} is read and written"
 
 
 def _chromium() -> Finding:

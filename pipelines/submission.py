@@ -113,6 +113,7 @@ def _typed(name: str, text: str, defined: Mapping[str, Mapping[str, Any]]) -> An
 def _manifest_of(role: str, root: str, given: Mapping[str, Any]) -> str | None:
     producers = {product: name for name, product in BY_PRODUCT.items()} | {"probe": "probe"}
     store = Store(root)
+    store.storage.reach()
     artifact = given.get(role) or (store.latest(STEPS[producers[role]].latest_name) if role in producers else None)
     return store.storage.full(f"{artifact.folder}/manifest.json") if artifact else None
 

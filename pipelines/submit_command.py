@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from pipelines.chosen_settings import settings_of
-from pipelines.cli_options import recipe_options, root_option, settings_options
+from pipelines.cli_options import recipe_options, settings_options, unseen_root_option
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -34,7 +34,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 @click.option("--poll", type=click.FloatRange(0.05), default=5.0, show_default=True, help="Seconds between looks.")
 @click.option("--cron", help="Recurring instead of once: six fields, seconds first, like '0 0 3 * * *'.")
 @click.option("--every", help="Recurring instead of once, by interval: 30m, 12h, 1d.")
-@root_option
+@unseen_root_option
 @recipe_options
 @settings_options
 def submit(

@@ -15,7 +15,7 @@ class FaultyS3:
     """Forwards to `target`, unless a fault is set.
 
     down_until: until then (time.monotonic) every request gets 503. drop: the share of requests whose connection is cut.
-    hide: a text; from the first request whose path has it on, 503 for `hide_s` seconds.
+    hide: a text; from the first request ("PUT /bucket/key") that has it on, 503 for `hide_s` seconds.
     """
 
     def __init__(self, target, seed=0):
@@ -32,10 +32,10 @@ class FaultyS3:
         self.server.shutdown()
         self.server.server_close()
 
-    def verdict(self, path):
+    def verdict(self, request):
         """What happens to a request: `serve`, `refuse` or `drop`."""
         with self.lock:
-            if self.hide and self.hide in path:
+            if self.hide and self.hide in request:
                 self.hide, self.down_until = "", time.monotonic() + self.hide_s
             if time.monotonic() < self.down_until:
                 self.refused += 1
@@ -66,7 +66,7 @@ class FaultyS3:
 
             def _handle(self):
                 data = self._body()
-                verdict = faults.verdict(self.path)
+                verdict = faults.verdict(f"{self.command} {self.path}")
                 if verdict == "drop":
                     self.close_connection = True
                     with contextlib.suppress(OSError):

@@ -2,9 +2,13 @@
 
 import shutil
 import subprocess
+import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
+import psutil
 import pytest
 from ray_head import BIN
 
@@ -36,6 +40,42 @@ def test_training_is_submitted_as_a_job_and_leaves_a_version(ray_head, micro_run
     manifest = Store(str(root)).get("backbone", new).manifest
     assert manifest.config["engine"]["seed"] == 3
     assert manifest.digest != Store(str(root)).get("backbone", before[0]).manifest.digest
+
+
+def kill_the_step_of(root):
+    """SIGKILL the process of a job that works under this root, and what it has started."""
+    drivers = [p for p in psutil.process_iter(["cmdline"]) if {str(root), "train"} <= set(p.info["cmdline"] or ())]
+    assert drivers
+    for driver in drivers:
+        for process in (*driver.children(recursive=True), driver):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+@pytest.mark.timeout(500)
+def test_fine_tuning_and_evaluation_are_jobs_and_the_same_command_again_resumes(ray_head, micro_run, tmp_path):
+    url, environment = ray_head
+    root = tmp_path / "root"
+    shutil.copytree(micro_run[0], root)
+    store = Store(str(root))
+    before, told = store.versions("pose"), ("--preset", "micro", "--root", root)
+    tune = ("sapiens2", "train", "finetune", "--task", "pose", "--set", "finetune.engine.steps=60", *told)
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(submit, url, environment, *tune)
+        deadline = time.monotonic() + 120
+        while not list(root.glob("pose/*/work/step_*/complete.json")):
+            assert not killed.done() and time.monotonic() < deadline
+            time.sleep(0.05)
+        kill_the_step_of(root)
+        assert killed.result().returncode != 0 and store.versions("pose") == before
+    done = submit(url, environment, *tune)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    (version,) = set(store.versions("pose")) - set(before)
+    assert store.get("pose", version).manifest.metrics["resumed_from"] > 0
+    judged = submit(url, environment, "sapiens2", "evaluate", "pose", *told)
+    assert judged.returncode == 0, judged.stdout[-3000:] + judged.stderr[-3000:]
+    judges = store.latest("evaluation-pose").manifest.inputs
+    assert [ref.version for ref in judges if ref.kind == "pose"] == [version]
 
 
 def test_the_job_api_refuses_a_stranger(ray_head):
