@@ -102,6 +102,12 @@ class FinetuneConfig(Config):
     class_weights: Literal["release", "root", "none"] = recipe(
         "release", "Weights of the 29 parts in the cross-entropy: published, their square roots, or all 1."
     )
+    label_stride: int = recipe(
+        1,
+        "Segmentation: the loss looks at one label of each square of so many, another one at every step; where the "
+        "head answers at that stride, the loss costs so much less.",
+        ge=1,
+    )
     layer_decay: float = recipe(0.9, "Learning rate ratio between a block and the one below it.", gt=0, le=1)
     checkpoint: Literal["best-val", "last"] = recipe(
         "best-val", "Which checkpoint of the backbone to start from: the one that the probe step chose, or the last."
@@ -155,6 +161,10 @@ class FinetuneConfig(Config):
             raise ValueError(
                 f"image_size={self.image_size}: the {self.size} pointmap head takes {height} x {width} only; "
                 "the heads of tiny and 0.1b take any size"
+            )
+        if any(side % self.label_stride for side in self.image_size):
+            raise ValueError(
+                f"label_stride={self.label_stride} does not divide image_size={self.image_size}: use 1 or 2"
             )
         if self.batch > self.scenes:
             raise ValueError(

@@ -56,6 +56,8 @@ class TaskObjective(nn.Module):
         After `before_step` they are this part's shares: their mean over the parts is the loss of the whole batch.
         """
         images = normalise(photometric(batch["images"], batch["photometric"]))
+        if self.config.label_stride > 1 and "mask" in batch:
+            batch = batch | {"mask": thinned(batch["mask"], self.config.label_stride, step)}
         out = self.model(images)
         # Losses are computed in fp32 whatever the model's arithmetic.
         with torch.autocast(images.device.type, enabled=False):
@@ -112,6 +114,15 @@ class TaskObjective(nn.Module):
         state = named_weights(self.model)
         state |= {name: average.detach() for name, average in zip(self.averaged, self.averages, strict=True)}
         return merged(self.model, state, whole)
+
+
+def thinned(mask: Tensor, stride: int, step: int) -> Tensor:
+    """One label [B, H / stride, W / stride] of each square of labels [B, H, W], at every step another one of it.
+
+    Over stride^2 steps an output pixel meets all labels that it stands for.
+    """
+    down, right = divmod(step % stride**2, stride)
+    return mask[:, down::stride, right::stride]
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:
