@@ -1,8 +1,8 @@
-"""kill -9 of the whole process tree at random points of a curation run, each on a root of its own; one final digest.
+"""kill -9 of the whole process tree at random points of curation runs; in the end every digest is a calm run's.
 
-A calm run counts the files that a run writes. Every further run is killed when it has written a number of files that
-was drawn at random, and up to half a second later; then the same command runs again. Every step must end with the
-digest that the calm run gave it. Prints a table and, as its last line, one JSON object:
+A calm run counts the files that a run writes. On a new root the same command is then killed again and again, each time
+when it has written a number of files that was drawn at random, and up to half a second later, until it once comes
+through; then comes the next root. Prints a table and, as its last line, one JSON object:
 
     python benchmarks/kill_points.py --points 20
 """
@@ -48,9 +48,9 @@ def kill_tree(pid: int) -> None:
     psutil.wait_procs(family, timeout=20)
 
 
-def written(root: Path) -> int:
-    """Files under the root; a folder that goes while it is counted counts as it was."""
-    return sum(path.is_file() for path in root.rglob("*")) if root.is_dir() else 0
+def files_below(root: Path) -> set[str]:
+    """Paths of the files under the root; a folder that goes while it is listed counts as it was."""
+    return {str(path) for path in root.rglob("*") if path.is_file()} if root.is_dir() else set()
 
 
 def committed(root: Path) -> dict[str, str | None]:
@@ -68,51 +68,59 @@ def at_work(root: Path) -> str:
 
 def run_and_kill(pool: Path, root: Path, folder: Path, files: int, delay: float) -> bool:
     """Start the run, kill it once it has written so many files; whether it was still running then."""
-    began = time.monotonic()
+    began, before = time.monotonic(), files_below(root)
+    seen: set[str] = set()
     with subprocess.Popen(command(pool, root), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
-        while run.poll() is None and written(root) < files:
+        while run.poll() is None and len(seen) < files:
             if time.monotonic() - began > PATIENCE_SECONDS:
                 kill_tree(run.pid)
                 raise RuntimeError(f"no {files} files within {PATIENCE_SECONDS} s")
             time.sleep(0.01)
-        time.sleep(delay)
+            seen |= files_below(root) - before
+        if run.poll() is None:
+            time.sleep(delay)
         running = run.poll() is None
         if running:
             kill_tree(run.pid)
+        elif run.returncode:
+            raise RuntimeError(f"the run on {root} failed with {run.returncode}")
     return running
 
 
 def main() -> None:
-    """A calm run, then one killed and finished run for every point."""
+    """A calm run, then killed ones until there were enough."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--points", type=int, default=20, help="runs to kill")
+    parser.add_argument("--points", type=int, default=20, help="kills")
+    parser.add_argument("--per-root", type=int, default=5, help="kills of one root, about")
     parser.add_argument("--seed", type=int, default=0, help="of the points")
     arguments = parser.parse_args()
-    rng, rows = random.Random(arguments.seed), []
+    rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="kill-points-") as name:
         folder = Path(name)
         pool = build_sample_pool(folder / "pool", size="micro")
         began = time.monotonic()
         subprocess.run(command(pool, folder / "calm"), cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        calm, files = committed(folder / "calm"), written(folder / "calm")
+        calm, files = committed(folder / "calm"), len(files_below(folder / "calm"))
         print(f"a calm run: {len(calm)} steps, {files} files, {time.monotonic() - began:.0f} s")
-        print(f"{'killed after files':>18}  {'at work on':<20}{'steps done':>11}{'still running':>14}{'digests':>9}")
-        for point in range(arguments.points):
-            root, wanted, delay = folder / f"at{point}", rng.randrange(files), rng.uniform(0, LONGEST_DELAY_SECONDS)
-            running = run_and_kill(pool, root, folder, wanted, delay)
-            before, where = committed(root), at_work(root)
-            subprocess.run(command(pool, root), cwd=folder, check=True, stdout=subprocess.DEVNULL)
-            equal = committed(root) == calm
-            rows.append({"files": wanted, "where": where, "done": len(before), "running": running, "equal": equal})
-            told = ("yes" if running else "no", "equal" if equal else "differ")
-            print(f"{wanted:>18}  {where:<20}{len(before):>11}{told[0]:>14}{told[1]:>9}", flush=True)
-    summary = {
-        "points": len(rows),
-        "killed_while_running": sum(bool(row["running"]) for row in rows),
-        "digests_equal": sum(bool(row["equal"]) for row in rows),
-    }
-    print(json.dumps({"benchmark": "kill_points", **summary}))
-    sys.exit(0 if summary["digests_equal"] == len(rows) else 1)
+        print(f"{'kill':>4}{'root':>6}{'after files':>13}  {'at work on':<20}{'steps done':>11}", flush=True)
+        kills, roots, equal = 0, 0, 0
+        while kills < arguments.points:
+            root, running = folder / f"root{roots}", True
+            while running:
+                wanted, delay = rng.randrange(1, 2 * files // arguments.per_root), rng.uniform(0, LONGEST_DELAY_SECONDS)
+                enough = kills == arguments.points
+                running = run_and_kill(pool, root, folder, sys.maxsize if enough else wanted, delay)
+                if running:
+                    kills += 1
+                    print(
+                        f"{kills:>4}{roots:>6}{wanted:>13}  {at_work(root):<20}{len(committed(root)):>11}", flush=True
+                    )
+            same = committed(root) == calm
+            equal += same
+            print(f"root {roots}: every digest is the calm run's: {'yes' if same else 'no'}", flush=True)
+            roots += 1
+    print(json.dumps({"benchmark": "kill_points", "kills": kills, "roots": roots, "digests_equal": equal}))
+    sys.exit(0 if equal == roots else 1)
 
 
 if __name__ == "__main__":
