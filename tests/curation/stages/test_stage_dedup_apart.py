@@ -22,7 +22,7 @@ from curation.stages.dedup_references import References, digest, read_references
 from curation.stages.result import StageResult
 from curation.tables import DECISIONS, from_rows
 
-CODE, OTHER = (phash_like(np.random.default_rng(seed)) for seed in (7, 9))
+CODE, OTHER, MIRRORED = (phash_like(np.random.default_rng(seed)) for seed in (7, 9, 11))
 AXES = np.eye(COPY_DIM)
 
 
@@ -85,13 +85,14 @@ def test_the_whole_group_of_a_copy_goes_and_nothing_stands_for_it() -> None:
         ({"phash": CODE ^ 0b111111}, None),  # 6 bits need a second witness
         ({"phash": CODE ^ 0b111111, "vector": 0.6 * AXES[0] + 0.8 * AXES[5]}, "phash"),
         ({"phash": CODE, "quality": 0.1}, None),  # a flat picture
-        ({"mirror": CODE}, None),
+        ({"phash": MIRRORED ^ 0b11}, None),  # a mirrored hash needs one too
+        ({"phash": MIRRORED ^ 0b11, "vector": 0.6 * AXES[0] + 0.8 * AXES[5]}, "mirror"),
         ({"vector": 0.71 * AXES[0] + 0.704 * AXES[5]}, "feature"),
         ({"vector": 0.69 * AXES[0] + 0.724 * AXES[5]}, None),
     ],
 )
 def test_the_evidence_is_that_of_the_pool(reference: dict[str, Any], kind: str | None) -> None:
-    result = run([{"phash": CODE}, {}], FAR[:2], references(reference))
+    result = run([{"phash": CODE, "phash_mirror": MIRRORED}, {}], FAR[:2], references(reference))
     assert [row["reason"] for row in by_index(result, 2)] == ["evaluation_copy" if kind else None, None]
     assert result.tables["evaluation_copies"]["kind"].to_pylist() == [kind] * bool(kind)
 
