@@ -119,7 +119,10 @@ def _is_features(uri: str) -> bool:
 
 
 def _listed(uri: str) -> Listing:
-    listing = list_sources(uri, _TAKEN)
+    try:
+        listing = list_sources(uri, _TAKEN)
+    except ValueError as error:
+        raise ValueError(f"an evaluation set of dedup.apart_from: {error}") from error
     remote = [item for partition in listing.partitions for item in partition.items if item.kind == "url"]
     if remote:
         raise ValueError(
