@@ -73,7 +73,7 @@ def apart_metrics(decisions: pa.Table, copies: pa.Table, references: References)
         ).as_py(),
         "evaluation_files_unreadable": sum(references.unreadable.values()),
         "notes": [
-            f"{count} file(s) of the evaluation set {uri} are no pictures that can be read: no copies of them were looked for"
+            f"{count} file(s) of the evaluation set {uri} cannot be read: no copies were looked for"
             for uri, count in references.unreadable.items()
             if count
         ],
