@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 _QUERIES = 4096
 SLACK = 1e-3  # float32 sums depend on the number of threads; candidates are taken a little below the threshold
-_RESCORED = 65536  # pairs per block of the exact product: bounds memory
+_RESCORED = 65536  # rows or pairs that are held in float64 at a time: bounds memory
 
 
 def feature_pairs(
@@ -89,27 +89,33 @@ def unit_rows(
 
     mean [D]: what is subtracted, in place of the mean of these rows.
     """
-    rows = _checked(x).astype(np.float64)
-    present = np.linalg.norm(rows, axis=1) > 0
-    if mean is None and centre and present.any():
+    _check(x)
+    if mean is None and centre:
         mean = mean_row(x)
-    if mean is not None:
-        rows[present] -= mean
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.ascontiguousarray(rows / np.maximum(lengths, 1e-12), dtype=np.float32)
+    out = np.empty(x.shape, np.float32)
+    for start in range(0, len(x), _RESCORED):
+        rows = x[start : start + _RESCORED].astype(np.float64)
+        if mean is not None:
+            rows[rows.any(axis=1)] -= mean
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        out[start : start + _RESCORED] = rows / np.maximum(lengths, 1e-12)
+    return out
 
 
 def mean_row(x: NDArray[np.float32]) -> NDArray[np.float64]:
     """The mean [D] of the rows that are not zeros; zeros where there are none."""
-    rows = _checked(x).astype(np.float64)
-    present = np.linalg.norm(rows, axis=1) > 0
-    mean: NDArray[np.float64] = rows[present].mean(axis=0) if present.any() else np.zeros(x.shape[1])
-    return mean
+    _check(x)
+    total, count = np.zeros(x.shape[1]), 0
+    for start in range(0, len(x), _RESCORED):
+        rows = x[start : start + _RESCORED]
+        total += rows.sum(axis=0, dtype=np.float64)
+        count += int(rows.any(axis=1).sum())
+    return total / max(count, 1)
 
 
-def _checked(x: NDArray[np.float32]) -> NDArray[np.float32]:
+def _check(x: NDArray[np.float32]) -> None:
     if x.ndim != 2:
         raise ValueError(f"descriptors must have the shape [N, D], got {list(x.shape)}")
-    if not np.isfinite(x).all():
-        raise ValueError(f"descriptor {int(np.argmin(np.isfinite(x).all(axis=1)))} holds numbers that are not finite")
-    return x
+    sound = np.isfinite(x).all(axis=1)
+    if not sound.all():
+        raise ValueError(f"descriptor {int(np.argmin(sound))} holds numbers that are not finite")

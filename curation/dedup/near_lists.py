@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from curation.dedup.features import SLACK, pair_cosines
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Unit = NDArray[np.float32]
-_COSINES = 1 << 22  # held at a time: bounds memory
+_TILE = 2048  # rows a side of the cosines that are held at a time: bounds memory, and the rows stay in the cache
 _CROWD = 64  # neighbours in one cell above which a row's are thinned before they are computed again
 
 
@@ -82,19 +83,17 @@ def look(unit: Unit, places: Ints, queries: Ints, members: Ints, k: int, thresho
 
 def _near(unit: Unit, rows: Ints, others: Ints, k: int, threshold: float) -> Iterator[tuple[Ints, Ints]]:
     """(row, near) of every pair that may reach the threshold, block by block; of crowded rows their best."""
-    block = max(1, _COSINES // max(1, len(others)))
-    there = unit[others]
-    for start in range(0, len(rows), block):
-        here = rows[start : start + block]
-        cosine = unit[here] @ there.T
+    limit = max(_CROWD, 4 * k)
+    for first, start in product(range(0, len(others), _TILE), range(0, len(rows), _TILE)):
+        there, here = others[first : first + _TILE], rows[start : start + _TILE]
+        cosine = unit[here] @ unit[there].T
         at, column = np.nonzero(cosine >= threshold - SLACK)
-        apart = here[at] != others[column]
+        apart = here[at] != there[column]
         at, column = at[apart], column[apart]
-        limit = max(_CROWD, 4 * k)
         if (np.bincount(at, minlength=len(here)) > limit).any():
             # Ten thousand blank pictures: float32 noise must not choose, so equal to five digits goes by index.
-            order = np.lexsort((others[column], -np.round(cosine[at, column], 5), at))
+            order = np.lexsort((there[column], -np.round(cosine[at, column], 5), at))
             at, column = at[order], column[order]
             few = np.arange(len(at)) - np.searchsorted(at, at, "left") < limit
             at, column = at[few], column[few]
-        yield here[at], others[column]
+        yield here[at], there[column]
