@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from components.artifacts import Artifact, Store
+from components.failure import failing_picture, note
 from components.partitions import PartitionWork, Worker, map_partitions, sum_metrics
 from components.refetch import earlier_fetch, failed_for_now, known_outcomes
 from components.removals import root_denylist
@@ -142,7 +143,11 @@ class _ImageWork:
     def __call__(self, pid: str, payload: Any) -> tuple[dict[str, pa.Table], dict[str, Any]]:
         images = self.artifacts["images"].read_partition("images", pid)
         others = [self.artifacts[kind].read_partition("data", pid) for kind in self.side]
-        result = self.stage(images, *others, cache=self.cache)
+        try:
+            result = self.stage(images, *others, cache=self.cache)
+        except Exception as error:
+            note(error, failing_picture(images, lambda one: self.stage(one, *others, cache=self.cache)))
+            raise
         return result.tables, result.metrics
 
 

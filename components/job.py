@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from components.artifacts import Artifact, Store
+from components.failure import told
 from components.run_step import Outcome, is_user_error, run_step
 from components.settings import Settings
 from components.steps import STEPS, Step
@@ -58,7 +59,8 @@ class Job:
         step, store = STEPS[self.step], Store(self.root)
         found = {role: store.get(*reference.split("=", 1)) for role, reference in self.inputs.items()}
         config = Settings.from_dict(self.settings).config(step)
-        return run_step(step, config, found, store.root, source=_listing(self.pool, config))
+        listing = _listing(self.pool, config)
+        return run_step(step, config, found, store.root, source=listing, pool=self.pool)
 
     def hand_over(self) -> None:
         """Write the order where the job will read it, and forget what came of an earlier one."""
@@ -72,10 +74,10 @@ class Job:
         path = f"jobs/{self.name}/outcome/outcome.json"
         if not store.storage.exists(path):
             return None
-        told = json.loads(store.storage.read(path))
-        if told.get("error"):
-            raise JobFailed(told["error"], user=told["user"])
-        return store.get(told["kind"], told["version"])
+        word = json.loads(store.storage.read(path))
+        if word.get("error"):
+            raise JobFailed(word["error"], user=word["user"])
+        return store.get(word["kind"], word["version"])
 
     def clear(self) -> None:
         """Remove order and outcome, once the artifact is in hand."""
@@ -101,16 +103,16 @@ def main(root: str, name: str) -> int:
     """Do the order of that name under the root, and leave word of how it ended; the exit code."""
     storage = Store(root).storage
     job = Job(**json.loads(storage.read(f"jobs/{name}/order.json")))
-    code, told = 0, {}
+    code, word = 0, {}
     try:
         outcome = job.perform()
-        told = {"kind": outcome.artifact.kind, "version": outcome.artifact.version, "reused": outcome.reused}
+        word = {"kind": outcome.artifact.kind, "version": outcome.artifact.version, "reused": outcome.reused}
         print(f"{job.step}: {'reused' if outcome.reused else 'made'} {outcome.artifact}", flush=True)
     except Exception as error:
         traceback.print_exc(file=sys.stdout)
         code = 2 if is_user_error(error) else 1
-        told = {"error": str(error) or type(error).__name__, "user": code == 2}
-    storage.write(f"jobs/{name}/outcome/outcome.json", json.dumps(told).encode())
+        word = {"error": told(error), "user": code == 2}
+    storage.write(f"jobs/{name}/outcome/outcome.json", json.dumps(word).encode())
     return code
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import Artifact, Store
+from components.failure import told
 from components.job import job_for
 from components.manifest import Manifest
 from components.placement import Placement
@@ -52,10 +53,10 @@ def run(
         sys.exit(CANCELLED)
     except Exception as error:
         user = is_user_error(error) or bool(getattr(error, "user", False))
-        progress.say("failed", error=str(error) or type(error).__name__, user=user)
+        progress.say("failed", error=told(error), user=user)
         if user:
             traceback.print_exc(file=sys.stdout)  # for the log; whoever watches shows the message
-            print(f"error: {name}: {error}", flush=True)
+            print(f"error: {name}: {told(error)}", flush=True)
             sys.exit(2)
         raise
     _tell(artifact, out, facts, page)

@@ -7,12 +7,14 @@ partition and marker there. So a killed run has only the partitions in flight to
 from __future__ import annotations
 
 import pickle
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from components.attempt import Attempt, PartitionRecord
+from components.failure import note, notes
 from components.progress import Progress
 from components.ray_session import quiet_ray_data, ray_session
 
@@ -38,7 +40,11 @@ class Worker:
 
         def process(batch: dict[str, Any]) -> dict[str, Any]:
             for pid, payload in zip(batch["pid"], batch["payload"], strict=True):
-                tables, metrics = work(str(pid), pickle.loads(payload))
+                try:
+                    tables, metrics = work(str(pid), pickle.loads(payload))
+                except Exception as error:
+                    note(error, f"in partition {pid}; the partitions that are done stay")
+                    raise
                 self.attempt.write_partition(str(pid), tables, metrics, self.stage)
             return {"pid": batch["pid"]}
 
@@ -55,7 +61,10 @@ class _Actor:
         self.process = worker.build()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return self.process(batch)
+        try:
+            return {**self.process(batch), "error": [""]}
+        except Exception as error:  # as data: what Ray makes of an error keeps neither its type nor its words
+            return {"pid": batch["pid"], "error": [pickle.dumps(_portable(error)).hex()]}
 
 
 def map_partitions(
@@ -98,10 +107,33 @@ def _on_ray(worker: Worker, pending: list[dict[str, Any]], already: int, progres
         count = already
         try:
             for batch in mapped.iter_batches(batch_size=1, prefetch_batches=0):
+                _raise_told(str(batch["error"][0]))
                 count += len(batch["pid"])
                 progress.update(count, already + len(pending), "partitions")
-        except Exception as error:
+        except ray.exceptions.RayError as error:
             raise _cause(error) from error
+
+
+class WorkerError(RuntimeError):
+    """What went wrong in a worker, with the traceback from there, or of an error that cannot travel itself."""
+
+
+def _portable(error: Exception) -> tuple[Exception, str]:
+    """An error that survives the way to the driver, its notes with it, and its traceback."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        words = WorkerError(f"{type(error).__name__}: {error}")
+        note(words, *notes(error))
+        return words, traceback.format_exc()
+    return error, traceback.format_exc()
+
+
+def _raise_told(told: str) -> None:
+    """Raise the error that a worker told of, if it did, as it was there."""
+    if told:
+        error, trace = pickle.loads(bytes.fromhex(told))
+        raise error from WorkerError(trace)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -23,6 +23,9 @@ def perform(job: Job, place: Placement) -> Artifact:
         state = run_rayjob(job.name, job.entrypoint, job.step, place, before_start=job.hand_over)
     made = job.outcome() if state != "STOPPED" else None
     if made is None:
-        raise JobFailed(f"job {job.name} of {job.step} ended as {state} without a result: its log above says more")
+        raise JobFailed(
+            f"job {job.name} of {job.step} ended as {state} without a result: its log above says more; the same "
+            "command runs it again"
+        )
     job.clear()
     return made

@@ -26,6 +26,7 @@ from components.artifacts import Artifact, ArtifactError, Store
 from components.attempt import Attempt, Lease, PartitionRecord
 from components.digest import version_of
 from components.events import emit
+from components.failure import note, notes, rerun_command, told
 from components.given_weights import Given, GivenWeights, named_inputs
 from components.given_weights import given as named_by
 from components.manifest import CodeRef, FileEntry, InputRef, Manifest, ModelRef
@@ -129,10 +130,12 @@ def run_step(
     root: str,
     *,
     source: Any = None,
+    pool: str | None = None,
 ) -> Outcome:
     """Make the artifact of a step, or return it when it is there. `source` is ingest's listing (it has a `digest`).
 
-    Raises ArtifactError for a missing input, Conflict when two writers disagree, and whatever the stage raises.
+    Raises ArtifactError for a missing input, Conflict when two writers disagree, and whatever the stage raises, with
+    the command that runs the step again as a note; `pool` is what that command names.
     """
     began, progress = time.monotonic(), Progress(step.name)
     reads = step.reads(config)
@@ -162,8 +165,9 @@ def run_step(
         artifact = _attempt(context, identity)
     except BaseException as raised:
         error = _full_disk(raised, store) or raised
+        note(error, *notes(raised), f"run it again: {rerun_command(step, config, inputs, store.root, pool)}")
         with suppress(OSError):  # what the step died of is what counts
-            progress.say("failed", error=str(error) or type(error).__name__, user=is_user_error(error))
+            progress.say("failed", error=told(error), user=is_user_error(error))
             if not out_of_reach(error):
                 emit("FAIL", context, None, error=error)
         if error is raised:

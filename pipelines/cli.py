@@ -321,14 +321,19 @@ def main() -> None:
         error.show()
         sys.exit(USER_ERROR)
     except (ValueError, FileNotFoundError, PermissionError) as error:
-        click.echo(f"error: {error}", err=True)
+        _say(f"error: {error}", error)
         sys.exit(USER_ERROR)
     except Exception as error:
         code = _code_of(error)
         if code is None:
             raise
-        click.echo(str(error) if code == INTERRUPTED else f"error: {_told(error)}", err=True)
+        _say(str(error) if code == INTERRUPTED else f"error: {_told(error)}", error)
         sys.exit(code)
+
+
+def _say(text: str, error: Exception) -> None:
+    """The line for the user, and what was noted on its way: where it was, which command runs the step again."""
+    click.echo("\n".join([text, *getattr(error, "__notes__", ())]), err=True)
 
 
 def _told(error: Exception) -> str:

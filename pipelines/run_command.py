@@ -60,18 +60,18 @@ def run_one(
     with tempfile.TemporaryDirectory(prefix="sapiens2-") as neutral:
         os.chdir(neutral)
         try:
-            made = [_run_one(each, store, listing) for each in planned]
+            made = [_run_one(each, store, listing, pool_path(pool) if pool else None) for each in planned]
         finally:
             os.chdir(here)
     return made
 
 
-def _run_one(each: PlannedStep, store: Store, listing: Any) -> Artifact:
+def _run_one(each: PlannedStep, store: Store, listing: Any, pool: str | None) -> Artifact:
     kinds = {read.role: STEPS[read.producer].kind for read in each.step.inputs}
     artifacts = {role: store.get(kinds[role], version) for role, version in each.inputs.items() if role in kinds}
     for role, artifact in {**artifacts, **named_inputs(given(each.step, each.config, store))}.items():
         console.print(f"  {role}: {artifact}")
-    outcome = run_step(each.step, each.config, artifacts, store.root, source=listing)
+    outcome = run_step(each.step, each.config, artifacts, store.root, source=listing, pool=pool)
     records = {each.step.name: {"state": "reused" if outcome.reused else "done", "seconds": outcome.seconds}}
     console.print(summary_table([each], {each.step.name: outcome.artifact}, records))
     _print_notes({each.step.name: outcome.artifact})

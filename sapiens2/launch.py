@@ -293,6 +293,7 @@ class _Follower:
 def _record(run: str, error: Exception) -> None:
     names = [kind.__name__ for kind in type(error).__mro__]
     note = {"kinds": names, "message": str(error), "step": getattr(error, "step", None)}
+    note["notes"] = list(getattr(error, "__notes__", ()))
     note["traceback"] = "".join(traceback.format_exception(error))
     files.write_bytes(files.join(run, "error.json"), json.dumps(note).encode())
 
@@ -308,7 +309,10 @@ def _raise_recorded(run: str) -> None:
         raise Interrupted.told(note["message"], note["step"])
     known = (Diverged, FileNotFoundError, PermissionError, KeyError, TypeError, ValueError, MemoryError)
     kind = next((k for name in note["kinds"] for k in known if k.__name__ == name), WorkerFailed)
-    raise kind(note["message"]) from WorkerFailed(note["traceback"])
+    error = kind(note["message"])
+    for text in note["notes"]:
+        error.add_note(text)
+    raise error from WorkerFailed(note["traceback"])
 
 
 def _is_final(error: Exception, workers: int) -> bool:

@@ -88,13 +88,20 @@ class Shards:
         persons = tuple(tuple(box) for box in row.get(PERSONS) or ())
         return Row(row["image_id"], row["bytes"] or b"", row["width"] or 0, row["height"] or 0, persons)
 
+    def _read(self, group: int) -> pa.Table:
+        place, first, end = self._groups[group], self._starts[group], self._starts[group + 1]
+        try:
+            with _open(place.file, self._metadata[place.file]) as parquet:
+                return parquet.read_row_group(place.number, columns=self._columns)
+        except (OSError, ValueError) as error:
+            error.add_note(f"in rows {first} to {end - 1}, row group {place.number} of {place.file}")
+            raise
+
     def _table(self, group: int) -> pa.Table:
         """A row group, from memory if it was read lately."""
         with self._lock:
             if group not in self._cache:
-                place = self._groups[group]
-                with _open(place.file, self._metadata[place.file]) as parquet:
-                    self._cache[group] = parquet.read_row_group(place.number, columns=self._columns)
+                self._cache[group] = self._read(group)
                 self.groups_read += 1
                 while len(self._cache) > self._cached_groups:
                     self._cache.popitem(last=False)

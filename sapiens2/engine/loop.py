@@ -94,9 +94,23 @@ def train(
         objective = parallelize(objective, world, config)
         run = _Run(objective, source, config, world, out, state, title, images_per_step, flops_per_image, wanted)
         run.resume()
-        with run.saver, closing(run):
+        with _placed(run), run.saver, closing(run):
             run.advance(asked, control, frozenset(publish_at))
         return run.finish()
+
+
+@contextmanager
+def _placed(run: _Run) -> Iterator[None]:
+    """Notes on an error at which step it came, and what is kept."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        at = run.saver.saved_at
+        kept = f"the state of step {at} is kept, a rerun continues from it" if at else "no state was saved before"
+        error.add_note(f"in step {run.done + 1} of {run.config.steps}; {kept}")
+        raise
 
 
 class _Run:

@@ -62,10 +62,12 @@ def test_wrong_calls_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_errors_keep_their_kind_across_processes(tmp_path: Path, error: Exception, kind: type[Exception]) -> None:
+    error.add_note("in step 3 of 9")
     launcher._record(str(tmp_path), error)
     with pytest.raises(kind) as caught:
         launcher._raise_recorded(str(tmp_path))
     assert type(caught.value) is kind and str(error) in str(caught.value)
+    assert caught.value.__notes__ == ["in step 3 of 9"]
 
 
 def test_an_interruption_keeps_its_step(tmp_path: Path) -> None:

@@ -59,6 +59,19 @@ def test_rows_are_found_by_their_global_index(any_root: str) -> None:
             shards[index]
 
 
+def test_a_damaged_row_group_is_named_with_its_rows(tmp_path: Path) -> None:
+    files = write(str(tmp_path), [7, 4])
+    place = pq.ParquetFile(files[1]).metadata.row_group(0).column(1).data_page_offset
+    data = bytearray(Path(files[1]).read_bytes())
+    data[place : place + 40] = b"\xff" * 40
+    Path(files[1]).write_bytes(bytes(data))
+    shards = Shards(files)
+    assert shards[10].image_id == "id10"
+    with pytest.raises((OSError, ValueError)) as caught:
+        shards[8]
+    assert caught.value.__notes__ == [f"in rows 7 to 9, row group 0 of {files[1]}"]
+
+
 def test_an_epoch_reads_every_row_group_once(tmp_path: Path) -> None:
     shards = Shards(write(str(tmp_path), [20, 17], group=4), cached_groups=4)
     order = EpochOrder(shards.group_sizes, seed=0, window=3)

@@ -68,9 +68,22 @@ def test_a_run_of_poisoned_steps_stops_without_saving(tmp_path: Path, log_every:
 
 
 def test_an_error_of_the_source_surfaces_as_it_is(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a batch of 8 does not divide into 3 parts"):
+    with pytest.raises(ValueError, match="a batch of 8 does not divide into 3 parts") as caught:
         config = toy_config(micro_batches=3)
         train(ToyObjective(), ToySource(), config, out=str(tmp_path / "out"), state=str(tmp_path / "state"))
+    assert caught.value.__notes__ == ["in step 1 of 20; no state was saved before"]
+
+
+def test_an_error_late_in_a_run_says_from_where_it_continues(tmp_path: Path) -> None:
+    class Short(ToySource):
+        def batch(self, step: int, rank: int, world: int) -> dict[str, torch.Tensor]:
+            if step == 12:
+                raise OSError("row group 7 is damaged")
+            return super().batch(step, rank, world)
+
+    with pytest.raises(OSError, match="row group 7") as caught:
+        train(ToyObjective(), Short(), toy_config(), out=str(tmp_path / "out"), state=str(tmp_path / "state"))
+    assert caught.value.__notes__ == ["in step 13 of 20; the state of step 10 is kept, a rerun continues from it"]
 
 
 def test_adamw_matches_the_textbook() -> None:
