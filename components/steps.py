@@ -164,6 +164,7 @@ CURATION: tuple[Step, ...] = (
         "card",
         ("ingest", "detect", "score", "filter", "dedup", "cluster", "balance", "export"),
         "the dataset card: funnel, histograms, contact sheets",
+        revision=2,
         sources=("curation.stages.card", "curation.audit"),
     ),
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 from curation.audit import contact_sheet, dataset_facts
 from curation.audit.axes import number
+from curation.audit.copies import likeness
 from curation.audit.dataset_facts import Row, Tables
 
 Section = dict[str, Any]
@@ -75,17 +76,23 @@ class Pictures:
         """A sheet per reason, each picture with what was measured and what it was held against."""
         found: list[Section] = []
         for (step, reason), ids in chosen.items():
-            items = [self.item(i, against(decisions[step, i])) for i in ids]
+            items = [self.item(i, self.why(decisions[step, i])) for i in ids]
             note = share(len(ids), facts["dropped"][step][reason])
             found += self.sheet(f"Dropped by {step}: {reason.replace('_', ' ')}", items, note)
         return found
+
+    def why(self, row: Row) -> str:
+        """Which picture a duplicate is a copy of and how near; else what was measured against what it was held."""
+        other = row.get("representative_id") or ""
+        name = self.images[other].name if other in self.images else other[:12]
+        return likeness(row["reason"], row.get("value"), row.get("threshold"), name) or against(row)
 
     def groups(self, groups: Sequence[Sequence[Row]], sizes: Sequence[int]) -> list[Section]:
         """Duplicates: each kept picture, outlined, before those it stands for."""
         items = [
             self.item(
                 row["image_id"],
-                "kept" if row["keep"] else f"{(row['reason'] or '').replace('_', ' ')} {against(row)}".strip(),
+                "kept" if row["keep"] else self.why(row) or (row["reason"] or "").replace("_", " "),
                 group=f"Group {index}: {number(size)} images" + (f", {len(rows)} shown" if size > len(rows) else ""),
                 mark=bool(row["keep"]),
             )

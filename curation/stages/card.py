@@ -87,11 +87,13 @@ def run(tables: Tables, metrics: Metrics, thumbnails: Mapping[str, bytes], confi
     """
     shown = samples(tables, config)
     facts = collect(tables, metrics, config)
-    chosen = card_sections.describe(tables, shown.ids(), dataset_facts.min_person_score(metrics))
+    decisions = decisions_of(tables, shown.ids())
+    named = {*shown.ids(), *(row["representative_id"] for row in decisions.values())} - {None}
+    chosen = card_sections.describe(tables, sorted(named), dataset_facts.min_person_score(metrics))
     pictures = card_sections.Pictures(chosen, thumbnails, to_blur(tables, config))
     own = [  # what no other step's fragment shows
         *pictures.kept(shown.kept, facts["images"]),
-        *pictures.dropped(shown.dropped, decisions_of(tables, shown.ids()), facts),
+        *pictures.dropped(shown.dropped, decisions, facts),
         *pictures.groups(shown.groups, shown.group_sizes),
     ]
     funnel = {"type": "funnel", "title": "From the pool to the dataset", "steps": facts["funnel"]}
@@ -164,7 +166,7 @@ def nested(by_key: Mapping[tuple[str, str], Any]) -> dict[str, dict[str, Any]]:
 
 def decisions_of(tables: Tables, ids: Iterable[str]) -> dict[tuple[str, str], Row]:
     """The decisions on `ids` by (step, image_id)."""
-    keys = ("image_id", "value", "threshold")
+    keys = ("image_id", "reason", "value", "threshold", "representative_id")
     wanted = list(ids)
     return {
         (step, row["image_id"]): row

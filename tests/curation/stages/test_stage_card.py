@@ -169,7 +169,12 @@ def test_the_representative_stands_first_and_alone_is_marked(thumbnails: dict[st
     assert len(groups) == 8 and all(len(g) == 3 for g in groups.values())
     for group in groups.values():
         assert [item.get("mark", False) for item in group] == [True, False, False]
-        assert [item["sub"] for item in group] == ["kept", "duplicate phash 2 < 8", "duplicate phash 2 < 8"]
+        copy = f"copy of {group[0]['caption']}, 2 of 64 hash bits differ"
+        assert [item["sub"] for item in group] == ["kept", copy, copy]
+    names = {item["caption"] for group in groups.values() for item in group if item.get("mark")}
+    dropped = sheets(result.fragment)["Dropped by dedup: duplicate phash"]["items"]
+    assert dropped and all(re.fullmatch(r"copy of \S+, 2 of 64 hash bits differ", item["sub"]) for item in dropped)
+    assert names & {item["sub"].split()[2].rstrip(",") for item in dropped}
 
 
 def test_dropped_pictures_state_value_and_threshold(thumbnails: dict[str, bytes]) -> None:
