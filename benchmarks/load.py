@@ -1,16 +1,18 @@
 """How long people wait for an answer on a root of many artifacts: `sapiens2 artifacts show` and `why`, and listing.
 
-    python benchmarks/load.py --root ROOT [--artifacts 2000] [--calls 200] [--at-once 4] [--out FILE.json]
+    python benchmarks/load.py --root ROOT [--artifacts 2000] [--calls 200] [--at-once 4] [--shared] [--out FILE.json]
 
 ROOT is a root with one whole run (`sapiens2 run --preset micro --root ROOT`). Its artifacts are multiplied in a copy:
-versions of their own with their own manifests, which share the tables' files as incremental versions do. Every call is
-a process of its own, interpreter start included; half of them ask `show` of a random version, half `why` of a random
-image. Listing is measured once more with the copy on an S3 server (moto) on loopback.
+versions of their own with their own manifests and tables' files, no two with the same bytes; with --shared they share
+the files, as incremental versions do. Every call is a process of its own, interpreter start included; half of them ask
+`show` of a random version, half `why` of a random image. Listing is measured once more with the copy on an S3 server
+(moto, one Python process) on loopback, with the requests that it took.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -21,14 +23,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import Store
+import pyarrow.parquet as pq
+
+from components.artifacts import Artifact, Store
+from components.manifest import FileEntry
 
 
-def multiply(source: Path, target: Path, count: int) -> int:
+def multiply(source: Path, target: Path, count: int, shared: bool) -> int:
     """Copy a root and multiply its artifacts to at least `count`; returns how many there are."""
     shutil.copytree(source, target)
     artifacts = list(Store(str(target)).all())
@@ -41,12 +47,29 @@ def multiply(source: Path, target: Path, count: int) -> int:
                 ref.model_copy(update={"version": renamed.get((ref.kind, ref.version), ref.version)})
                 for ref in artifact.manifest.inputs
             ]
-            manifest = artifact.manifest.model_copy(update={"version": version, "inputs": inputs})
             folder = target / artifact.kind / version
             folder.mkdir()
+            files = (
+                artifact.manifest.files
+                if shared
+                else [own(target, artifact, e, version) for e in artifact.manifest.files]
+            )
+            manifest = artifact.manifest.model_copy(update={"version": version, "inputs": inputs, "files": files})
             (folder / "manifest.json").write_bytes(manifest.dump())
             made += 1
     return made
+
+
+def own(target: Path, artifact: Artifact, entry: FileEntry, version: str) -> FileEntry:
+    """A copy of a table's file for another version: the same rows, other bytes."""
+    if entry.table is None:
+        return entry
+    table = pq.read_table(target / entry.path)
+    path = entry.path.replace(artifact.version, version)
+    (target / path).parent.mkdir(exist_ok=True)
+    pq.write_table(table.replace_schema_metadata({"version": version}), target / path, compression="zstd")
+    data = (target / path).read_bytes()
+    return entry.model_copy(update={"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
 
 
 def timed(command: list[str]) -> float:
@@ -59,28 +82,35 @@ def timed(command: list[str]) -> float:
 
 
 def ask(root: Path, calls: int, at_once: int, seed: int = 0) -> dict[str, Any]:
-    """Half `show`, half `why`, `at_once` at a time; medians, 95 % and CPU seconds of a call."""
+    """Half `show`, half `why`, `at_once` at a time; medians, 95 %, and CPU seconds of a call of each alone."""
     store, draw = Store(str(root)), random.Random(seed)
     versions = [f"{kind}={version}" for kind in store.kinds() for version in store.versions(kind)]
-    ids = store.all("images").__next__().read("images", ["image_id"])["image_id"].to_pylist()
+    ids = next(store.all("images")).read("images", ["image_id"])["image_id"].to_pylist()
     commands = []
     for call in range(calls):
         own = ["show", draw.choice(versions)] if call % 2 == 0 else ["why", draw.choice(ids)]
         commands.append(["artifacts", *own, "--root", str(root)])
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with ThreadPoolExecutor(at_once) as pool:
         seconds = list(pool.map(timed, commands))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    told: dict[str, Any] = {"cpu_seconds_per_call": round(used / calls, 3)}
+    told: dict[str, Any] = {}
     for name, own in (("all", seconds), ("show", seconds[::2]), ("why", seconds[1::2])):
         ordered = sorted(own)
         told[name] = {"median_s": round(statistics.median(own), 3), "p95_s": round(ordered[int(0.95 * len(own))], 3)}
+    for name, some in (("show", commands[:20:2]), ("why", commands[1:20:2])):
+        told[name]["cpu_s"] = round(statistics.median(map(processor_time, some)), 3)
     return told
 
 
-def listing_on_s3(root: Path) -> float:
-    """Seconds of `artifacts list` with the manifests on an S3 server on loopback."""
+def processor_time(command: list[str]) -> float:
+    """CPU seconds of a command, alone."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    timed(command)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def listing_on_s3(root: Path) -> dict[str, Any]:
+    """Seconds and requests of `artifacts list` with the manifests on an S3 server on loopback."""
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -93,8 +123,18 @@ def listing_on_s3(root: Path) -> float:
     client.create_bucket(Bucket="load")
     for path in [*root.glob("*/*/manifest.json"), *root.glob("tags/**/*.json")]:
         client.put_object(Bucket="load", Key=f"root/{path.relative_to(root)}", Body=path.read_bytes())
+    asked: Counter[str] = Counter()
+    application = server._server.app
+
+    def counted(environment: dict[str, Any], respond: Any) -> Any:
+        listing = "list-type" in environment["QUERY_STRING"]
+        asked["LIST" if listing else environment["REQUEST_METHOD"]] += 1
+        return application(environment, respond)
+
+    server._server.app = counted
     try:
-        return timed(["artifacts", "list", "--json", "--root", "s3://load/root"])
+        seconds = timed(["artifacts", "list", "--json", "--root", "s3://load/root"])
+        return {"seconds": round(seconds, 2), "requests": dict(asked)}
     finally:
         server.stop()
 
@@ -106,17 +146,18 @@ def main() -> None:
     parser.add_argument("--artifacts", type=int, default=2000)
     parser.add_argument("--calls", type=int, default=200)
     parser.add_argument("--at-once", type=int, default=4)
+    parser.add_argument("--shared", action="store_true", help="versions share the tables' files")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "root"
-        told: dict[str, Any] = {"artifacts": multiply(options.root, root, options.artifacts)}
+        told: dict[str, Any] = {"artifacts": multiply(options.root, root, options.artifacts, options.shared)}
         told |= {"calls": options.calls, "at_once": options.at_once, "cores": os.cpu_count()}
         told["load_average_before"] = round(os.getloadavg()[0], 1)
         told["help_s"] = round(statistics.median(timed(["--help"]) for _ in range(5)), 3)
         told |= ask(root, options.calls, options.at_once)
         told["list_local_s"] = round(timed(["artifacts", "list", "--json", "--root", str(root)]), 2)
-        told["list_s3_s"] = round(listing_on_s3(root), 2)
+        told["list_s3"] = listing_on_s3(root)
     print(json.dumps(told, indent=1))
     if options.out:
         options.out.write_text(json.dumps(told, indent=1) + "\n")

@@ -13,16 +13,16 @@ import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, TypeVar
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from components.manifest import MANIFEST, FileEntry, Manifest
 from components.steps import LABELS, STEPS
 from components.storage import Storage
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 AT_ONCE = 32  # questions to S3
 
@@ -60,6 +60,8 @@ class Artifact:
 
     def read(self, table: str = "data", columns: Sequence[str] | None = None) -> pa.Table:
         """All rows of a table, partitions in order. Raises ArtifactError when there is no such table."""
+        import pyarrow as pa
+
         if table not in self.manifest.tables:
             raise ArtifactError(f"{self} has no table {table!r}; it has {sorted(self.manifest.tables)}")
         entries = [entry for group in self.partitions(table).values() for entry in group]
@@ -67,6 +69,8 @@ class Artifact:
 
     def read_partition(self, table: str, partition: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of one partition of a table."""
+        import pyarrow as pa
+
         entries = self.partitions(table)[partition]
         return pa.concat_tables(read_parquet(self.storage, entry.path, columns) for entry in entries)
 
@@ -105,13 +109,20 @@ class Store:
 
     def get(self, kind: str, version: str) -> Artifact:
         """A committed version. Raises ArtifactError when it is absent, ValueError when its manifest is damaged."""
+        found = self._read(kind, version)
+        if found is None:
+            raise ArtifactError(
+                f"there is no {kind} of version {version} under {self.root}; `sapiens2 artifacts list` shows what is"
+            )
+        return found
+
+    def _read(self, kind: str, version: str) -> Artifact | None:
+        """A version, or None when it is not committed."""
         path = f"{kind}/{version}/{MANIFEST}"
         try:
             data = self.storage.read(path)
-        except FileNotFoundError as error:
-            raise ArtifactError(
-                f"there is no {kind} of version {version} under {self.root}; `sapiens2 artifacts list` shows what is"
-            ) from error
+        except FileNotFoundError:
+            return None
         return Artifact(self.storage, Manifest.parse(data, self.storage.full(path)))
 
     def kinds(self) -> list[str]:
@@ -121,22 +132,30 @@ class Store:
 
     def versions(self, kind: str) -> list[str]:
         """Committed versions of a kind, by name."""
-        names = [name.rsplit("/", 1)[-1] for name, is_file, _, _ in self.storage.list(kind) if not is_file]
-        there = self._each(lambda version: self.committed(kind, version), names)
+        names = self._folders(kind)
+        there = self.each(lambda version: self.committed(kind, version), names)
         return [version for version, committed in zip(names, there, strict=True) if committed]
+
+    def _folders(self, kind: str) -> list[str]:
+        """Versions of a kind, committed or not."""
+        return [name.rsplit("/", 1)[-1] for name, is_file, _, _ in self.storage.list(kind) if not is_file]
 
     def all(self, kind: str | None = None) -> Iterator[Artifact]:
         """Every committed artifact, oldest first within a kind."""
-        for each in [kind] if kind else self.kinds():
-            found = self._each(partial(self.get, each), self.versions(each))
-            yield from sorted(found, key=lambda artifact: (artifact.manifest.end, artifact.version))
+        kinds = [kind] if kind else self.kinds()
+        keys = [
+            (k, version) for k, found in zip(kinds, self.each(self._folders, kinds), strict=True) for version in found
+        ]
+        found = [artifact for artifact in self.each(lambda key: self._read(*key), keys) if artifact is not None]
+        place = {each: index for index, each in enumerate(kinds)}
+        yield from sorted(found, key=lambda a: (place[a.kind], a.manifest.end, a.version))
 
-    def _each(self, ask: Callable[[str], Answer], names: Sequence[str]) -> list[Answer]:
+    def each(self, ask: Callable[[Asked], Answer], things: Sequence[Asked]) -> list[Answer]:
         """The answers in order; from S3 many at a time, for there the way is what takes long."""
-        if self.storage.local or len(names) < 2:
-            return [ask(name) for name in names]
-        with ThreadPoolExecutor(min(AT_ONCE, len(names))) as pool:
-            return list(pool.map(ask, names))
+        if self.storage.local or len(things) < 2:
+            return [ask(thing) for thing in things]
+        with ThreadPoolExecutor(min(AT_ONCE, len(things))) as pool:
+            return list(pool.map(ask, things))
 
     def look(self) -> Iterator[tuple[str, str, Artifact | ValueError]]:
         """Every committed (kind, version) with its artifact, or with what is wrong with its manifest."""
@@ -197,12 +216,14 @@ class Store:
 
     def tags(self) -> dict[str, str]:
         """Every tag and the `kind=version` that it names."""
-        found = {}
-        for path, is_file, _, _ in self.storage.list("tags", recursive=True):
-            if is_file and path.endswith(".json"):
-                record = self._record(path)
-                found[path.removeprefix("tags/").removesuffix(".json")] = f"{record['kind']}={record['version']}"
-        return found
+        return {name: f"{record['kind']}={record['version']}" for name, record in self.tag_records().items()}
+
+    def tag_records(self) -> dict[str, dict[str, str]]:
+        """kind and version by tag, and the `file` inside the version where a tag names one."""
+        listed = self.storage.list("tags", recursive=True)
+        paths = [path for path, is_file, _, _ in listed if is_file and path.endswith(".json")]
+        names = [path.removeprefix("tags/").removesuffix(".json") for path in paths]
+        return dict(zip(names, self.each(self._record, paths), strict=True))
 
     def tagged_file(self, name: str) -> str | None:
         """The file, by its name inside the version, that a tag points at; None for a tag of a whole version."""
@@ -218,14 +239,22 @@ class Store:
         return None if gone else self.get(record["kind"], record["version"])
 
 
-def read_parquet(storage: Storage, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+def read_parquet(
+    storage: Storage, path: str, columns: Sequence[str] | None = None, *, use_threads: bool = True
+) -> pa.Table:
     """A Parquet file below the root; the file's own schema, nothing inferred."""
+    import pyarrow.parquet as pq
+
     with storage.fs.open_input_file(storage.path(path)) as stream:
-        return pq.ParquetFile(stream).read(columns=list(columns) if columns is not None else None)
+        return pq.ParquetFile(stream).read(
+            columns=list(columns) if columns is not None else None, use_threads=use_threads
+        )
 
 
 def parquet_bytes(table: pa.Table, row_group_rows: int = 256) -> bytes:
     """A table as Parquet: zstd, statistics, small row groups for random access."""
+    import pyarrow.parquet as pq
+
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", row_group_size=max(1, row_group_rows))
     return buffer.getvalue()

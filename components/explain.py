@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
-from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.artifacts import Artifact, ArtifactError, Store
+from components.artifacts import Artifact, ArtifactError, Store, read_parquet
 from components.removals import removals
+from components.row_finder import RowFinder, value_set
 from components.steps import TASKS
+from curation.audit.copies import likeness
 
 STAGES = ("images", "detections", "scores", "filtered", "deduped", "clusters", "selection", "shards")
 SHOWN_SCORES = ("realism", "text_ratio", "sharpness", "exposure", "aesthetic", "face_count", "yaw_deg")
-DECISION = ["image_id", "keep", "reason", "value", "threshold", "representative_id"]
+DECISION = ["keep", "reason", "value", "threshold", "representative_id"]
 ID_DIGITS = 32
 HELD_OUT = "held_out"  # the table of shards whose pictures were not exported
+
+Said = Iterator[tuple[str, str]]  # verdict and text, a row each
 
 
 @dataclass(frozen=True)
@@ -47,27 +49,24 @@ def resolve_image(store: Store, reference: str) -> tuple[set[str], set[str]]:
 
     A file that exists is known by its bytes; else by its source name or the end of it. Raises ArtifactError.
     """
+    return _resolved(store, reference, list(store.all("images")))
+
+
+def _resolved(store: Store, reference: str, images: Sequence[Artifact]) -> tuple[set[str], set[str]]:
     from curation.tables import image_id
 
     path = Path(reference).expanduser()
-    images = list(store.all("images"))
     if not images:
         raise ArtifactError(f"there is no `images` artifact under {store.root}: nothing was ingested yet")
     wanted = {image_id(path.read_bytes())} if path.is_file() else set()
-    ids: set[str] = set()
-    sources: set[str] = set()
-    for artifact in images:
-        table = artifact.read("sources", ["source_id", "source", "image_id"])
-        found = table.filter(
-            pc.or_kleene(
-                _among(table["image_id"], wanted),
-                pc.or_kleene(_named(table["source"], reference, path.is_file()), _prefix(table["image_id"], reference)),
-            )
-        )
-        ids |= {i for i in found["image_id"].to_pylist() if i}
-        sources |= set(found["source_id"].to_pylist())
-        if wanted:  # a file that was rejected is known by its bytes too
-            sources |= {row["source_id"] for row in _rows(artifact, "rejects", "image_id", wanted)}
+    files = {entry.sha256: entry.path for artifact in images for entry in artifact.manifest.files_of("sources")}
+    found = _meant(store, list(files.values()), reference, wanted, path.is_file())
+    ids = {row["image_id"] for row in found if row["image_id"]}
+    sources = {row["source_id"] for row in found}
+    if wanted:  # a file that was rejected is known by its bytes too
+        finder = RowFinder(image_id=wanted)
+        for artifact in images:
+            sources |= {row["source_id"] for row in finder.rows(artifact, "rejects", "image_id", ["source_id"])}
     if not sources:
         raise ArtifactError(
             f"{reference!r} is no picture that was ingested under {store.root}: give its path, its URL, or at least "
@@ -76,12 +75,27 @@ def resolve_image(store: Store, reference: str) -> tuple[set[str], set[str]]:
     return ids, sources
 
 
+def _meant(
+    store: Store, files: Sequence[str], reference: str, wanted: set[str], by_bytes: bool
+) -> list[dict[str, Any]]:
+    """source_id and image_id of the sources that the reference means, from the files of `sources`."""
+    columns = ["source_id", "source", "image_id"]
+    tables = store.each(lambda file: read_parquet(store.storage, file, columns, use_threads=False), files)
+    if not tables:
+        return []
+    table = pa.concat_tables(tables)
+    known = pc.or_kleene(_named(table["source"], reference, by_bytes), _prefix(table["image_id"], reference))
+    if wanted:
+        known = pc.or_kleene(known, pc.is_in(table["image_id"], value_set=value_set(wanted)))
+    return table.filter(known).select(["source_id", "image_id"]).to_pylist()
+
+
 def _named(column: Any, reference: str, by_bytes: bool) -> Any:
     """Rows whose source is the reference, or ends with it at a separator; or, for a file, with the file's name."""
-    ends = pc.or_(pc.ends_with(column, f"/{reference}"), pc.ends_with(column, f"::{reference}"))
+    same = pc.is_in(column, value_set=value_set([reference]))
     if by_bytes and Path(reference).is_absolute():
-        return _among(column, {reference})
-    return pc.or_(_among(column, {reference}), ends)
+        return same
+    return pc.or_(same, pc.or_(pc.ends_with(column, f"/{reference}"), pc.ends_with(column, f"::{reference}")))
 
 
 def _prefix(column: Any, reference: str) -> Any:
@@ -91,90 +105,86 @@ def _prefix(column: Any, reference: str) -> Any:
 
 def why(store: Store, reference: str) -> Iterator[Line]:
     """What every version of every stage says of an image, in the order of the stages, oldest version first."""
-    ids, sources = resolve_image(store, reference)
+    images = list(store.all("images"))
+    ids, sources = _resolved(store, reference, images)
+    finder = RowFinder(image_id=ids, source_id=sources)
     for kind in STAGES:
-        latest = store.latest(kind)
-        for artifact in store.all(kind):
-            for verdict, text in EXPLAIN.get(kind, _decision)(artifact, ids, sources):
+        made, tell = images if kind == "images" else list(store.all(kind)), EXPLAIN.get(kind, _decision)
+        latest = store.latest(kind) if made else None
+        told = store.each(lambda artifact, tell=tell: list(tell(artifact, finder)), made)  # type: ignore[misc]
+        for artifact, lines in zip(made, told, strict=True):
+            for verdict, text in lines:
                 yield Line(artifact, verdict, text, latest is not None and latest.version == artifact.version)
 
 
-def _rows(artifact: Artifact, table: str, key: str, values: set[str], columns: list[str] | None = None) -> list[dict]:
-    found = []
-    for pid in artifact.partitions(table):
-        part = artifact.read_partition(table, pid, columns)
-        found += part.filter(_among(part[key], values)).to_pylist()
-    return found
-
-
-def _among(column: Any, values: set[str]) -> Any:
-    """Rows with one of the values; null is none of them.
-
-    The value set is built from bytes: from a Python list, pyarrow would import pandas first, a quarter of a second.
-    """
-    texts = [value.encode() for value in sorted(values)]
-    offsets = array("i", accumulate((len(text) for text in texts), initial=0))
-    wanted = pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(texts)))
-    return pc.is_in(column, value_set=wanted)
-
-
-def _images(artifact: Artifact, ids: set[str], sources: set[str]) -> Iterator[tuple[str, str]]:
-    for row in _rows(artifact, "rejects", "source_id", sources):
+def _images(artifact: Artifact, finder: RowFinder) -> Said:
+    for row in finder.rows(artifact, "rejects", "source_id", ["source", "reason", "detail"]):
         yield "rejected", f"{row['source']}: {row['reason']} ({row['detail']})"
-    from components.curation_steps import NARROW
-
-    for row in _rows(artifact, "images", "image_id", ids, NARROW):
+    shown = ["image_id", "source", "format", "width", "height", "n_sources"]
+    for row in finder.rows(artifact, "images", "image_id", shown):
         text = f"{row['source']} {row['format']} {row['width']}x{row['height']}, {row['n_sources']} source(s)"
         yield "kept", f"{text}, id {row['image_id']}"
 
 
-def _detections(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[str, str]]:
-    for row in _rows(artifact, "data", "image_id", ids, ["image_id", "boxes", "box_scores"]):
+def _detections(artifact: Artifact, finder: RowFinder) -> Said:
+    for row in finder.rows(artifact, "data", "image_id", ["boxes", "box_scores"]):
         sides = [round(min(b[2] - b[0], b[3] - b[1])) for b in row["boxes"]]
         persons = ", ".join(f"{side} px at {score:.2f}" for side, score in zip(sides, row["box_scores"], strict=True))
         yield "measured", f"{len(sides)} person box(es): {persons or 'none'}"
 
 
-def _scores(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[str, str]]:
-    for row in _rows(artifact, "data", "image_id", ids, ["image_id", "scored", *SHOWN_SCORES]):
+def _scores(artifact: Artifact, finder: RowFinder) -> Said:
+    for row in finder.rows(artifact, "data", "image_id", ["scored", *SHOWN_SCORES]):
         shown = [f"{name} {row[name]:.3g}" for name in SHOWN_SCORES if row[name] is not None]
         yield "measured", ", ".join(shown) + ("" if row["scored"] else " (held back by the gate)")
 
 
-def _clusters(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[str, str]]:
-    for row in _rows(artifact, "data", "image_id", ids, ["image_id", "path", "distance"]):
+def _clusters(artifact: Artifact, finder: RowFinder) -> Said:
+    for row in finder.rows(artifact, "data", "image_id", ["path", "distance"]):
         yield "measured", f"cluster {' < '.join(map(str, row['path']))}, distance {row['distance']:.3f}"
 
 
-def _decision(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[str, str]]:
-    for row in _rows(artifact, "data", "image_id", ids, DECISION):
+def _decision(artifact: Artifact, finder: RowFinder) -> Said:
+    kept = [row["keep"] for row in finder.rows(artifact, "data", "image_id", ["keep"])]
+    if all(kept):
+        yield from (("kept", "") for _ in kept)
+        return
+    for row in finder.rows(artifact, "data", "image_id", DECISION):
         if row["keep"]:
             yield "kept", ""
             continue
-        measured = f": {row['value']:.4g} against {row['threshold']:.4g}" if row["threshold"] is not None else ""
-        other = f"; {row['representative_id']} stands for it" if row["representative_id"] else ""
-        yield "dropped", f"{row['reason']}{measured}{other}{_copied(artifact, row)}"
+        other = row["representative_id"] or ""
+        measured = f"{row['value']:.4g} against {row['threshold']:.4g}" if row["threshold"] is not None else ""
+        alike = likeness(row["reason"], row["value"], row["threshold"], other)
+        stands = f"; {other} stands for it" if other and not alike else ""
+        yield (
+            "dropped",
+            f"{row['reason']}: {alike or measured}".removesuffix(": ") + stands + _copied(artifact, row, finder),
+        )
 
 
-def _copied(artifact: Artifact, row: dict[str, Any]) -> str:
+def _copied(artifact: Artifact, row: dict[str, Any], finder: RowFinder) -> str:
     """Of which evaluation picture a dropped one is a copy, or that a picture of its group is."""
     if row["reason"] != "evaluation_copy":
         return ""
-    for copy in _rows(artifact, "evaluation_copies", "image_id", {row["image_id"]}):
-        return f" by {copy['kind']}; a copy of {copy['source']} in {copy['evaluation_set']}"
+    for copy in finder.rows(
+        artifact, "evaluation_copies", "image_id", ["image_id", "kind", "source", "evaluation_set"]
+    ):
+        if copy["image_id"] == row["image_id"]:
+            return f" by {copy['kind']}; a copy of {copy['source']} in {copy['evaluation_set']}"
     return "; another picture of its group is a copy of an evaluation picture"
 
 
-def _shards(artifact: Artifact, ids: set[str], _: set[str]) -> Iterator[tuple[str, str]]:
+def _shards(artifact: Artifact, finder: RowFinder) -> Said:
     if HELD_OUT in artifact.manifest.tables:
-        for row in _rows(artifact, HELD_OUT, "image_id", ids):
+        for row in finder.rows(artifact, HELD_OUT, "image_id", ["reason", "representative_id"]):
             yield "dropped", f"{row['reason']}; {row['representative_id']} is the labelled picture"
-    for split in set(artifact.manifest.tables) - {HELD_OUT}:
-        for row in _rows(artifact, split, "image_id", ids, ["image_id", "position"]):
+    for split in sorted(set(artifact.manifest.tables) - {HELD_OUT}):
+        for row in finder.rows(artifact, split, "image_id", ["position"]):
             yield "kept", f"{split}, position {row['position']}"
 
 
-EXPLAIN: dict[str, Callable[[Artifact, set[str], set[str]], Iterator[tuple[str, str]]]] = {
+EXPLAIN: dict[str, Callable[[Artifact, RowFinder], Said]] = {
     "images": _images,
     "detections": _detections,
     "scores": _scores,
@@ -198,8 +208,9 @@ def trained_on(store: Store, reference: str) -> list[Consumed]:
     if found:
         return found
     ids, _ = resolve_image(store, reference)
+    finder = RowFinder(image_id=ids)
     for shards, backbone in _trainings(store):
-        seen = _first_seen(shards, backbone, ids)
+        seen = _first_seen(shards, backbone, finder)
         if seen:
             found += _with_heirs(store, backbone, f"{shards}, first as sample {min(seen.values())}")
     return found
@@ -207,8 +218,9 @@ def trained_on(store: Store, reference: str) -> list[Consumed]:
 
 def consumed_by(store: Store, ids: set[str]) -> Iterator[tuple[Artifact, set[str]]]:
     """Every backbone that was trained on any of the images, and on which."""
+    finder = RowFinder(image_id=ids)
     for shards, backbone in _trainings(store):
-        if seen := _first_seen(shards, backbone, ids):
+        if seen := _first_seen(shards, backbone, finder):
             yield backbone, set(seen)
 
 
@@ -228,23 +240,21 @@ def _with_heirs(store: Store, backbone: Artifact, through: str) -> list[Consumed
     return [Consumed(backbone, through), *(Consumed(model, f"backbone={backbone.version}") for model in heirs)]
 
 
-def _first_seen(shards: Artifact, backbone: Artifact, ids: set[str]) -> dict[str, int]:
+def _first_seen(shards: Artifact, backbone: Artifact, finder: RowFinder) -> dict[str, int]:
     """The first sample of the run that was each of the images; images that the run never came to are absent."""
     from sapiens2.data.order import EpochOrder
 
-    rows = shards.read("train", ["image_id", "position"])
-    places = zip(rows["position"].to_pylist(), rows["image_id"].to_pylist(), strict=True)
-    wanted = {place: image_id for place, image_id in places if image_id in ids}
-    if not wanted:
+    rows = finder.rows(shards, "train", "image_id", ["image_id", "position"])
+    if not rows:
         return {}
     config = backbone.manifest.config
     order = EpochOrder(_group_sizes(shards), config["engine"]["seed"], config["shuffle_window"])
-    samples = range(min(config["engine"]["steps"] * config["batch"], len(order)))
+    samples = config["engine"]["steps"] * config["batch"]  # a run that is longer than an epoch has come to all
     first: dict[str, int] = {}
-    for sample in samples:
-        image_id = wanted.get(order.index(sample))
-        if image_id is not None:
-            first.setdefault(image_id, sample)
+    for row in rows:
+        sample = order.position(row["position"])
+        if sample < samples:
+            first[row["image_id"]] = min(sample, first.get(row["image_id"], sample))
     return first
 
 

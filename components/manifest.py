@@ -84,6 +84,12 @@ class Manifest(BaseModel):
     def parse(cls, data: bytes, where: str) -> Manifest:
         """Raises ValueError naming the file, when it is damaged or written by a newer version."""
         try:
+            found = cls.model_validate_json(data)
+            if found.manifest_version <= MANIFEST_VERSION:
+                return found
+        except ValidationError:
+            pass  # damaged, or from a newer version: which of them is said below
+        try:
             raw = json.loads(data)
             if int(raw["manifest_version"]) > MANIFEST_VERSION:
                 raise ValueError(

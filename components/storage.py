@@ -7,13 +7,9 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-import pyarrow.fs as pafs
-
-from components.storage_probe import explained, unreachable, unwritable
-from sapiens2.engine.patient_s3 import located
 
 SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 WITH_KEYS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/]*@|.*[?&](secret_key|access_key)=", re.IGNORECASE)
@@ -40,7 +36,8 @@ def of_full_disk(error: BaseException | None) -> bool:
 class Storage:
     """Files below one root. Paths are relative, with forward slashes.
 
-    A write is seen whole or not at all: S3 puts are atomic, and a local file is renamed into place.
+    A write is seen whole or not at all: S3 puts are atomic, and a local file is renamed into place. Looking at a local
+    root loads no pyarrow, which takes longer than most questions.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -54,13 +51,25 @@ class Storage:
         if self.local:
             base = Path(text.removeprefix("file://")).expanduser().absolute()
             self.uri, self._base = str(base), str(base)
-            self.fs: Any = pafs.LocalFileSystem()
         else:
+            from sapiens2.engine.patient_s3 import located
+
             try:
-                self.fs, self._base = located(text)
+                self._remote, self._base = located(text)
             except OSError as error:  # Amazon does not tell the bucket's region
+                from components.storage_probe import explained
+
                 raise StorageError(explained(text, error)) from error
             self.uri = text.rstrip("/")
+
+    @cached_property
+    def fs(self) -> Any:
+        """The file system, as pyarrow has it."""
+        if not self.local:
+            return self._remote
+        from pyarrow.fs import LocalFileSystem
+
+        return LocalFileSystem()
 
     def path(self, relative: str) -> str:
         """The path of `relative` inside `self.fs`."""
@@ -72,12 +81,18 @@ class Storage:
 
     def reach(self) -> None:
         """Raises StorageError, within seconds, when the bucket of a root in an object store does not answer."""
-        if not self.local and (trouble := unreachable(self.uri)):
+        if self.local:
+            return
+        from components.storage_probe import unreachable
+
+        if trouble := unreachable(self.uri):
             raise StorageError(trouble)
 
     def ensure_writable(self) -> None:
         """Raises StorageError when nothing can be written below the root."""
         if not self.local:
+            from components.storage_probe import unreachable, unwritable
+
             if trouble := unreachable(self.uri) or unwritable(self.uri):
                 raise StorageError(trouble)
             return
@@ -113,20 +128,31 @@ class Storage:
 
     def exists(self, relative: str) -> bool:
         """Whether a file of that name is there."""
-        return bool(self.fs.get_file_info(self.path(relative)).type == pafs.FileType.File)
+        if self.local:
+            return Path(self.path(relative)).is_file()
+        return self.size(relative) >= 0
 
     def size(self, relative: str) -> int:
         """Bytes of a file, or -1 when it is not there."""
+        from pyarrow.fs import FileType
+
         info = self.fs.get_file_info(self.path(relative))
-        return int(info.size) if info.type == pafs.FileType.File else -1
+        return int(info.size) if info.type == FileType.File else -1
 
     def list(self, relative: str, *, recursive: bool = False) -> Iterator[tuple[str, bool, int, float]]:
         """(relative path, is a file, bytes, modified seconds) below a folder, sorted; nothing when it is absent."""
-        selector = pafs.FileSelector(self.path(relative), allow_not_found=True, recursive=recursive)
-        for info in sorted(self.fs.get_file_info(selector), key=lambda info: info.path):
-            name = str(PurePosixPath(info.path).relative_to(self._base))
+        for path, is_file, size, modified in sorted(self._listed(self.path(relative), recursive)):
+            yield str(PurePosixPath(path).relative_to(self._base)), is_file, size, modified
+
+    def _listed(self, folder: str, recursive: bool) -> Iterator[tuple[str, bool, int, float]]:
+        if self.local:
+            yield from _walk(folder, recursive)
+            return
+        from pyarrow.fs import FileSelector, FileType
+
+        for info in self.fs.get_file_info(FileSelector(folder, allow_not_found=True, recursive=recursive)):
             modified = info.mtime.timestamp() if info.mtime else 0.0
-            yield name, info.type == pafs.FileType.File, int(info.size or 0), modified
+            yield info.path, info.type == FileType.File, int(info.size or 0), modified
 
     def delete(self, relative: str) -> None:
         """Delete a file."""
@@ -134,5 +160,23 @@ class Storage:
 
     def delete_folder(self, relative: str) -> None:
         """Delete a folder and what is in it; nothing when it is absent."""
+        import pyarrow.fs as pafs
+
         if self.fs.get_file_info(self.path(relative)).type == pafs.FileType.Directory:
             self.fs.delete_dir(self.path(relative))
+
+
+def _walk(folder: str, recursive: bool) -> Iterator[tuple[str, bool, int, float]]:
+    """What lies in a local folder; what goes while it is listed is left out, as from a listing a moment later."""
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        try:
+            found = entry.stat()
+        except FileNotFoundError:
+            continue
+        yield entry.path, entry.is_file(), found.st_size, found.st_mtime
+        if recursive and entry.is_dir():
+            yield from _walk(entry.path, recursive)

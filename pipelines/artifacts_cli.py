@@ -8,18 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
-from rich.table import Table
 
 from components.artifacts import Artifact, Store
-from pipelines import display
 from pipelines.cli_options import root_option
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from components.lineage import FunnelRow
 
-console = display.console()
 COLOURS = {"kept": "green", "dropped": "red", "rejected": "red", "measured": "cyan"}
+
+
+def _console() -> Console:
+    """For what needs a table; the other questions are answered before rich is loaded."""
+    from pipelines import display
+
+    return display.console()
 
 
 @click.command("list")
@@ -30,10 +36,10 @@ def list_command(kind: str | None, as_json: bool, root: str) -> None:
     """Every committed version, oldest first within a kind."""
     store = Store(root)
     names: dict[str, list[str]] = {}
-    for tag, reference in store.tags().items():
-        file = store.tagged_file(tag)
+    for tag, record in store.tag_records().items():
+        file = record.get("file")
         shown = "latest" if tag.startswith("latest/") else f"{tag} ({file})" if file else tag
-        names.setdefault(reference, []).append(shown)
+        names.setdefault(f"{record['kind']}={record['version']}", []).append(shown)
     rows = [(a, names.get(repr(a), [])) for a in store.all(kind)]
     if as_json:
         for artifact, tags in rows:
@@ -46,8 +52,10 @@ def list_command(kind: str | None, as_json: bool, root: str) -> None:
             )
         return
     if not rows:
-        console.print(f"nothing under {store.root} yet: `sapiens2 run` makes something")
+        click.echo(f"nothing under {store.root} yet: `sapiens2 run` makes something")
         return
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("kind", "version", "step", "rows", "MB", "made", "tags"):
         table.add_column(name, justify="right" if name in ("rows", "MB") else "left")
@@ -55,7 +63,7 @@ def list_command(kind: str | None, as_json: bool, root: str) -> None:
         counts = [str(artifact.rows(t)) for t in artifact.manifest.tables]
         cells = (artifact.kind, artifact.version, artifact.manifest.step, "+".join(counts))
         table.add_row(*cells, f"{_size(artifact) / 1e6:.2f}", artifact.manifest.end[:19], ", ".join(sorted(tags)))
-    console.print(table)
+    _console().print(table)
 
 
 def _size(artifact: Artifact) -> int:
@@ -95,7 +103,7 @@ def lineage_command(reference: str | None, html: str | None, root: str) -> None:
         return
     shown = [focus] if focus else _ends(list(made.values()))
     for artifact in shown:
-        console.print(lineage_tree(manifests, artifact.version))
+        _console().print(lineage_tree(manifests, artifact.version))
 
 
 def _ends(artifacts: list[Artifact]) -> list[Artifact]:
@@ -116,13 +124,11 @@ def why_command(image: str, as_json_: bool, root: str) -> None:
     if as_json_:
         click.echo(as_json(lines))
         return
-    shown = []
     for line in lines:
         version = f"{line.artifact.version}{'*' if line.latest else ' '}"
-        verdict = f"[{COLOURS[line.verdict]}]{line.verdict:<9}[/]"
-        shown.append(f"{line.artifact.kind:<11} {version} {verdict}{escape(line.text)}")
-    console.print("\n".join(shown), soft_wrap=True)
-    console.print("[dim]* the latest version of its kind[/]")
+        verdict = click.style(f"{line.verdict:<9}", COLOURS[line.verdict])
+        click.echo(f"{line.artifact.kind:<11} {version} {verdict}{line.text}")
+    click.secho("* the latest version of its kind", dim=True)
 
 
 @click.command("trained-on")
@@ -151,6 +157,7 @@ def diff_command(old: str, new: str, root: str) -> None:
     first, second = store.find(old), store.find(new)
     if first.kind != second.kind:
         raise ValueError(f"{first} and {second} are of different kinds and cannot be compared")
+    console = _console()
     console.print(f"{first} -> {second.version}")
     changes = diff(first, second)
     for topic, items in changes.items():
@@ -166,6 +173,8 @@ def diff_command(old: str, new: str, root: str) -> None:
 
 def _funnel_table(rows: list[FunnelRow], old: str, new: str) -> Table:
     """Two funnels side by side; what differs is marked."""
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold", title="funnels", title_justify="left")
     for name in ("step", "", old, new, ""):
         table.add_column(name, justify="right" if name in (old, new) else "left")
@@ -193,11 +202,11 @@ def verify_command(reference: str | None, root: str) -> None:
         wrong += bool(problems)
         gone = 0 if isinstance(found, ValueError) else len(found.manifest.redacted)
         text = "; ".join(problems) or (f"ok, redacted: {gone} pictures were removed on request" if gone else "ok")
-        console.print(f"{kind}={version}  {text}", markup=False, soft_wrap=True)
+        click.echo(f"{kind}={version}  {text}")
     for removal in () if one else removals(store.storage):
         if removal.state != "done":
             wrong += 1
-            console.print(f"removal {removal.id}  interrupted: run `sapiens2 artifacts forget --resume`", markup=False)
+            click.echo(f"removal {removal.id}  interrupted: run `sapiens2 artifacts forget --resume`")
     if wrong:
         sys.exit(1)
 

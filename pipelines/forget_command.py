@@ -67,12 +67,25 @@ def _resume(store: Store) -> None:
 
 def _asked(file: str | None, urls: Sequence[str], hashes: Sequence[str]) -> list[str]:
     """What the options name. Raises ValueError for none, and for what is neither id nor URL."""
-    asked = requested(Path(file).read_text("utf-8-sig").splitlines(), file) if file else []
+    asked = requested(_lines(file), file) if file else []
     asked += requested(urls, "--url") if urls else []
     asked += requested(hashes, "--hash") if hashes else []
     if not asked:
         raise ValueError("forget needs to know which pictures: give --ids FILE, --url URL or --hash SHA256")
     return sorted(set(asked))
+
+
+def _lines(file: str) -> list[str]:
+    """Raises ValueError naming a file that cannot be read, and what it should be."""
+    try:
+        return Path(file).read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        what = {FileNotFoundError: "there is no such file", IsADirectoryError: "that is a folder"}.get(type(error))
+        raise ValueError(
+            f"--ids {file}: {what or 'it cannot be read as text'}; it takes a text file of image "
+            "ids, sha256 or URLs, one a line. "
+            "A single picture is given with --hash or --url"
+        ) from error
 
 
 def told(store: Store, found: Found) -> list[str]:

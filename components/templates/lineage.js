@@ -147,6 +147,19 @@
     }
     return [make("h3", heading), list];
   };
+  const rivals = (key) => {  // a second version to compare with, for those without a Shift key
+    const kind = key.split("=")[0], others = [...boxes.keys()].filter((k) => k !== key && nodes[k] && k.split("=")[0] === kind);
+    if (!others.length) return [];
+    const pick = make("select", undefined, "rivals");
+    pick.append(make("option", `Compare with another ${kind} …`));
+    for (const other of others) {
+      const option = make("option", `${title(other)}, ${clock(nodes[other].end) || "no date"}`);
+      option.value = other;
+      pick.append(option);
+    }
+    pick.onchange = () => { if (pick.selectedIndex) compare(key, pick.value); };
+    return [pick];
+  };
   const clock = (iso) => iso && `${iso.slice(0, 19).replace("T", " ")} UTC`;
   const count = (n) => typeof n === "number" ? n.toLocaleString("en") : n;
   const describe = (key) => {
@@ -166,7 +179,7 @@
     config.append(make("summary", "Settings"), make("pre", JSON.stringify(m.config, null, 2)));
     json.append(make("summary", "Manifest"), make("pre", JSON.stringify(m, null, 2)));
     config.open = true;
-    panel.append(list, ...links("Made from", above.get(key)), ...links("Used by", below.get(key)), config, json);
+    panel.append(list, ...rivals(key), ...links("Made from", above.get(key)), ...links("Used by", below.get(key)), config, json);
   };
   const flat = (value, path, into) => {
     if (value && typeof value === "object") for (const [k, v] of Object.entries(value)) flat(v, path ? `${path}.${k}` : k, into);
@@ -187,7 +200,9 @@
       row.append(make("td", p), make("td", show(left.get(p))), make("td", show(right.get(p))));
       table.append(row);
     }
-    panel.replaceChildren(make("h2", "Two artifacts compared"), make("p", `${paths.length} values differ in settings, inputs, models, metrics and code.`, "hint"), table);
+    const back = make("button", `Back to ${title(a)}`);
+    back.onclick = () => choose(a);
+    panel.replaceChildren(make("h2", "Two artifacts compared"), back, make("p", `${paths.length} values differ in settings, inputs, models, metrics and code.`, "hint"), table);
   };
   for (const [key, g] of boxes) {
     g.addEventListener("click", (e) => {

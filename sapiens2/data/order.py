@@ -40,6 +40,14 @@ class EpochOrder:
         start = ends[number - 1] if number else 0
         return int(self._shuffled(epoch, number, windows[number])[place - start])
 
+    def position(self, row: int, epoch: int = 0) -> int:
+        """Where an epoch comes to a global row: the inverse of `index`, by shuffling one window."""
+        group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        windows, ends = self._windows(epoch)
+        number = next(n for n, groups in enumerate(windows) if group in groups)
+        place = int(np.flatnonzero(self._shuffled(epoch, number, windows[number]) == row)[0])
+        return epoch * len(self) + (ends[number - 1] if number else 0) + place
+
     def _windows(self, epoch: int) -> tuple[list[NDArray[np.int64]], list[int]]:
         """The groups of each window of an epoch, and the position at which each window ends."""
         if self._epoch is None or self._epoch[0] != epoch:

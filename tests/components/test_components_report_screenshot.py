@@ -68,7 +68,7 @@ def test_a_phone_sees_no_sideways_scroll(page: str, tmp_path: Path) -> None:
 
 
 def test_the_lineage_page_answers_clicks_and_searches(tmp_path: Path) -> None:
-    """Click a node: its panel and its kin; shift-click another: what differs; search; draw the related alone."""
+    """Click a node: its panel and kin; shift-click or pick another: what differs; search; draw the related alone."""
     run = small_run()
     other = manifest("ingest", "images", config={"seed": 7}, version="f" * 16)
     images, filtered = f"images={run[0]['version']}", f"filtered={run[2]['version']}"
@@ -86,6 +86,11 @@ def test_the_lineage_page_answers_clicks_and_searches(tmp_path: Path) -> None:
       click("images={"f" * 16}", true);
       const paths = [...panel.querySelectorAll("td:first-child")].map((cell) => cell.textContent);
       said.push(paths.join(" "));
+      panel.querySelector("button").click();
+      const pick = panel.querySelector("select");
+      pick.value = "images={"f" * 16}";
+      pick.dispatchEvent(new Event("change"));
+      said.push([...panel.querySelectorAll("td:first-child")].map((cell) => cell.textContent).join(" "));
       const search = document.getElementById("search");
       search.value = "Detect";
       search.dispatchEvent(new Event("input"));
@@ -93,4 +98,4 @@ def test_the_lineage_page_answers_clicks_and_searches(tmp_path: Path) -> None:
       document.title = said.join("|");
     """
     said = title_after(render_lineage([*run, other], focus=None), script, tmp_path).split("|")
-    assert said == ["filtered", "1", "1", "0", "config.seed", "detections"]
+    assert said == ["filtered", "1", "1", "0", "config.seed", "config.seed", "detections"]
