@@ -144,6 +144,7 @@ CURATION: tuple[Step, ...] = (
         "cluster",
         ("score", "dedup"),
         "hierarchical k-means",
+        revision=2,
         sources=("curation.stages.cluster", "curation.balance"),
     ),
     _curation(

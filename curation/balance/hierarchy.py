@@ -7,17 +7,16 @@ seed, one thread, the same tree on every run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from curation.balance.kmeans import kmeans
+
 Ints = NDArray[np.int64]
-_ITERATIONS = 20
-_RETRIES, _SMALL = 5, 20_000  # the best of several starts where that is cheap
-_SAMPLE_PER_CENTROID = 256  # more rows than this per centroid are not needed to place it (FAISS's own rule)
+_BLOCK = 65_536  # rows in float64 at a time: bounds memory
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,7 @@ class Tree:
     parents: list[Ints]  # [K_l], one list less than there are levels
     leaf: Ints  # [N]
     distance: NDArray[np.float32]  # [N], 1 - cosine to the leaf's centroid
+    agreement: float = 1.0  # share of a sample of rows that have the nearest of all leaves
 
     @property
     def sizes(self) -> list[int]:
@@ -45,24 +45,47 @@ class Tree:
 def hierarchical_kmeans(x: NDArray[np.float32], sizes: Sequence[int], *, seed: int) -> Tree:
     """A tree with at most `sizes` clusters per level, leaves first, from float32 rows [N, D].
 
-    Rows are scaled to unit length, rows of zeros stay zero. A level never has more clusters than the level below has
-    members, so few rows give a small tree. Raises ValueError for a shape other than [N, D], numbers that are not
-    finite, or sizes that are not falling.
+    Rows are scaled to unit length. Rows of zeros have no direction: they share one cluster of their own, at distance 1,
+    on every level of more than one. A level never has more clusters than the level below has members, so few rows give
+    a small tree. Raises ValueError for a shape other than [N, D], numbers that are not finite, or sizes that are not
+    falling.
     """
     rows = _unit(_checked(x, sizes))
     if len(rows) == 0:
         return Tree([], [], np.zeros(0, np.int64), np.zeros(0, np.float32))
+    present = rows.any(axis=1)
+    if present.all() or not present.any():
+        return _grown(rows, sizes, seed)
+    return _with_absent(_grown(rows[present], [max(1, size - 1) for size in sizes], seed), present, sizes)
+
+
+def _grown(rows: NDArray[np.float32], sizes: Sequence[int], seed: int) -> Tree:
     centroids: list[NDArray[np.float32]] = []
     members: list[Ints] = []
-    level = rows
+    level, agreement = rows, 1.0
     for depth, size in enumerate(sizes):
-        found, member = _kmeans(level, min(size, len(level)), seed + depth)
-        centroids.append(found)
-        members.append(member)
-        level = found
-    leaf = members[0]
-    cosine = (rows.astype(np.float64) * centroids[0][leaf]).sum(axis=1)
-    return Tree(centroids, members[1:], leaf, (1 - cosine).round(6).astype(np.float32))
+        found = kmeans(level, min(size, len(level)), seed + depth)
+        agreement = found.agreement if depth == 0 else agreement
+        centroids.append(found.centroids)
+        members.append(found.member)
+        level = found.centroids
+    distance = (1 - _cosines(rows, centroids[0], members[0])).round(6).astype(np.float32)
+    return Tree(centroids, members[1:], members[0], distance, agreement)
+
+
+def _with_absent(tree: Tree, present: NDArray[np.bool_], sizes: Sequence[int]) -> Tree:
+    """The tree of the rows that are present, and for the others a cluster of zeros on every level of more than one."""
+    own = [size > 1 for size in sizes]
+    place = [len(level) if apart else 0 for level, apart in zip(tree.centroids, own, strict=True)]
+    nothing = np.zeros((1, tree.centroids[0].shape[1]), np.float32)
+    centroids = [np.concatenate([c, nothing]) if apart else c for c, apart in zip(tree.centroids, own, strict=True)]
+    parents = [
+        np.append(parent, place[level + 1]) if own[level] else parent for level, parent in enumerate(tree.parents)
+    ]
+    leaf = np.full(len(present), place[0])
+    distance = np.ones(len(present), np.float32)
+    leaf[present], distance[present] = tree.leaf, tree.distance
+    return Tree(centroids, parents, leaf, distance, tree.agreement)
 
 
 def level_sizes(n: int, branching: int, top: int, levels: int) -> list[int]:
@@ -88,48 +111,17 @@ def _checked(x: NDArray[np.float32], sizes: Sequence[int]) -> NDArray[np.float32
 
 
 def _unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
-    return np.ascontiguousarray(x / np.maximum(lengths, 1e-12), dtype=np.float32)
+    out = np.empty(x.shape, np.float32)
+    for start in range(0, len(x), _BLOCK):
+        block = x[start : start + _BLOCK]
+        lengths = np.linalg.norm(block.astype(np.float64), axis=1, keepdims=True)
+        out[start : start + _BLOCK] = block / np.maximum(lengths, 1e-12)
+    return out
 
 
-def _kmeans(rows: NDArray[np.float32], k: int, seed: int) -> tuple[NDArray[np.float32], Ints]:
-    """(centroids [K, D], member [N]) with K <= k: centroids without members are left out."""
-    import faiss
-
-    with _one_thread():
-        trained = faiss.Kmeans(
-            rows.shape[1],
-            k,
-            niter=_ITERATIONS,
-            nredo=_RETRIES if len(rows) <= _SMALL else 1,
-            seed=seed,
-            spherical=True,
-            min_points_per_centroid=1,
-            max_points_per_centroid=_SAMPLE_PER_CENTROID,
-        )
-        trained.train(rows)
-        centroids = np.asarray(trained.centroids, dtype=np.float32)
-        member = _nearest(rows, centroids)
-    used, member = np.unique(member, return_inverse=True)
-    return np.ascontiguousarray(centroids[used]), member.astype(np.int64)
-
-
-def _nearest(rows: NDArray[np.float32], centroids: NDArray[np.float32]) -> Ints:
-    import faiss
-
-    index = faiss.IndexFlatIP(rows.shape[1])
-    index.add(centroids)
-    return np.asarray(index.search(rows, 1)[1][:, 0], dtype=np.int64)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """FAISS on one thread: sums of several threads depend on how many there are."""
-    import faiss
-
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
+def _cosines(rows: NDArray[np.float32], centroids: NDArray[np.float32], leaf: Ints) -> NDArray[np.float64]:
+    out = np.empty(len(rows))
+    for start in range(0, len(rows), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        out[block] = (rows[block].astype(np.float64) * centroids[leaf[block]]).sum(axis=1)
+    return out

@@ -13,7 +13,7 @@ from curation.balance.divergence import gini
 from curation.balance.hierarchy import Tree, hierarchical_kmeans, level_sizes
 from curation.config import Config, recipe
 from curation.stages.filter_report import histogram
-from curation.stages.measures import rows_for, sorted_by_id
+from curation.stages.measures import rows_for, sorted_by_id, vectors
 from curation.stages.result import StageResult
 from curation.tables import CENTROIDS, CLUSTERS, require_columns
 
@@ -50,35 +50,35 @@ def run(scores: pa.Table, deduped: pa.Table, config: ClusterConfig) -> StageResu
     require_columns(scores, ["image_id", "embedding"], "cluster: scores")
     rows = sorted_by_id(deduped.filter(deduped["keep"]))
     image_ids = rows["image_id"].to_pylist()
-    x = embeddings(rows_for(scores, image_ids, "cluster: scores")["embedding"])
+    x = vectors(rows_for(scores, image_ids, "cluster: scores", ["embedding"])["embedding"])
     sizes = list(config.sizes) or level_sizes(len(image_ids), config.branching, config.top, config.levels)
     tree = hierarchical_kmeans(x, sizes or [1], seed=config.seed)
     paths = tree.paths() if tree.sizes else np.zeros((0, 1), np.int64)
-    columns = {"image_id": image_ids, "path": paths.tolist(), "distance": tree.distance}
-    table = pa.table(columns, schema=CLUSTERS)
+    table = pa.table({"image_id": image_ids, "path": _lists(paths), "distance": tree.distance}, schema=CLUSTERS)
     metrics = _metrics(tree, x)
     return StageResult({"data": table, "centroids": _centroids(tree)}, metrics, _fragment(tree, metrics))
 
 
-def embeddings(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """float32 [N, D] of a list column; rows of zeros for nulls."""
-    dim = column.type.list_size if pa.types.is_fixed_size_list(column.type) else 1
-    x = np.zeros((len(column), dim), np.float32)
-    for row, value in enumerate(column.to_pylist()):
-        if value is not None:
-            x[row] = value
-    return x
+def _lists(rows: NDArray[Any]) -> pa.ListArray:
+    """A matrix as a column of lists, int32 or float32."""
+    kind = np.int32 if rows.dtype.kind == "i" else np.float32
+    starts = pa.array(np.arange(len(rows) + 1) * rows.shape[1], pa.int32())
+    return pa.ListArray.from_arrays(starts, pa.array(rows.astype(kind).ravel()))
 
 
 def _centroids(tree: Tree) -> pa.Table:
-    rows: dict[str, list[Any]] = {name: [] for name in CENTROIDS.names}
-    for level, vectors in enumerate(tree.centroids):
-        for cluster, vector in enumerate(vectors):
-            rows["level"].append(level)
-            rows["cluster"].append(cluster)
-            rows["parent"].append(int(tree.parents[level][cluster]) if level < len(tree.parents) else None)
-            rows["vector"].append(vector.tolist())
-    return pa.table(rows, schema=CENTROIDS)
+    levels = [CENTROIDS.empty_table()]
+    for level, vectors_of in enumerate(tree.centroids):
+        size = len(vectors_of)
+        above = tree.parents[level] if level < len(tree.parents) else None
+        columns = {
+            "level": np.full(size, level),
+            "cluster": np.arange(size),
+            "parent": pa.nulls(size) if above is None else above,
+            "vector": _lists(vectors_of),
+        }
+        levels.append(pa.table(columns).cast(CENTROIDS))
+    return pa.concat_tables(levels)
 
 
 def _metrics(tree: Tree, x: NDArray[np.float32]) -> dict[str, Any]:
@@ -91,6 +91,7 @@ def _metrics(tree: Tree, x: NDArray[np.float32]) -> dict[str, Any]:
         "clusters": tree.sizes,
         "gini": [round(gini(np.bincount(paths[:, level])), 4) for level in range(paths.shape[1])],
         "mean_distance": round(float(tree.distance.mean()), 6) if n else 0.0,
+        "agreement": round(tree.agreement, 4),
         "without_embedding": int((~x.any(axis=1)).sum()),
     }
 
@@ -104,7 +105,8 @@ def _fragment(tree: Tree, metrics: dict[str, Any]) -> dict[str, Any]:
         "rows": [
             [level, size, round(n / size, 2), metrics["gini"][level]] for level, size in enumerate(metrics["clusters"])
         ],
-        "note": f"{metrics['without_embedding']} pictures have no embedding.",
+        "note": f"{metrics['without_embedding']} pictures have no embedding. Of a sample of pictures "
+        f"{metrics['agreement']:.1%} are in the nearest of all leaves.",
     }
     distance = histogram("Distance to the leaf centroid", tree.distance.astype(np.float64), None, "1 - cosine")
     return {"title": "Clusters", "sections": [table, distance]}

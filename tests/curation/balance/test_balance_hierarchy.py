@@ -73,6 +73,23 @@ def test_identical_and_empty_rows_share_clusters() -> None:
     np.testing.assert_allclose(tree.distance[10:], 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("sizes", [[40, 8], [40, 8, 1], [2, 2], [1]])
+def test_rows_of_zeros_share_a_cluster_of_their_own(sizes: list[int]) -> None:
+    x, _ = planted()
+    x[::7] = 0
+    tree = hierarchical_kmeans(x, sizes, seed=0)
+    paths, absent = tree.paths(), ~x.any(axis=1)
+    assert all(found <= size for found, size in zip(tree.sizes, sizes, strict=True))
+    for level, size in enumerate(sizes):
+        without, others = set(paths[absent, level].tolist()), set(paths[~absent, level].tolist())
+        assert len(without) == 1 and without.isdisjoint(others) == (size > 1)
+        assert without | others == set(range(tree.sizes[level]))
+    for level, parent in enumerate(tree.parents):
+        assert (parent[paths[:, level]] == paths[:, level + 1]).all()
+    np.testing.assert_array_equal(tree.distance[absent], 1)
+    assert tree.distance[~absent].max() < 1 or sizes[0] < 40
+
+
 def test_level_sizes_follow_the_rows() -> None:
     assert level_sizes(1000, 4, 4, 3) == [250, 62, 16]
     assert level_sizes(20, 4, 4, 3) == [5, 1]
