@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from components.manifest import MANIFEST, FileEntry, Manifest
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
-AT_ONCE = 32  # questions to S3
 
 
 class ArtifactError(ValueError):
@@ -151,11 +149,8 @@ class Store:
         yield from sorted(found, key=lambda a: (place[a.kind], a.manifest.end, a.version))
 
     def each(self, ask: Callable[[Asked], Answer], things: Sequence[Asked]) -> list[Answer]:
-        """The answers in order; from S3 many at a time, for there the way is what takes long."""
-        if self.storage.local or len(things) < 2:
-            return [ask(thing) for thing in things]
-        with ThreadPoolExecutor(min(AT_ONCE, len(things))) as pool:
-            return list(pool.map(ask, things))
+        """The answers in order; see Storage.each."""
+        return self.storage.each(ask, things)
 
     def look(self) -> Iterator[tuple[str, str, Artifact | ValueError]]:
         """Every committed (kind, version) with its artifact, or with what is wrong with its manifest."""

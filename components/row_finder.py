@@ -31,15 +31,16 @@ class RowFinder:
     def rows(self, artifact: Artifact, table: str, key: str, columns: Sequence[str]) -> list[dict[str, Any]]:
         """These columns of the rows of a table, partitions in order."""
         entries = [entry for group in artifact.partitions(table).values() for entry in group]
-        found = []
-        for entry in entries:
+        whole = len(entries) == 1 and (entries[0].rows or 0) <= FEW
+
+        def found(entry: FileEntry) -> list[dict[str, Any]]:
             asked = (entry.sha256, key, tuple(columns))
             if asked not in self._known:
-                alone = len(entries) == 1 and (entry.rows or 0) <= FEW
-                read = self._read_all if alone else self._read
+                read = self._read_all if whole else self._read
                 self._known[asked] = read(artifact.storage, entry, key, columns) if entry.rows else []
-            found += self._known[asked]
-        return found
+            return self._known[asked]
+
+        return [row for rows in artifact.storage.each(found, entries) for row in rows]
 
     def _read(self, storage: Storage, entry: FileEntry, key: str, columns: Sequence[str]) -> list[dict[str, Any]]:
         """The key's column first, then the rest of the row groups that hold one of the values."""

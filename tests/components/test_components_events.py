@@ -5,6 +5,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from openlineage_rules import problems
+from test_components_store import commit
 
 from components.artifacts import Store
 from components.attempt import Attempt
@@ -60,3 +62,43 @@ def test_a_receiver_that_is_down_is_said_and_costs_nothing(tmp_path, monkeypatch
     emit("START", context(str(tmp_path)), None)
     assert "did not take the event" in capsys.readouterr().out
     assert len(list((tmp_path / "events").glob("*.json"))) == 1
+
+
+def test_every_event_is_what_openlineage_asks_for(tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENLINEAGE_URL", raising=False)
+    root = str(tmp_path)
+    images = commit(root, "images", "i1")
+    step = context(root)
+    step.inputs["images"] = images
+    made = commit(root, "filtered", "v1", inputs=[])
+    emit("START", step, None)
+    emit("COMPLETE", step, made)
+    emit("FAIL", step, None, error=ValueError("too <dark>"))
+    events = [json.loads(path.read_text()) for path in sorted((tmp_path / "events").glob("*.json"))]
+    assert [event["eventType"] for event in events] == ["START", "COMPLETE", "FAIL"]
+    assert [problems(event) for event in events] == [[], [], []]
+    assert len({event["run"]["runId"] for event in events}) == 1
+    (output,) = events[1]["outputs"]
+    assert output["facets"]["version"]["datasetVersion"] == "v1"
+    assert output["outputFacets"]["outputStatistics"]["rowCount"] == made.rows()
+    (read,) = events[0]["inputs"]
+    assert (read["namespace"], read["name"]) == (root, "images")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda e: e.pop("schemaURL"), "schemaURL"),
+        (lambda e: e.update(eventType="DONE"), "DONE"),
+        (lambda e: e.update(eventTime="2026-01-01T00:00:00"), "date-time"),
+        (lambda e: e["run"].update(runId="7"), "uuid"),
+        (lambda e: e["run"].update(facets={"mine": {}}), "_producer"),
+    ],
+)
+def test_an_event_that_breaks_the_specification_is_found(tmp_path, monkeypatch, change, problem):
+    monkeypatch.delenv("OPENLINEAGE_SPEC", raising=False)
+    emit("START", context(str(tmp_path)), None)
+    (path,) = (tmp_path / "events").glob("*.json")
+    event = json.loads(path.read_text())
+    change(event)
+    assert problem in " ".join(problems(event))

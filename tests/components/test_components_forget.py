@@ -10,6 +10,7 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from removal_roots import build_pool, build_root, commit, ingested, picture
 
 from components.artifacts import ArtifactError, Store
@@ -227,3 +228,15 @@ def test_a_running_step_is_waited_for(copied):
     with pytest.raises(ArtifactError, match="a step is at work in scores/"):
         carry_out(store, find(store, [ids[1]]))
     assert holding(everything(store), ids[1], picture(1)) and not list(removals(store.storage))
+
+
+@pytest.mark.parametrize(("name", "what"), [("nosuch", "there is no such file"), (".", "that is a folder")])
+def test_a_file_of_ids_that_cannot_be_read_is_named_with_the_mend(tmp_path, name, what):
+    from pipelines.forget_command import forget_command
+
+    done = CliRunner().invoke(forget_command, ["--ids", str(tmp_path / name), "--root", str(tmp_path)])
+    told = str(done.exception)
+    assert isinstance(done.exception, ValueError) and told.startswith(
+        f"--ids {tmp_path / name}: {what}; it takes a text"
+    )
+    assert "one a line" in told and "--hash" in told and "Errno" not in told
