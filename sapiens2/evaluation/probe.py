@@ -141,7 +141,8 @@ class FittedProbe:
         )
 
     def _dense(self, split: str, features: Features) -> tuple[dict[str, Headline], dict[str, float], dict[str, float]]:
-        found, base, printed = {}, {}, {}
+        found, base = {}, {}
+        printed: dict[str, float] = {}
         size, count = self.config.image_size, self.scenes.count(split)
         for task, decoder in self.decoders.items():
             given = list(answers(task, decoder, features.patches, size))

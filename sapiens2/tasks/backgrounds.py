@@ -98,7 +98,7 @@ def composed(image: Array, person: Array, scene: Array, how: Background) -> Arra
     import cv2
 
     toned = transferred(image, person, scene, how.tone) if how.tone else image.astype(np.float32)
-    share = person.astype(np.float32)
+    share: Array = person.astype(np.float32)
     if how.edge:
         share = cv2.GaussianBlur(share, (0, 0), how.edge)
     share = share[..., None]
