@@ -157,6 +157,7 @@ def measure(n: int) -> dict[str, dict[str, float]]:
         result = work()
         found[name] = {"seconds": time.process_time() - began, "wall": time.monotonic() - wall}
         found[name]["peak_bytes"] = peak_bytes()
+        print(f"{n} {name}: {found[name]}", file=sys.stderr, flush=True)
         if name != "export":
             found[name] |= {k: result.metrics[k] for k in ("rows_in", "kept")}
             noted = ("agreement", "descriptor_recall_low", "descriptor_probes", "clusters")

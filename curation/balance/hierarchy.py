@@ -53,7 +53,7 @@ def hierarchical_kmeans(x: NDArray[np.float32], sizes: Sequence[int], *, seed: i
     rows = _unit(_checked(x, sizes))
     if len(rows) == 0:
         return Tree([], [], np.zeros(0, np.int64), np.zeros(0, np.float32))
-    present = rows.any(axis=1)
+    present: NDArray[np.bool_] = np.asarray(rows.any(axis=1))
     if present.all() or not present.any():
         return _grown(rows, sizes, seed)
     return _with_absent(_grown(rows[present], [max(1, size - 1) for size in sizes], seed), present, sizes)
