@@ -42,7 +42,7 @@ from curation.stages.dedup import DedupConfig
 
 PHOTOGRAPHS = ("photo_person", "photo_no_person")
 MIN_PHOTO_PX = 160
-NEIGHBOURS, WRONG = 30, 2
+WRONG = 2
 LOOSEST = 0.30  # cosine from which pictures are compared, whatever is chosen later
 TARGET = 0.99  # lower bound of the precision that a threshold must reach on `fit`
 COSINES = [round(t, 2) for t in np.arange(0.30, 0.96, 0.05)]
@@ -110,11 +110,11 @@ def originals(pool: Path, scenes: int, poses: int) -> Iterator[tuple[bytes, str,
             yield encoded(posed(scene, pose), 92), split, f"scene {scene}, pose {pose}", pose == 0
 
 
-def gather(pool: Path, descriptor: CopyDescriptor, scenes: int, poses: int, centre: bool) -> Pairs:
+def gather(arguments: argparse.Namespace, descriptor: CopyDescriptor, centre: bool) -> Pairs:
     """Every pair that is judged, measured."""
     bases: list[Known] = []
     sources: dict[int, bytes] = {}
-    for data, split, group, copied in originals(pool, scenes, poses):
+    for data, split, group, copied in originals(arguments.pool, arguments.scenes, arguments.poses):
         base = known(data, descriptor, split, group)
         if base is not None:
             if copied:
@@ -124,9 +124,9 @@ def gather(pool: Path, descriptor: CopyDescriptor, scenes: int, poses: int, cent
     mean = unit_rows(vectors).mean(axis=0) if centre else np.zeros(vectors.shape[1], np.float32)
     unit = unit_rows(unit_rows(vectors) - mean)
     pairs = Pairs()
-    _originals_against_each_other(pairs, bases, unit)
+    _originals_against_each_other(pairs, bases, unit, arguments.neighbours)
     groups, splits = (np.array([getattr(base, name) for base in bases]) for name in ("group", "split"))
-    for done, (row, data) in enumerate(sources.items(), 1):
+    for done, (row, data) in enumerate(list(sources.items())[:: arguments.every], 1):
         base = bases[row]
         picture = pillow.open(io.BytesIO(data)).convert("RGB")
         half = picture.width // 2
@@ -158,7 +158,7 @@ def _halves(picture: pillow.Image, half: int) -> tuple[tuple[int, int, int, int]
     return (0, 0, half, picture.height), (half, 0, picture.width, picture.height)
 
 
-def _originals_against_each_other(pairs: Pairs, bases: list[Known], unit: NDArray[np.float32]) -> None:
+def _originals_against_each_other(pairs: Pairs, bases: list[Known], unit: NDArray[np.float32], neighbours: int) -> None:
     """Nearest neighbours of other groups, and the poses of one scene; both pictures of one split."""
     groups, splits = (np.array([getattr(base, name) for base in bases]) for name in ("group", "split"))
     scene = np.array([group.partition(", pose")[0] if group.startswith("scene ") else "" for group in groups])
@@ -168,7 +168,7 @@ def _originals_against_each_other(pairs: Pairs, bases: list[Known], unit: NDArra
         same = np.flatnonzero((scene == scene[row]) & (groups != groups[row]) & (scene != ""))
         apart = (groups != groups[row]) & ((scene != scene[row]) | (scene == ""))
         strangers = np.flatnonzero(apart & (splits == splits[row]))
-        near = strangers[np.argsort(-cosines[row, strangers])[:NEIGHBOURS]]
+        near = strangers[np.argsort(-cosines[row, strangers])[:neighbours]]
         for kind, found in (("one person, another pose", same), ("nearest neighbours", near)):
             if kind == "nearest neighbours" and scene[row] and not groups[row].endswith("pose 0"):
                 continue
@@ -292,11 +292,20 @@ def main() -> None:
     parser.add_argument("--weights", default="", help="network of the descriptor, where it has one")
     parser.add_argument("--scenes", type=int, default=80, help="synthetic scenes")
     parser.add_argument("--poses", type=int, default=8, help="poses of each")
+    parser.add_argument("--neighbours", type=int, default=30, help="of each original, as hard negatives")
+    parser.add_argument("--every", type=int, default=1, help="copies are made of every n-th original")
+    parser.add_argument("--pairs", type=Path, help="file for the measured pairs, JSON; read instead when it is there")
     arguments = parser.parse_args()
+    if arguments.pairs and arguments.pairs.exists():
+        told = report(Pairs(json.loads(arguments.pairs.read_text())), DedupConfig())
+        print(json.dumps({"benchmark": "curation_copies", **told}))
+        return
     weights = {"nsfw_mobilenet_v2": arguments.weights} if arguments.weights else {}
     descriptor = build_copy_descriptor(arguments.descriptor, weights)
     centre = arguments.descriptor == "mobilenet"
-    pairs = gather(arguments.pool, descriptor, arguments.scenes, arguments.poses, centre)
+    pairs = gather(arguments, descriptor, centre)
+    if arguments.pairs:
+        arguments.pairs.write_text(json.dumps(pairs.rows))
     told = report(pairs, DedupConfig())
     print(json.dumps({"benchmark": "curation_copies", "descriptor": arguments.descriptor, **told}))
 

@@ -101,7 +101,8 @@ class DedupConfig(Config):
 def profile_config(profile: str) -> DedupConfig:
     """The thresholds of a profile. Those of `full` are the ones that SSCD's authors publish (0.75, audit from 0.60).
 
-    Those of the classical descriptor were fitted on labelled web pictures (tests/acceptance/test_duplicates.py).
+    Those of the classical descriptor were fitted on labelled web pictures (tests/acceptance/test_duplicates.py); what
+    they do to generated copies and hard negatives is in benchmarks/results/curation_copies.md.
     """
     if profile == "full":
         return DedupConfig(descriptor="sscd", min_cosine=0.75, hash_confirm_cosine=0.60, candidate_cosine=0.60)
