@@ -137,7 +137,7 @@ def _least(pairs: Ints, distance: Ints) -> tuple[Ints, Ints]:
 def _both(pairs: Ints, to: Ints) -> tuple[Ints, NDArray[np.bool_]]:
     """(pairs in the new rows, which of them have both ends); order of ids is kept, so i < j still."""
     moved = to[pairs]
-    return moved, (moved >= 0).all(axis=1)
+    return moved, np.asarray((moved >= 0).all(axis=1), dtype=bool)
 
 
 def _moved_lists(lists: Lists, to: Ints) -> Lists:
