@@ -173,8 +173,12 @@ class Lease:
         if error is not None and out_of_reach(error):
             return  # the lease stays, and is taken over when it has stopped beating
         self._thread.join()
-        if self.storage.exists(self.path):
-            self.storage.delete(self.path)
+        try:
+            if self.storage.exists(self.path):
+                self.storage.delete(self.path)
+        except OSError:
+            if error is None:  # else what the step died of is what counts
+                raise
 
     def _refuse_a_holder(self, data: bytes) -> None:
         holder, age = _holder(data)

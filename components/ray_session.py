@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sapiens2.head_watch import told_when_lost
 from sapiens2.launch import prepare_environment
 
 OBJECT_STORE_BYTES = 400_000_000
@@ -37,7 +38,8 @@ def ray_session() -> Iterator[str]:
     ray.init(**options)
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address  # for the processes started below this one
     try:
-        yield os.environ["RAY_ADDRESS"]
+        with told_when_lost(os.environ["RAY_ADDRESS"]):
+            yield os.environ["RAY_ADDRESS"]
     finally:
         if not address:
             os.environ.pop("RAY_ADDRESS")

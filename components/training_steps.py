@@ -116,6 +116,7 @@ def _launch(context: StepContext, target: str, **paths: Any) -> Publication:
         target,
         context.config,
         workers=context.config.workers,
+        min_workers=context.config.min_workers,
         storage=context.attempt.uri("work/ray"),
         out=out,
         state=state,

@@ -14,7 +14,6 @@ import pickle
 import sys
 import threading
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,9 @@ from pydantic import BaseModel
 from sapiens2.engine import storage as files
 from sapiens2.engine.control import PLAIN, Control
 from sapiens2.engine.interrupt import Interrupted, StopRequest
+from sapiens2.head_watch import told_when_lost
+from sapiens2.history_follower import Follower
+from sapiens2.worker_errors import is_final, raise_recorded, record
 
 TARGETS = {"pretrain": "sapiens2.pretrain.run:pretrain", "finetune": "sapiens2.tasks.run:finetune"}
 
@@ -47,10 +49,7 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 OBJECT_STORE_BYTES = 300_000_000
 _POLL_S = 0.2
 _STOP_POLL_S = 1.0
-
-
-class WorkerFailed(RuntimeError):
-    """A training worker ended with an error that has no better name here; the message is the worker's."""
+_RESIZE_S = 60.0  # between two looks at whether there is room for more workers
 
 
 def launch(
@@ -59,6 +58,7 @@ def launch(
     *,
     workers: int,
     storage: str,
+    min_workers: int = 0,
     cpus_per_worker: float = 1.0,
     max_failures: int = 2,
     control: Control = PLAIN,
@@ -68,23 +68,26 @@ def launch(
 
     `storage` is a folder or s3:// URI that all workers reach, for Ray's own notes; `paths` go to the target and must
     have `out` and `state`. A worker that dies is replaced up to `max_failures` times, and the run continues from its
-    newest saved state. Errors of the target are raised here as they were (ValueError stays ValueError), and are not
-    retried. SIGTERM and Ctrl-C save the state and raise Interrupted.
+    newest saved state; with `min_workers` it may go on with fewer, down to that, and grows again when there is room, at
+    counts that divide its batch. Errors of the target are raised here as they were (ValueError stays ValueError), and
+    are not retried. SIGTERM and Ctrl-C save the state and raise Interrupted.
     """
     where = TARGETS.get(target, target)
     if ":" not in where:
         raise ValueError(f"unknown training target {target!r}: use one of {', '.join(TARGETS)}, or module:function")
     if workers < 0:
         raise ValueError(f"workers={workers} is negative: use 0 to train in this process, or the number of workers")
+    if min_workers > workers:
+        raise ValueError(f"min_workers={min_workers} is above workers={workers}: lower it, or use more workers")
     paths = {name: _absolute(value) for name, value in paths.items()}
     if workers == 0:
         return _function(where)(config, control=control, **paths)
     run = files.join(_absolute(storage), f"run-{uuid.uuid4().hex[:12]}")
     job = {"where": where, "config": config, "paths": paths, "run": run}
     with _ray_session():
-        trainer = _trainer(job, config, run, workers, cpus_per_worker, max_failures)
-        failure = _fit(trainer, run, _Follower(paths["out"], control), control)
-    _raise_recorded(run)
+        trainer = _trainer(job, config, run, (min_workers or workers, workers), cpus_per_worker, max_failures)
+        failure = _fit(trainer, run, Follower(paths["out"], control), control)
+    raise_recorded(run)
     if failure is not None:
         raise failure
     metrics: dict[str, Any] = json.loads(files.read_bytes(files.join(paths["out"], "metrics.json")))
@@ -142,25 +145,33 @@ def _ray_session() -> Iterator[None]:
             **quiet,
         )
     try:
-        yield
+        with told_when_lost(ray.get_runtime_context().gcs_address):
+            yield
     finally:
         ray.shutdown()
 
 
 def _trainer(
-    job: dict[str, Any], config: BaseModel, run: str, workers: int, cpus_per_worker: float, max_failures: int
+    job: dict[str, Any],
+    config: BaseModel,
+    run: str,
+    bounds: tuple[int, int],
+    cpus_per_worker: float,
+    max_failures: int,
 ) -> Any:
+    """`bounds`: the fewest and the most workers."""
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
     device = getattr(getattr(config, "engine", None), "device", "cpu")
     available = ray.cluster_resources()
-    use_gpu = device == "cuda" or (device == "auto" and available.get("GPU", 0) >= workers)
-    needs = {"CPU": cpus_per_worker * workers, "GPU": float(workers if use_gpu else 0)}
+    fewest, workers = bounds
+    use_gpu = device == "cuda" or (device == "auto" and available.get("GPU", 0) >= fewest)
+    needs = {"CPU": cpus_per_worker * fewest, "GPU": float(fewest if use_gpu else 0)}
     for resource, amount in needs.items():
         if amount > available.get(resource, 0):
             raise ValueError(
-                f"{workers} workers need {amount:g} {resource}, Ray has {available.get(resource, 0):g}: "
+                f"{fewest} workers need {amount:g} {resource}, Ray has {available.get(resource, 0):g}: "
                 "use fewer workers, set cpus_per_worker lower, or add nodes"
             )
     root, _, name = run.rpartition("/")
@@ -168,18 +179,31 @@ def _trainer(
         files.local_path(root).mkdir(parents=True, exist_ok=True)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     # The job travels as bytes: Ray's controller would import torch to look at a configuration that only workers need.
-    return _trainer_class(workers)(
+    return _trainer_class(workers, _counts(config, fewest, workers))(
         _work,
         **_meeting(workers),
         train_loop_config={"job": pickle.dumps(job)},
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus_per_worker}
+            num_workers=workers if fewest == workers else bounds,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": cpus_per_worker},
+            elastic_resize_monitor_interval_s=_RESIZE_S,
         ),
         run_config=RunConfig(name=name, storage_path=root, failure_config=FailureConfig(max_failures=max_failures)),
     )
 
 
-def _trainer_class(workers: int) -> Any:
+def _counts(config: BaseModel, fewest: int, most: int) -> list[int]:
+    """Numbers of workers among which the batch divides. Raises ValueError when there is none."""
+    batch = getattr(config, "batch", 0)
+    group = getattr(config, "koleo_group", 1) if getattr(config, "koleo_weight", 0) else 1
+    found = [count for count in range(fewest, most + 1) if batch % count == 0 and batch // count % group == 0]
+    if not found and fewest < most:
+        raise ValueError(f"batch={batch} divides among no number of workers from {fewest} to {most}: choose others")
+    return found
+
+
+def _trainer_class(workers: int, counts: list[int]) -> Any:
     """TorchTrainer, or for one worker its base: without a process group neither driver nor controller needs torch."""
     module = "ray.train.v2.api.data_parallel_trainer" if workers == 1 else "ray.train.torch"
     base: Any = getattr(importlib.import_module(module), "DataParallelTrainer" if workers == 1 else "TorchTrainer")
@@ -194,7 +218,24 @@ def _trainer_class(workers: int) -> Any:
             spared = ("DatasetsCallback", "PlacementGroupCleanerCallback")
             return [made for made in super()._create_default_callbacks() if type(made).__name__ not in spared]
 
+        def _initialize_and_run_controller(self, **parts: Any) -> Any:
+            if self.scaling_config.elasticity_enabled:
+                parts["scaling_policy"] = _elastic(self.scaling_config, counts)
+            return super()._initialize_and_run_controller(**parts)
+
     return LeanTrainer
+
+
+def _elastic(scaling: Any, counts: list[int]) -> Any:
+    """Ray's policy of as many workers as there is room for, kept to counts among which the batch divides."""
+    from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
+
+    class Dividing(ElasticScalingPolicy):
+        def _count_possible_workers(self, reserved_resources: Any) -> int:
+            room = super()._count_possible_workers(reserved_resources)
+            return max((count for count in counts if count <= room), default=0)
+
+    return Dividing(scaling)
 
 
 def _meeting(workers: int) -> dict[str, Any]:
@@ -236,7 +277,7 @@ def _keep_to_loopback() -> None:
     rendezvous.keep_to_loopback(ray.util.get_node_ip_address())
 
 
-def _fit(trainer: Any, run: str, follower: _Follower, control: Control) -> Exception | None:
+def _fit(trainer: Any, run: str, follower: Follower, control: Control) -> Exception | None:
     """Run the trainer in a thread, so that this one hears signals and shows progress; returns what it failed with."""
     failures: list[Exception] = []
 
@@ -260,70 +301,6 @@ def _fit(trainer: Any, run: str, follower: _Follower, control: Control) -> Excep
     return failures[0] if failures else None
 
 
-class _Follower:
-    """Reads new rows of a local history.jsonl and passes them on, for as long as the run goes."""
-
-    def __init__(self, out: str, control: Control) -> None:
-        self._path = None if files.is_remote(out) else files.local_path(out) / "history.jsonl"
-        self._control = control
-        self._seen = 0
-
-    def look(self) -> None:
-        """Pass on what is new; a file that shrank was begun anew by a restarted worker."""
-        if self._path is None or not self._path.exists():
-            return
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        complete = [line for line in lines if line.endswith("\n")]
-        for line in complete[self._seen :]:
-            self._tell(json.loads(line))
-        self._seen = len(complete)
-
-    def _tell(self, row: dict[str, Any]) -> None:
-        if self._control.on_row is not None:
-            self._control.on_row(row)
-        elif self._control.shows:
-            from sapiens2.engine.progress import describe
-
-            print(f"step {row['step']}  {describe(row)}", file=sys.stderr, flush=True)
-
-
-# ---- errors, carried as a small file so that every rank and every restart sees them ----
-
-
-def _record(run: str, error: Exception) -> None:
-    names = [kind.__name__ for kind in type(error).__mro__]
-    note = {"kinds": names, "message": str(error), "step": getattr(error, "step", None)}
-    note["notes"] = list(getattr(error, "__notes__", ()))
-    note["traceback"] = "".join(traceback.format_exception(error))
-    files.write_bytes(files.join(run, "error.json"), json.dumps(note).encode())
-
-
-def _raise_recorded(run: str) -> None:
-    from sapiens2.engine.loop import Diverged
-
-    uri = files.join(run, "error.json")
-    if not files.exists(uri):
-        return
-    note = json.loads(files.read_bytes(uri))
-    if "Interrupted" in note["kinds"]:
-        raise Interrupted.told(note["message"], note["step"])
-    known = (Diverged, FileNotFoundError, PermissionError, KeyError, TypeError, ValueError, MemoryError)
-    kind = next((k for name in note["kinds"] for k in known if k.__name__ == name), WorkerFailed)
-    error = kind(note["message"])
-    for text in note["notes"]:
-        error.add_note(text)
-    raise error from WorkerFailed(note["traceback"])
-
-
-def _is_final(error: Exception, workers: int) -> bool:
-    """Whether trying again is useless. Among several ranks a RuntimeError is mostly the death of another one."""
-    if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | Interrupted):
-        return True
-    if isinstance(error, OSError | ConnectionError):
-        return False
-    return workers == 1 or type(error).__name__ == "Diverged" or not isinstance(error, RuntimeError)
-
-
 # ---- in a worker ----
 
 
@@ -341,10 +318,10 @@ def _work(parcel: dict[str, bytes]) -> None:
     try:
         _function(job["where"])(job["config"], control=control, **job["paths"])
     except Exception as error:
-        if not _is_final(error, workers):
+        if not is_final(error, workers):
             raise
         if leads or not isinstance(error, Interrupted):
-            _record(run, error)
+            record(run, error)
         if workers > 1 and not isinstance(error, Interrupted):
             raise  # the other ranks may wait for this one: only a restart of all ends that
 

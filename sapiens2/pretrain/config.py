@@ -106,6 +106,7 @@ class PretrainConfig(Config):
     )
     metrics_every: int = recipe(1, "Steps between two measurements of RankMe, which waits for the device.", ge=1)
     workers: int = execution(1, "Training processes that share a batch; 0 trains in the calling process.", ge=0)
+    min_workers: int = execution(0, "Go on with as few when nodes are lost; 0: with all `workers` only.", ge=0)
     decode_threads: int = execution(1, "Threads that decode and crop pictures.", ge=1)
     cache_mb: int = execution(256, "Memory for decoded pictures that later epochs need again, MiB.", ge=0)
 

@@ -118,6 +118,7 @@ class FinetuneConfig(Config):
     ema: float = recipe(0.0, "Decay per step of averaged weights to publish; 0 publishes the last.", ge=0, lt=1)
 
     workers: int = execution(1, "Training processes that share a batch; 0 trains in the calling process.", ge=0)
+    min_workers: int = execution(0, "Go on with as few when nodes are lost; 0: with all `workers` only.", ge=0)
     cache_scenes: bool = execution(True, "Keep rendered scenes on disk for other runs and tasks.")
 
     @model_validator(mode="before")

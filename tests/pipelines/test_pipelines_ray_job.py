@@ -1,5 +1,6 @@
 """`ray job submit -- sapiens2 train ...` against a Ray head that the user started."""
 
+import re
 import shutil
 import subprocess
 import time
@@ -63,7 +64,7 @@ def test_fine_tuning_and_evaluation_are_jobs_and_the_same_command_again_resumes(
     with ThreadPoolExecutor(1) as pool:
         killed = pool.submit(submit, url, environment, *tune)
         deadline = time.monotonic() + 120
-        while not list(root.glob("pose/*/work/step_*/complete.json")):
+        while not (saved := list(root.glob("pose/*/work/step_*/complete.json"))):
             assert not killed.done() and time.monotonic() < deadline
             time.sleep(0.05)
         kill_the_step_of(root)
@@ -71,7 +72,8 @@ def test_fine_tuning_and_evaluation_are_jobs_and_the_same_command_again_resumes(
     done = submit(url, environment, *tune)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (version,) = set(store.versions("pose")) - set(before)
-    assert store.get("pose", version).manifest.metrics["resumed_from"] > 0
+    steps = [int(step) for step in re.findall(r"\[finetune-pose\] (\d+)/60 steps loss", done.stdout)]
+    assert steps and min(steps) > min(int(path.parent.name.removeprefix("step_")) for path in saved)
     judged = submit(url, environment, "sapiens2", "evaluate", "pose", *told)
     assert judged.returncode == 0, judged.stdout[-3000:] + judged.stderr[-3000:]
     judges = store.latest("evaluation-pose").manifest.inputs

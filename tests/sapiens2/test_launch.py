@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ import shard_files
 from toy_run import toy_config
 
 from sapiens2 import launch as launcher
+from sapiens2 import worker_errors
 from sapiens2.engine.control import Control
 from sapiens2.engine.interrupt import Interrupted
 from sapiens2.engine.loop import Diverged
@@ -58,32 +60,32 @@ def test_wrong_calls_are_refused(tmp_path: Path) -> None:
         (ValueError("a mend"), ValueError),
         (FileNotFoundError(2, "gone", "weights"), FileNotFoundError),
         (Diverged("nan"), Diverged),
-        (ZeroDivisionError("division"), launcher.WorkerFailed),
+        (ZeroDivisionError("division"), worker_errors.WorkerFailed),
     ],
 )
 def test_errors_keep_their_kind_across_processes(tmp_path: Path, error: Exception, kind: type[Exception]) -> None:
     error.add_note("in step 3 of 9")
-    launcher._record(str(tmp_path), error)
+    worker_errors.record(str(tmp_path), error)
     with pytest.raises(kind) as caught:
-        launcher._raise_recorded(str(tmp_path))
+        worker_errors.raise_recorded(str(tmp_path))
     assert type(caught.value) is kind and str(error) in str(caught.value)
     assert caught.value.__notes__ == ["in step 3 of 9"]
 
 
 def test_an_interruption_keeps_its_step(tmp_path: Path) -> None:
-    launcher._record(str(tmp_path), Interrupted(7, 20, "s3://runs/state"))
+    worker_errors.record(str(tmp_path), Interrupted(7, 20, "s3://runs/state"))
     with pytest.raises(
         Interrupted, match=r"stopped after step 7 of 20; the state is saved in s3://runs/state"
     ) as error:
-        launcher._raise_recorded(str(tmp_path))
+        worker_errors.raise_recorded(str(tmp_path))
     assert error.value.step == 7
 
 
 def test_only_errors_that_may_pass_are_tried_again() -> None:
-    assert launcher._is_final(ValueError(), 2) and launcher._is_final(FileNotFoundError(), 1)
-    assert launcher._is_final(RuntimeError(), 1) and launcher._is_final(Diverged(), 2)
-    assert not launcher._is_final(RuntimeError("connection closed by peer"), 2)
-    assert not launcher._is_final(OSError("timed out"), 1)
+    assert worker_errors.is_final(ValueError(), 2) and worker_errors.is_final(FileNotFoundError(), 1)
+    assert worker_errors.is_final(RuntimeError(), 1) and worker_errors.is_final(Diverged(), 2)
+    assert not worker_errors.is_final(RuntimeError("connection closed by peer"), 2)
+    assert not worker_errors.is_final(OSError("timed out"), 1)
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +157,12 @@ def test_an_error_of_one_of_two_workers_ends_the_run_as_it_was_raised(tmp_path: 
     assert (tmp_path / "store").read_text() == "127.0.0.1"  # and not every address of this machine
     with pytest.raises(ValueError, match="8 workers need 8 CPU, Ray has 2: use fewer workers"):
         run(tmp_path, 8, cpus_per_worker=1)
+
+
+def test_only_counts_that_divide_the_batch_are_used() -> None:
+    assert launcher._counts(SimpleNamespace(batch=64), 3, 9) == [4, 8]
+    assert launcher._counts(SimpleNamespace(batch=64, koleo_weight=0.1, koleo_group=16), 1, 9) == [1, 2, 4]
+    with pytest.raises(ValueError, match="batch=7 divides among no number of workers from 2 to 3: choose others"):
+        launcher._counts(SimpleNamespace(batch=7), 2, 3)
+    with pytest.raises(ValueError, match="min_workers=3 is above workers=2: lower it"):
+        launch("toy_target:run", toy_config(), workers=2, min_workers=3, storage="s", out="o", state="s")
