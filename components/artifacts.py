@@ -118,7 +118,7 @@ class Store:
         """A version, or None when it is not committed."""
         path = f"{kind}/{version}/{MANIFEST}"
         try:
-            data = self.storage.read(path)
+            data = self.storage.read_once(path)
         except FileNotFoundError:
             return None
         return Artifact(self.storage, Manifest.parse(data, self.storage.full(path)))
@@ -202,7 +202,7 @@ class Store:
     def _record(self, path: str) -> dict[str, str]:
         """The kind and version in a tag's file."""
         try:
-            record = json.loads(self.storage.read(path))
+            record = json.loads(self.storage.read_once(path))
             return {key: str(record[key]) for key in ("kind", "version", *({"file"} & set(record)))}
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ArtifactError(

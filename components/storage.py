@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 AT_ONCE = 32  # questions to S3
+_ONE_CLIENT = threading.Lock()  # held while a client is made, which threads must not do at once
 SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 WITH_KEYS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/]*@|.*[?&](secret_key|access_key)=", re.IGNORECASE)
 
@@ -65,6 +67,9 @@ class Storage:
 
                 raise StorageError(explained(text, error)) from error
             self.uri = text.rstrip("/")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_client"}
 
     @cached_property
     def fs(self) -> Any:
@@ -129,6 +134,39 @@ class Storage:
             return Path(self.path(relative)).read_bytes()
         with self.fs.open_input_file(self.path(relative)) as stream:
             return bytes(stream.read())
+
+    def read_once(self, relative: str) -> bytes:
+        """The bytes of a small file: from S3 by one request, where pyarrow asks for the size first.
+
+        Raises FileNotFoundError.
+        """
+        with _ONE_CLIENT:
+            client = self._client
+        if client is None:
+            return self.read(relative)
+        bucket, _, key = self.path(relative).partition("/")
+        try:
+            return bytes(client.get_object(Bucket=bucket, Key=key)["Body"].read())
+        except client.exceptions.NoSuchKey as error:
+            raise FileNotFoundError(self.full(relative)) from error
+        except Exception:  # whatever it is, `read` is patient with it and says it as everywhere
+            return self.read(relative)
+
+    @cached_property
+    def _client(self) -> Any:
+        """A client of the S3 of this root; None where it is none, or its URI has options that only pyarrow knows."""
+        if not self.uri.startswith("s3://") or "?" in self.uri:
+            return None
+        import boto3
+        from botocore.config import Config
+
+        from sapiens2.engine.patient_s3 import endpoint_url
+
+        style = {"addressing_style": "path" if endpoint_url() else "auto"}
+        config = Config(max_pool_connections=AT_ONCE, s3=style, retries={"mode": "standard"})
+        return boto3.Session().client(
+            "s3", region_name=self.fs.region, endpoint_url=endpoint_url() or None, config=config
+        )
 
     def exists(self, relative: str) -> bool:
         """Whether a file of that name is there."""

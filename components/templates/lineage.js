@@ -120,7 +120,7 @@
   only.onclick = () => { narrow(only.getAttribute("aria-pressed") === "true" ? null : first); };
 
   const choose = (key, look) => {
-    if (only.getAttribute("aria-pressed") === "true" && (!key || boxes.get(key).classList.contains("away"))) narrow(null);
+    if (only.getAttribute("aria-pressed") === "true" && (!key || boxes.get(key).classList.contains("away"))) narrow(key);
     first = key; second = null;
     only.disabled = !key;
     light();

@@ -1,6 +1,7 @@
 """Looking at a root: the same answers as pyarrow's, and from S3 by few requests."""
 
 import os
+import pickle
 from collections import Counter
 
 import pytest
@@ -55,8 +56,7 @@ def counted(s3_root, monkeypatch):
     server.stop()
 
 
-def test_all_artifacts_on_s3_are_asked_for_once(counted):
-    """pyarrow asks for the size of a file before it reads it: two requests for each artifact, one for each kind."""
+def test_all_artifacts_on_s3_cost_one_request_each(counted):
     root, asked = counted
     versions = [f"v{n}" for n in range(6)]
     for version in versions:
@@ -65,4 +65,23 @@ def test_all_artifacts_on_s3_are_asked_for_once(counted):
     store = Store(root)
     asked.clear()
     assert [a.version for a in store.all()] == versions
-    assert asked["GET"] == len(versions) and asked["HEAD"] <= len(versions) + 2 and asked["LIST"] <= 4, asked
+    assert asked["GET"] == len(versions) + 1 and asked["HEAD"] == 0 and asked["LIST"] <= 2, asked
+
+
+def test_a_file_read_by_one_request_is_the_file(any_root):
+    storage = Store(any_root).storage
+    storage.write("d/file", b"content")
+    assert storage.read_once("d/file") == b"content"
+    with pytest.raises(FileNotFoundError, match="d/absent"):
+        storage.read_once("d/absent")
+    assert pickle.loads(pickle.dumps(storage)).read_once("d/file") == b"content"  # as it travels to a worker
+
+
+def test_a_store_that_refuses_is_told_as_by_every_other_read(s3_root, monkeypatch):
+    Storage(s3_root).write("d/file", b"content")
+    nowhere = Storage(s3_root.replace("bucket-", "no-such-"))
+    with pytest.raises(OSError) as expected:
+        nowhere.read("d/file")
+    with pytest.raises(type(expected.value)) as told:
+        nowhere.read_once("d/file")
+    assert str(told.value) == str(expected.value)

@@ -99,3 +99,27 @@ def test_the_lineage_page_answers_clicks_and_searches(tmp_path: Path) -> None:
     """
     said = title_after(render_lineage([*run, other], focus=None), script, tmp_path).split("|")
     assert said == ["filtered", "1", "1", "0", "config.seed", "config.seed", "detections"]
+
+
+def test_a_graph_of_three_hundred_shows_what_belongs_to_the_one_looked_for(tmp_path: Path) -> None:
+    """It opens on the newest and its kin; who searches another sees that one and its kin, large enough to be read."""
+    root = manifest("ingest", "images")
+    run = [root]
+    for i in range(100):
+        kept = manifest("filter", "filtered", [root], version=f"{i:016x}")
+        run += [kept, manifest("pretrain", "backbone", [kept, root], version=f"{i:016x}")]
+        run += [manifest("finetune", "pose", [run[-1]], version=f"{i:016x}")]
+    script = """
+      const drawn = () => [...document.querySelectorAll(".node:not(.away)")];
+      const said = [drawn().length, document.querySelector("svg").classList.contains("far")];
+      const search = document.getElementById("search");
+      search.value = "backbone=0000000000000007";
+      search.dispatchEvent(new Event("input"));
+      search.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
+      said.push(drawn().map((g) => g.dataset.key.replace(/=0+/, "")).sort().join(" "));
+      said.push(document.querySelector(".chosen").getBoundingClientRect().width > 150);
+      document.title = said.join("|");
+    """
+    said = title_after(render_lineage(run, focus=None), script, tmp_path).split("|")
+    images = f"images={root['version']}"
+    assert said == ["4", "false", f"backbone7 filtered7 {images} pose7", "true"]
