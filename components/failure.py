@@ -64,7 +64,8 @@ def _settings_words(step: Step, config: BaseModel) -> list[str]:
 
 def _fields(config: BaseModel, prefix: str = "") -> dict[str, Any]:
     """JSON values by dotted names, as --set takes them."""
-    found, plain = {}, config.model_dump(mode="json")
+    found: dict[str, Any] = {}
+    plain = config.model_dump(mode="json")
     for name in type(config).model_fields:
         inner = getattr(config, name)
         found |= _fields(inner, f"{prefix}{name}.") if isinstance(inner, BaseModel) else {prefix + name: plain[name]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import builtins
 import os
 import re
 import threading
@@ -196,7 +197,7 @@ class Storage:
             modified = info.mtime.timestamp() if info.mtime else 0.0
             yield info.path, info.type == FileType.File, int(info.size or 0), modified
 
-    def each(self, ask: Callable[[Asked], Answer], things: Sequence[Asked]) -> list[Answer]:
+    def each(self, ask: Callable[[Asked], Answer], things: Sequence[Asked]) -> builtins.list[Answer]:
         """The answers in order; from S3 many at a time, for there the way is what takes long."""
         if self.local or len(things) < 2:
             return [ask(thing) for thing in things]

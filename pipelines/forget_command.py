@@ -80,7 +80,11 @@ def _lines(file: str) -> list[str]:
     try:
         return Path(file).read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        what = {FileNotFoundError: "there is no such file", IsADirectoryError: "that is a folder"}.get(type(error))
+        known: dict[type[Exception], str] = {
+            FileNotFoundError: "there is no such file",
+            IsADirectoryError: "that is a folder",
+        }
+        what = known.get(type(error))
         raise ValueError(
             f"--ids {file}: {what or 'it cannot be read as text'}; it takes a text file of image "
             "ids, sha256 or URLs, one a line. "
