@@ -149,7 +149,7 @@ def _decision(artifact: Artifact, finder: RowFinder) -> Said:
     if all(kept):
         yield from (("kept", "") for _ in kept)
         return
-    for row in finder.rows(artifact, "data", "image_id", DECISION):
+    for row in finder.rows(artifact, "data", "image_id", ["image_id", *DECISION]):
         if row["keep"]:
             yield "kept", ""
             continue
