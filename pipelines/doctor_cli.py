@@ -214,8 +214,8 @@ def _measured(found: Measured, name: str, batch: int) -> Table:
         table.add_row("MFU", f"{found.mfu:.1%}", "", f"of {(found.peak_flops or 0) / TERA:.0f} TFLOP/s")
     sizes = (f"{found.memory / GIBIBYTE:.2f} GiB", f"{found.memory_predicted / GIBIBYTE:.2f} GiB")
     table.add_row("memory", *sizes, "growth of this process" if found.device == "CPU" else "most allocated")
-    table.add_row("waiting for data", f"{found.data_wait:.1%}", f"< {LONG_WAIT:.0%}", "batches of noise, made before")
-    table.add_row("views of a picture", _time(found.views), "", "on one core, without decoding")
+    table.add_row("waiting for data", f"{found.data_wait:.1%}", f"< {LONG_WAIT:.0%}", "JPEGs of 1.8 megapixels")
+    table.add_row("views of a picture", _time(found.views), "", "on one core, decoding included")
     return table
 
 

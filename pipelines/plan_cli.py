@@ -113,11 +113,11 @@ def _verdict(made: Budget, hardware: dict[str, Any]) -> str:
     room = f"{made.room / GIBIBYTE:.0f} GiB of a {hardware['gpu']}"
     if made.fits:
         shown = f"fits into the {room} with {made.batch_per_gpu} images at a time (the most: {made.largest_batch})"
-        return f"{shown}: set pretrain.engine.micro_batches={made.micro_batches}"
-    stronger = {"none": "elementwise", "elementwise": "selective", "selective": "full"}.get(hardware["checkpointing"])
-    mend = f"try --checkpointing {stronger}" if stronger else "use more GPUs"
+        return f"{shown}: " + " ".join(f"--set pretrain.engine.{k}={str(v).lower()}" for k, v in made.settings.items())
+    how = made.checkpointing_that_fits
+    mend = f"try --checkpointing {how}" if how and not made.largest_batch else "use more GPUs or a smaller size"
     if made.largest_batch:
-        mend = f"at most {made.largest_batch} images at a time fit; give --batch-per-gpu, or {mend}"
+        mend = f"at most {made.largest_batch} images at a time fit: leave --batch-per-gpu out, or {mend}"
     return f"[yellow]does not fit[/] into the {room}: {mend}"
 
 

@@ -133,7 +133,7 @@ def _header(path: str | Path) -> dict[str, Any]:
 
 
 def _no_safetensors(path: str | Path) -> ValueError:
-    return ValueError(f"{path} is not a safetensors file: give one that ends in .safetensors")
+    return ValueError(f"{path} does not hold safetensors: its header cannot be read; download or export it again")
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], where: str) -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.cost import Cost, step_cost
-from sapiens2.pretrain.memory import FP32, GIBIBYTE, Checkpointing, Layout, Memory, Predictor, state_bytes
+from sapiens2.pretrain.memory import (
+    FP32,
+    GIBIBYTE,
+    Checkpointing,
+    Layout,
+    Memory,
+    Predictor,
+    fitting_checkpointing,
+    micro_batch,
+    state_bytes,
+    unit_of,
+)
 
 HOUR, DAY = 3600.0, 86400.0
 
@@ -38,6 +49,8 @@ class Budget:
     batch_per_gpu: int  # images of a micro-batch; 0 when not even one group fits
     largest_batch: int  # the most that would fit
     micro_batches: int
+    layout: Layout  # with what this was computed: ranks, checkpointing, compilation
+    checkpointing_that_fits: Checkpointing | None  # the cheapest with which one group of images fits
     recomputed: float  # FLOPs per image that checkpointing adds and utilisation does not count
     state: int  # bytes of one saved state
     weights: int  # bytes of the published backbone
@@ -58,6 +71,14 @@ class Budget:
     def fits(self) -> bool:
         """Whether a step fits into each GPU."""
         return self.batch_per_gpu > 0 and self.memory.total <= self.room
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a run sets under `pretrain.engine` to be the one that was computed."""
+        made: dict[str, Any] = {"micro_batches": self.micro_batches, "compile": self.layout.compiled}
+        if self.layout.checkpointing != "none":
+            made["checkpointing"] = self.layout.checkpointing
+        return made
 
     @property
     def days(self) -> float:
@@ -89,6 +110,8 @@ class Budget:
             "batch_per_gpu": self.batch_per_gpu,
             "largest_batch_per_gpu": self.largest_batch,
             "micro_batches": self.micro_batches,
+            "settings": self.settings,
+            "checkpointing_that_fits": self.checkpointing_that_fits,
             "recomputed_flops_per_image": self.recomputed,
             "state_bytes": self.state,
             "weights_bytes": self.weights,
@@ -108,7 +131,8 @@ def budget(
     """The budget of a run; `mfu` is the share of the datasheet's FLOP/s that the model's own arithmetic reaches.
 
     Without `batch_per_gpu` the largest micro-batch that fits and divides the batch is taken. Raises ValueError for an
-    unknown GPU, a share outside (0, 1], or a batch that does not divide among the GPUs.
+    unknown GPU, a share outside (0, 1], a batch that does not divide among the GPUs, or a micro-batch that does not
+    divide a GPU's share in whole KoLeo groups.
     """
     if gpu not in GPUS:
         raise ValueError(f"unknown GPU {gpu!r}; choose one of {', '.join(GPUS)}")
@@ -119,9 +143,10 @@ def budget(
     predictor, room = Predictor(config), GPUS[gpu].memory
     layout = Layout(images=1, ranks=gpus, checkpointing=checkpointing, compiled=compiled)
     largest = predictor.largest_batch(layout, room)
-    images = batch_per_gpu or _micro_batch(config, config.batch // gpus, largest)
-    unit = config.koleo_group if config.koleo_weight else 1
-    memory = predictor.memory(Layout(images or unit, gpus, compiled=compiled, checkpointing=checkpointing))
+    share = config.batch // gpus
+    images = micro_batch(config, share, largest) if batch_per_gpu is None else _divisor(config, share, batch_per_gpu)
+    layout = replace(layout, images=images or unit_of(config))
+    memory = predictor.memory(layout)
     cost = step_cost(config)
     return Budget(
         config=config,
@@ -130,7 +155,9 @@ def budget(
         room=room,
         batch_per_gpu=images,
         largest_batch=largest,
-        micro_batches=-(-config.batch // (gpus * images)) if images else 0,
+        micro_batches=share // images if images else 0,
+        layout=layout,
+        checkpointing_that_fits=fitting_checkpointing(predictor, layout, room),
         recomputed=_recomputed(cost, checkpointing),
         state=state_bytes(memory, gpus),
         weights=FP32 * sum(p.numel() for p in predictor.objective.teacher.parameters()),
@@ -139,11 +166,16 @@ def budget(
     )
 
 
-def _micro_batch(config: PretrainConfig, share: int, largest: int) -> int:
-    """The largest divisor of a GPU's share that fits, in whole KoLeo groups; 0 when none does."""
-    unit = config.koleo_group if config.koleo_weight else 1
-    fitting = [images for images in range(unit, min(share, largest) + 1, unit) if share % images == 0]
-    return max(fitting, default=0)
+def _divisor(config: PretrainConfig, share: int, images: int) -> int:
+    """The micro-batch that was asked for; raises ValueError with the possible ones when training would refuse it."""
+    unit = unit_of(config)
+    if images < 1 or images % unit or share % images:
+        possible = [n for n in range(unit, share + 1, unit) if share % n == 0]
+        raise ValueError(
+            f"{images} images at a time do not divide a GPU's {share} in whole KoLeo groups of {unit}: "
+            f"choose one of {', '.join(map(str, possible))}"
+        )
+    return images
 
 
 # Of the student's and the decoder's forward pass, a third of what training them costs, this share runs twice.

@@ -1,18 +1,23 @@
 """How fast and how large a pretraining step is on this machine, beside what was predicted.
 
-It runs the objective, the step and the optimiser of a real run, on pictures of noise.
+It runs the objective, the step, the optimiser and the source of a real run, on pictures made for it.
 """
 
 from __future__ import annotations
 
 import resource
 import statistics
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sapiens2.engine.feeder import Feeder
 from sapiens2.engine.parallel import parallelize
@@ -23,10 +28,11 @@ from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.cost import BACKWARD, step_cost
 from sapiens2.pretrain.memory import Predictor, check_fits, layout_of
 from sapiens2.pretrain.objective import PretrainObjective
-from sapiens2.pretrain.views import GLOBAL_VIEWS, sample
+from sapiens2.pretrain.source import PretrainSource
+from sapiens2.pretrain.views import GLOBAL_VIEWS
 
 WARMUP = 2  # steps that are not timed: allocation, compilation, moments
-PICTURE = (1536, 1152, 3)  # what a view pipeline meets: a photograph of 1.8 megapixels
+PICTURE, PICTURES = (1536, 1152, 3), 16  # what a source meets: photographs of 1.8 megapixels
 MATRIX = {"cuda": 8192, "cpu": 1024}  # side of the product that shows what the device can do
 DATASHEET = {"H200": 989e12, "H100": 989e12, "A100": 312e12}  # dense bf16 FLOP/s by a part of the device's name
 
@@ -46,8 +52,8 @@ class Measured:
     flops: float  # FLOP/s of the whole step
     memory: int  # the most that was allocated; on a CPU, what the process grew by
     memory_predicted: int
-    data_wait: float  # share of the step spent waiting for a batch that was there
-    views: float  # seconds of one core for the views of a picture
+    data_wait: float  # share of the step spent waiting for its batch
+    views: float  # seconds of one core for decoding a picture and its views
 
     @property
     def mfu(self) -> float | None:
@@ -55,20 +61,23 @@ class Measured:
         return self.flops / self.peak_flops if self.peak_flops else None
 
 
-class NoiseSource:
-    """Batches of noise, made once: what is left to wait for is their way to the device."""
+def pictures(folder: Path) -> str:
+    """A shard of JPEGs of PICTURE's size, smooth as photographs are; returns its path."""
+    rng, rows = np.random.default_rng(0), []
+    height, width, _ = PICTURE
+    for index in range(PICTURES):
+        coarse = rng.integers(0, 256, (height // 32, width // 32, 3), dtype=np.uint8)
+        pixels = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+        data = cv2.imencode(".jpg", pixels)[1].tobytes()
+        rows.append({"image_id": f"{index:032x}", "bytes": data, "width": width, "height": height})
+    path = str(folder / "pictures.parquet")
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
 
-    def __init__(self, config: PretrainConfig) -> None:
-        picture = np.random.default_rng(0).integers(0, 256, PICTURE, dtype=np.uint8)
-        began = time.perf_counter()
-        self._one = sample(picture, config, 0)
-        self.seconds = time.perf_counter() - began
-        self._batch = config.batch
 
-    def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
-        """The same pictures in every step."""
-        images = self._batch // world
-        return {name: torch.from_numpy(np.repeat(value[None], images, axis=0)) for name, value in self._one.items()}
+def source_of(shard: str, config: PretrainConfig) -> PretrainSource:
+    """The source of a real run on the shard; no picture stays decoded, as none does in a run on millions."""
+    return PretrainSource([shard], config.model_copy(update={"cache_mb": 0, "person_crops": 0.0}))
 
 
 def measure(config: PretrainConfig, device: torch.device, steps: int) -> Measured:
@@ -77,8 +86,9 @@ def measure(config: PretrainConfig, device: torch.device, steps: int) -> Measure
     predictor = Predictor(config, device.type)
     predicted = predictor.memory(layout_of(config, ranks=1, device=device.type)).total
     world = World(0, 1, device)
-    source = NoiseSource(config)
-    with cpu_threads(config.engine):
+    with tempfile.TemporaryDirectory(prefix="sapiens2-doctor-") as folder, cpu_threads(config.engine):
+        source = source_of(pictures(Path(folder)), config)
+        views = _seconds_of_views(source)
         matrix = matrix_flops(device, config.engine.precision)
         before = _used(device, reset=True)
         objective = parallelize(PretrainObjective(config), world, config.engine)
@@ -101,16 +111,24 @@ def measure(config: PretrainConfig, device: torch.device, steps: int) -> Measure
         memory=used,
         memory_predicted=predicted,
         data_wait=waited / seconds,
-        views=source.seconds,
+        views=views,
     )
 
 
 def _timed_steps(
-    step: Step, source: NoiseSource, world: World, config: PretrainConfig, steps: int
+    step: Step, source: PretrainSource, world: World, config: PretrainConfig, steps: int
 ) -> tuple[float, float]:
     """Median seconds of a step, and mean seconds that it waited for its batch."""
     engine, last = config.engine, WARMUP + steps
-    feeder = Feeder(source, world, micro_batches=engine.micro_batches, prefetch=engine.prefetch, first=0, last=last)
+    feeder = Feeder(
+        source,
+        world,
+        micro_batches=engine.micro_batches,
+        prefetch=engine.prefetch,
+        first=0,
+        last=last,
+        workers=engine.loader_workers,
+    )
     times: list[float] = []
     waited = 0.0
     with feeder:
@@ -122,6 +140,16 @@ def _timed_steps(
             _finish(world.device)
             times.append(time.perf_counter() - began)
     return statistics.median(times[WARMUP:]), (feeder.waited_s - waited) / steps
+
+
+def _seconds_of_views(source: PretrainSource) -> float:
+    """Median seconds of decoding a picture and cropping its views, one after the other."""
+    work, times = source.worker(), []
+    for index in range(PICTURES):
+        began = time.perf_counter()
+        work([(index, source.shards[index])])
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
 
 
 def _block(objective: nn.Module, config: PretrainConfig, device: torch.device) -> tuple[float, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import torch
@@ -142,15 +142,32 @@ class Predictor:
         width = BF16 if self.config.engine.precision == "bf16" else FP32
         return width * 2 * max(sizes) + FP32 * outside
 
+    @property
+    def unit(self) -> int:
+        """Images that stay together: those of a KoLeo group."""
+        return unit_of(self.config)
+
     def largest_batch(self, layout: Layout, room: int) -> int:
         """The most images per rank and micro-batch that fit into `room` bytes, in whole KoLeo groups; 0 for none."""
-        unit = self.config.koleo_group if self.config.koleo_weight else 1
+        unit = self.unit
         none, one = (self.memory(_with_images(layout, images)).total for images in (0, unit))
         return max(0, (room - none) // max(1, one - none)) * unit
 
 
+def unit_of(config: PretrainConfig) -> int:
+    """Images of which no part can be trained alone: a KoLeo group, as its members are compared with each other."""
+    return config.koleo_group if config.koleo_weight else 1
+
+
+def micro_batch(config: PretrainConfig, share: int, largest: int) -> int:
+    """The largest divisor of a rank's share that is at most `largest`, in whole KoLeo groups; 0 when none is."""
+    unit = unit_of(config)
+    fitting = [images for images in range(unit, min(share, largest) + 1, unit) if share % images == 0]
+    return max(fitting, default=0)
+
+
 def _with_images(layout: Layout, images: int) -> Layout:
-    return Layout(**{**asdict(layout), "images": images})
+    return replace(layout, images=images)
 
 
 def _share(parameters: Iterable[nn.Parameter], ranks: int) -> int:
@@ -220,10 +237,16 @@ def layout_of(config: PretrainConfig, *, ranks: int, device: str) -> Layout:
 def _mend(predictor: Predictor, layout: Layout, config: PretrainConfig, room: int) -> str:
     """What would make it fit."""
     fits = predictor.largest_batch(layout, room)
-    if fits:
-        parts = -(-layout.images * layout.micro_batches // fits)
-        return f"at most {fits} fit: set pretrain.engine.micro_batches={parts} or more (same batch), or a lower batch"
-    for how in ("elementwise", "selective", "full"):  # the cheapest first; a weaker one than the layout's never fits
-        if predictor.largest_batch(Layout(**{**asdict(layout), "checkpointing": how}), room):
-            return f"not one group of images fits: compute again in backward, pretrain.engine.checkpointing={how}"
+    share = layout.images * layout.micro_batches
+    if images := micro_batch(config, share, fits):
+        return f"at most {fits} fit: set pretrain.engine.micro_batches={share // images} (same batch), or a lower batch"
+    if how := fitting_checkpointing(predictor, layout, room):
+        return f"not one group of images fits: compute again in backward, pretrain.engine.checkpointing={how}"
     return "not one group of images fits: use more ranks, a smaller size or smaller images"
+
+
+def fitting_checkpointing(predictor: Predictor, layout: Layout, room: int) -> Checkpointing | None:
+    """The cheapest checkpointing with which one group of images fits; None where there is none."""
+    every: tuple[Checkpointing, ...] = ("elementwise", "selective", "full")
+    fitting = (how for how in every if predictor.largest_batch(replace(layout, checkpointing=how), room))
+    return next(fitting, None)  # a weaker one than the layout's never fits

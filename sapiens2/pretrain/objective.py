@@ -190,13 +190,15 @@ class PretrainObjective(nn.Module):
         share = {"masked": 0.0, "full": 1.0, "mixed": self.config.mixed_share}[self.config.student_cls_source]
         group = self.config.koleo_group
         # Alike in every group, so that the number of ranks changes nothing.
-        chosen = [i for i in range(len(cls)) if i % group < round(share * group)]
-        if not chosen:
+        first = round(share * group)
+        count = sum(i % group < first for i in range(len(cls)))
+        if not count:
             return cls
-        views = images.unflatten(0, (-1, GLOBAL_VIEWS))[chosen].flatten(0, 1)
+        order = torch.arange(count, device=cls.device)  # made there: a list of indices would have to be sent
+        chosen = order.div(first, rounding_mode="floor") * group + order % first
+        views = images.unflatten(0, (-1, GLOBAL_VIEWS)).index_select(0, chosen).flatten(0, 1)
         full = self._class_tokens(self.backbone, views).unflatten(0, (-1, GLOBAL_VIEWS))
-        index = torch.tensor(chosen, device=cls.device)[:, None, None].expand_as(full)
-        return cls.scatter(0, index, full)
+        return cls.scatter(0, chosen[:, None, None].expand_as(full), full)
 
     def _class_tokens(self, backbone: Backbone, images: Tensor) -> Tensor:
         """[N, 3, H, W] -> [N, D] in fp32; in the last block nothing but the class token is computed."""

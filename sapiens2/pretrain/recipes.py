@@ -21,7 +21,8 @@ def paper(size: SizeName = "1b", *, window_tokenizer: bool = False) -> PretrainC
     Not run by us: what the paper leaves open follows DINOv3 and MAE (specification 8.2), and the batch is inferred from
     one pass over its 750 million images. Arithmetic per image (`cost.step_cost`), and H200 days of the run at 45 % of
     989 TFLOP/s: 0.1b 7.56 TFLOP, 151 days; 0.4b 20.7 TFLOP, 414 days; 0.8b 39.6 TFLOP, 790 days; 1b 67.8 TFLOP,
-    1355 days; 5b 222 TFLOP, 4439 days; 1b-4k 171 TFLOP, 3420 days.
+    1355 days; 5b 222 TFLOP, 4439 days; 1b-4k 171 TFLOP, 3420 days. Predicted memory on each of 64 H200s, compiled, with
+    checkpointing="selective", 24 images at a time: 0.1b 29 GiB, 0.4b 56, 0.8b 85, 1b 121; 5b with 12 images 133.
     """
     large = size in ("1b", "5b")
     scale = 4 if window_tokenizer else 1
@@ -44,7 +45,7 @@ def small(size: SizeName = "0.1b") -> PretrainConfig:
     """256 x 192 on one GPU in about an hour: 8000 steps of 256 images, 2.05 million in all.
 
     Not run by us. 0.1b-256 0.394 TFLOP an image, 8.07e+17 FLOP for the run: 0.91 hours on one H200 at 25 % of 989
-    TFLOP/s.
+    TFLOP/s. Predicted memory, compiled: 58 GiB with all 256 images at a time.
     Rotary positions are relative to the image, so the result continues at higher resolutions (`enlarged`).
     """
     return for_batch(

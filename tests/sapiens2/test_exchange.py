@@ -98,7 +98,7 @@ def test_what_does_not_fit_is_named(released: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is a backbone without a head"):
         read_checked(released, recognise(released), "pose")
     (tmp_path / "text.safetensors").write_text("no weights at all")
-    with pytest.raises(ValueError, match="not a safetensors file"):
+    with pytest.raises(ValueError, match="does not hold safetensors"):
         recognise(tmp_path / "text.safetensors")
 
 

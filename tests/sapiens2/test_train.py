@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "pretrain"))  # shards made by code
 
@@ -23,6 +24,8 @@ import shard_files
 
 from sapiens2 import train
 from sapiens2.engine import checkpoint
+from sapiens2.model.backbone import build_backbone
+from sapiens2.model.weights import save_weights
 from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.recipes import micro
 from sapiens2.pretrain.run import TERM_NORMS, pretrain
@@ -35,7 +38,7 @@ TERMS = ("loss", "mae", "contrastive", "koleo", "grad_norm")
 def config(**engine: Any) -> PretrainConfig:
     fields = micro().model_dump() | {
         "batch": 8,
-        "koleo_group": 2,
+        "koleo_group": 4,
         "student_cls_source": "mixed",
         "mixed_share": 0.5,
         "freeze_prototypes_steps": 3,
@@ -57,19 +60,33 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return shard_files.shards(tmp_path_factory.mktemp("shards"), 10)
 
 
-def here(folder: Path, files: list[str], **engine: Any) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def init(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Weights that all count: class tokens of a fresh backbone are alike, and KoLeo would stay at its floor."""
+    path, generator = tmp_path_factory.mktemp("init") / "model.safetensors", torch.Generator().manual_seed(3)
+    backbone = build_backbone(config().architecture)
+    backbone.init_weights(generator)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            scale = 0.3 if parameter.ndim < 2 else 0.5 * parameter[0].numel() ** -0.5
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * scale)
+    save_weights(backbone, path)
+    return str(path)
+
+
+def here(folder: Path, files: list[str], init: str, **engine: Any) -> dict[str, Any]:
     places = {"out": str(folder / "out"), "state": str(folder / "state")}
-    return pretrain(config(**engine), train_files=files, val_files=[], **places)
+    return pretrain(config(**engine), train_files=files, val_files=[], init=init, **places)
 
 
 @pytest.fixture(scope="module")
-def alone(files: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(files: list[str], init: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
-    here(folder, files)
+    here(folder, files, init)
     return folder
 
 
-def torchrun(folder: Path, files: list[str]) -> dict[str, Any]:
+def torchrun(folder: Path, files: list[str], init: str) -> dict[str, Any]:
     """The run on two ranks; returns its metrics."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(config().model_dump_json())
@@ -77,7 +94,8 @@ def torchrun(folder: Path, files: list[str]) -> dict[str, Any]:
     command += ["--master-port", str(free_port()), "-m", "sapiens2.train", "pretrain"]
     command += ["--config", str(folder / "config.json"), "--out", str(folder / "out"), "--state", str(folder / "state")]
     environment = os.environ | {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run([*command, "--train-files", *files], env=environment, capture_output=True, text=True)
+    command += ["--init", init, "--train-files", *files]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "20 steps, loss" in done.stdout
     return json.loads((folder / "out" / "metrics.json").read_text())
@@ -90,9 +108,9 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def two(files: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two(files: list[str], init: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
-    torchrun(folder, files)
+    torchrun(folder, files, init)
     return folder
 
 
@@ -115,10 +133,11 @@ def test_the_losses_are_the_golden_ones(alone: Path) -> None:
         GOLDEN.write_text(json.dumps(rows(alone), indent=1) + "\n")
     for row, golden in zip(rows(alone), json.loads(GOLDEN.read_text()), strict=True):
         assert row == pytest.approx(golden, rel=1e-5)
+    assert all(0 < row["koleo"] < 2.9 for row in rows(alone))  # -log 0.05 = 2.996 is what class tokens alike would give
 
 
-def test_one_process_continues_bit_for_bit(alone: Path, files: list[str], tmp_path: Path) -> None:
-    again = here(back_to_ten(tmp_path, alone), files)
+def test_one_process_continues_bit_for_bit(alone: Path, files: list[str], init: str, tmp_path: Path) -> None:
+    again = here(back_to_ten(tmp_path, alone), files, init)
     assert again["digest"] == json.loads((alone / "out" / "metrics.json").read_text())["digest"]
     assert rows(tmp_path) == rows(alone)
 
@@ -129,6 +148,7 @@ def test_two_ranks_lose_what_one_process_loses(alone: Path, two: Path) -> None:
     assert metrics["ranks"] == 2 and metrics["steps"] == 20
     for ours, one in zip(rows(two), rows(alone), strict=True):
         assert [ours[name] for name in TERMS[:4]] == pytest.approx([one[name] for name in TERMS[:4]], rel=1e-6)
+        assert ours["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-5)
 
 
 @pytest.mark.timeout(240)
@@ -144,15 +164,15 @@ def test_two_ranks_measure_the_gradient_norms_of_the_terms_that_one_does(alone: 
 
 
 @pytest.mark.timeout(240)
-def test_two_ranks_continue_bit_for_bit(two: Path, files: list[str], tmp_path: Path) -> None:
-    again = torchrun(back_to_ten(tmp_path, two), files)
+def test_two_ranks_continue_bit_for_bit(two: Path, files: list[str], init: str, tmp_path: Path) -> None:
+    again = torchrun(back_to_ten(tmp_path, two), files, init)
     assert again["digest"] == json.loads((two / "out" / "metrics.json").read_text())["digest"]
     assert rows(tmp_path) == rows(two)
 
 
 @pytest.mark.timeout(240)
-def test_one_process_continues_what_two_ranks_began(two: Path, files: list[str], tmp_path: Path) -> None:
-    here(back_to_ten(tmp_path, two), files)
+def test_one_process_continues_what_two_ranks_began(two: Path, files: list[str], init: str, tmp_path: Path) -> None:
+    here(back_to_ten(tmp_path, two), files, init)
     for ours, theirs in zip(rows(tmp_path), rows(two), strict=True):
         assert ours == pytest.approx(theirs, rel=2e-6)
 

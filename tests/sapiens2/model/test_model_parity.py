@@ -111,7 +111,7 @@ def test_features_and_taps_equal_the_port(layout: str) -> None:
         compare(model, twin, size)
 
 
-@pytest.mark.parametrize("layout", ["full attention, head 64", "shared keys, head 64"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_bfloat16_rotation_equals_the_port_with_rounded_tables(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In double precision, as two fp32 values a last bit apart may round to bfloat16 values 0.4 % apart."""
     model = Backbone(LAYOUTS[layout], rope_dtype="bfloat16").eval()

@@ -423,14 +423,22 @@ def test_a_4k_model_masks_windows_and_predicts_half_the_size(files: list[str]) -
     assert objective.backbone.tokenizer is not None and objective.backbone.tokenizer.w_cls.grad is not None
 
 
-@pytest.mark.parametrize("centring", ["centre", "sinkhorn"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"centring": "centre"}, {"centring": "sinkhorn"}, {"student_cls_source": "mixed"}, {"student_cls_source": "full"}],
+    ids=lambda settings: " ".join(settings.values()),
+)
 def test_a_step_neither_leaves_its_device_nor_waits_for_it(
-    batch: Batch, centring: str, monkeypatch: pytest.MonkeyPatch
+    batch: Batch, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tensors of the meta device have no values: reading one, or mixing in one from the CPU, is an error."""
+    """Tensors of the meta device have no values: reading one, or mixing in one from the CPU, is an error. So is one
+    made of Python's numbers, which a GPU would have to wait for."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # it does not know this device
-    objective = PretrainObjective(changed(MICRO, centring=centring, metrics_every=2)).to("meta")
-    terms = objective({name: tensor.to("meta") for name, tensor in batch.items()}, 1)
+    objective = PretrainObjective(changed(MICRO, metrics_every=2, **settings)).to("meta")
+    moved = {name: tensor.to("meta") for name, tensor in batch.items()}
+    objective(moved, 0)  # sends the constants that stay there
+    monkeypatch.setattr(torch, "tensor", lambda *_, **__: pytest.fail("a tensor is sent from the host"))
+    terms = objective(moved, 1)
     terms["loss"].backward()
     objective.after_step(1)
     assert {value.device.type for value in terms.values()} == {"meta"}
