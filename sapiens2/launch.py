@@ -183,8 +183,8 @@ def _trainer(
         _work,
         **_meeting(workers),
         train_loop_config={"job": pickle.dumps(job)},
-        scaling_config=ScalingConfig(
-            num_workers=workers if fewest == workers else bounds,
+        scaling_config=ScalingConfig(  # type: ignore[call-arg]  # its types are those of Ray Train's first version
+            num_workers=workers if fewest == workers else bounds,  # type: ignore[arg-type]
             use_gpu=use_gpu,
             resources_per_worker={"CPU": cpus_per_worker},
             elastic_resize_monitor_interval_s=_RESIZE_S,
