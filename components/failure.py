@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from components.artifacts import Artifact
 from components.settings import PRESETS, PROFILES, Settings
-from components.steps import TASKS, Step
+from components.steps import STEPS, TASKS, Step
 
 
 def told(error: BaseException) -> str:
@@ -31,6 +31,15 @@ def note(error: BaseException, *texts: str) -> None:
     for text in texts:
         if text and text not in notes(error):
             error.add_note(text)
+
+
+def rerun_note(
+    step: Step, config: BaseModel, inputs: Mapping[str, Artifact], root: str, pool: str | None = None
+) -> str:
+    """The last line of a failed step; empty for what no pipeline runs, like an import, whose command is its user's."""
+    if step.name not in STEPS:
+        return ""
+    return f"run it again: {rerun_command(step, config, inputs, root, pool)}"
 
 
 def rerun_command(

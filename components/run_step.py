@@ -26,7 +26,7 @@ from components.artifacts import Artifact, ArtifactError, Store
 from components.attempt import Attempt, Lease, PartitionRecord
 from components.digest import version_of
 from components.events import emit
-from components.failure import note, notes, rerun_command, told
+from components.failure import note, notes, rerun_note, told
 from components.given_weights import Given, GivenWeights, named_inputs
 from components.given_weights import given as named_by
 from components.manifest import CodeRef, FileEntry, InputRef, Manifest, ModelRef
@@ -165,7 +165,7 @@ def run_step(
         artifact = _attempt(context, identity)
     except BaseException as raised:
         error = _full_disk(raised, store) or raised
-        note(error, *notes(raised), f"run it again: {rerun_command(step, config, inputs, store.root, pool)}")
+        note(error, *notes(raised), rerun_note(step, config, inputs, store.root, pool))
         with suppress(OSError):  # what the step died of is what counts
             progress.say("failed", error=told(error), user=is_user_error(error))
             if not out_of_reach(error):

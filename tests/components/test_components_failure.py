@@ -8,10 +8,11 @@ from removal_roots import build_pool, commit, ingested
 
 from components import job
 from components.artifacts import Store
-from components.failure import failing_picture, note, notes, rerun_command, told
+from components.failure import failing_picture, note, notes, rerun_command, rerun_note, told
+from components.labels import ImportLabelsConfig
 from components.run_step import run_step
 from components.settings import Settings, parse_overrides
-from components.steps import STEPS
+from components.steps import LABELS, STEPS
 
 DETECT = STEPS["detect"]
 
@@ -106,3 +107,9 @@ def test_notes_are_said_once_and_after_the_message():
     error = ValueError("no")
     note(error, "here", "", "here", "there")
     assert told(error) == "no\nhere\nthere" and told(KeyError()) == "KeyError"
+
+
+def test_a_step_outside_the_pipelines_names_no_command() -> None:
+    assert rerun_note(LABELS, ImportLabelsConfig(), {}, "root") == ""
+    ingest = STEPS["ingest"]
+    assert rerun_note(ingest, Settings().config(ingest), {}, "root").startswith("run it again: sapiens2 step ingest")

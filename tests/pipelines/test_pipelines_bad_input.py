@@ -29,7 +29,7 @@ CASES = {
     ),
     "unknown transform": (
         ["step", "finetune-pose", "--set", 'finetune.augment={{"rotat": 0.5}}'],
-        ["no transform is called 'rotat'; use half_body"],
+        ["no transform is called 'rotat'; use background"],
     ),
     "task without finetune": (["train", "pretrain", "--task", "pose"], ["finetune needs --task"]),
 }
