@@ -7,9 +7,10 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 NEEDS = ("ceph-mon", "ceph-osd", "ceph-mgr", "radosgw", "radosgw-admin", "ceph", "monmaptool")
+TRIES = 4
 KEYS = ("an-access-key", "a-secret-key-of-this-test")
 
 CONF = """
@@ -65,7 +66,25 @@ def _free_ports(count):
 
 @contextmanager
 def gateway(folder):
-    """(URL, access key, secret) of a gateway whose files lie in `folder`; ends with the block."""
+    """(URL, access key, secret) of a gateway whose files lie in `folder`; ends with the block.
+
+    Begun anew when a daemon ends early: on a busy machine the monitor may refuse a store as unknown.
+    """
+    with ExitStack() as stack:
+        for attempt in range(TRIES):
+            own = folder / str(attempt)
+            own.mkdir()
+            try:
+                told = stack.enter_context(_started(own))
+                break
+            except AssertionError:
+                if attempt == TRIES - 1:
+                    raise
+        yield told
+
+
+@contextmanager
+def _started(folder):
     mon, port = _free_ports(2)
     conf = folder / "ceph.conf"
     conf.write_text(CONF.format(fsid=uuid.uuid4(), mon=mon, gateway=port, folder=folder))
