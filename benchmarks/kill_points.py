@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import psutil
+from kill_each_step import kill_tree
 
 from components.artifacts import Store
 from components.steps import STEPS
@@ -34,18 +33,6 @@ def command(pool: Path, root: Path) -> list[str]:
     """The run, as a user starts it; partitions of two files, so that there is much to be killed in."""
     line = ("run", "--only", "curation", "--pool", str(pool), "--preset", "micro", "--root", str(root))
     return [sys.executable, "-m", "pipelines.cli", *line, "--set", "ingest.rows_per_partition=2"]
-
-
-def kill_tree(pid: int) -> None:
-    """SIGKILL a process and everything below it."""
-    process = psutil.Process(pid)
-    family = [*process.children(recursive=True), process]
-    for member in family:
-        try:
-            member.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(family, timeout=20)
 
 
 def files_below(root: Path) -> set[str]:
