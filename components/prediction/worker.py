@@ -14,7 +14,7 @@ from components.prediction.boxes import DetectorChoice, GivenBoxes
 from components.prediction.inputs import Chunk, Opened, Picture, open_chunk
 from components.storage import Storage
 
-REVISION = 1
+REVISION = 2
 """Raised whenever the same pictures and settings would give other files."""
 RECORDS = "records"
 DONE, NOBODY, UNREADABLE, FAILED = "done", "no_person", "unreadable", "failed"

@@ -236,6 +236,8 @@ class _Network:
             out = _pose(flip_tested(_heatmaps(model), images) if self.flip else _heatmaps(model)(images), size)
         else:
             out = model(images)
+        if "scale" in out:
+            out["scale"] = heard(out["scale"].float(), model.scale)
         return {name: tensor.float().cpu().numpy() for name, tensor in out.items()}
 
 
@@ -247,7 +249,7 @@ def _region(person: Prediction) -> Array:
 def _placed(
     person: Prediction, out: dict[str, Array], task: str, size: tuple[int, int], shape: tuple[int, int]
 ) -> Prediction:
-    """The raw output of one crop, in the picture's pixels."""
+    """The output of one crop, its scale already that of canonical points, in the picture's pixels."""
     region = _region(person)
     if task == "pose":
         step = np.array([(region[2] - region[0]) / (size[1] - 1), (region[3] - region[1]) / (size[0] - 1)])
@@ -262,7 +264,7 @@ def _placed(
         return replace(person, normals=values / np.maximum(length, 1e-12))
     if task == "albedo":
         return replace(person, albedo=values.clip(0, 1))
-    scale = max(float(out["scale"]), 1e-3)
+    scale = float(out["scale"])
     focal = size[1] / scale * (region[2] - region[0]) / (size[1] - 1)
     return replace(person, points=_centred(values / scale, region, shape, focal), scale=scale, focal_px=focal)
 

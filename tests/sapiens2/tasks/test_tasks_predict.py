@@ -19,6 +19,7 @@ from sapiens2.tasks.compose import compose
 from sapiens2.tasks.drawing import draw_depth, draw_keypoints, draw_normals, draw_parts, part_colours
 from sapiens2.tasks.head_specs import TASKS
 from sapiens2.tasks.load import load_task
+from sapiens2.tasks.pointmap_scale import Convention
 from sapiens2.tasks.predict import Prediction, _placed, forward, predict
 from sapiens2.tasks.regions import crop, person_region, place, whole_region, window_of
 from sapiens2.tasks.vocabulary import keypoints
@@ -163,6 +164,21 @@ def test_points_of_a_crop_belong_to_the_camera_of_the_picture() -> None:
     v = placed.points[..., 1] / placed.points[..., 2] * focal + 49.5
     np.testing.assert_allclose(u, np.broadcast_to(np.arange(60, 108), u.shape), atol=0.05)
     np.testing.assert_allclose(v, np.broadcast_to(np.arange(30, 94)[:, None], v.shape), atol=0.05)
+
+
+@pytest.mark.parametrize("convention", ["release", "paper"])
+def test_points_are_metres_in_the_convention_of_the_model(convention: Convention) -> None:
+    """Two models that say the same canonical points, one s and the other 1 / s, give the same metres and camera."""
+    torch.manual_seed(0)
+    model, s = build_task("pointmap", "tiny", scale=convention), 0.4
+    said = s if convention == "release" else 1 / s
+    model.decode_head.scale = lambda features: torch.full((len(features),), said)  # type: ignore[method-assign, assignment]
+    image = render(3, 64, 48).image
+    (one,) = predict(model, [image], input_size=(64, 48))[0]
+    expected = forward(model, normalise(torch.from_numpy(image[None])), (64, 48))["points"][0]
+    assert one.points is not None
+    np.testing.assert_allclose(one.points, expected.permute(1, 2, 0), rtol=1e-4, atol=2e-3)
+    assert one.scale == pytest.approx(s) and one.focal_px == pytest.approx(48 / s)
 
 
 def test_a_model_of_the_parts_says_whose_pixels_they_are() -> None:
