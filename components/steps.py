@@ -137,14 +137,14 @@ CURATION: tuple[Step, ...] = (
         weights="curation.stages.dedup_references:required_weights",
         data="curation.stages.dedup_references:digest",
         given="components.given_dedup:previous",
-        revision=2,
-        sources=("curation.stages.dedup", "curation.dedup"),
+        revision=3,
+        sources=("curation.stages.dedup", "curation.dedup", "curation.balance.groups", "curation.balance.kmeans"),
     ),
     _curation(
         "cluster",
         ("score", "dedup"),
         "hierarchical k-means",
-        revision=2,
+        revision=3,
         sources=("curation.stages.cluster", "curation.balance"),
     ),
     _curation(

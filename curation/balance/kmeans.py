@@ -8,23 +8,20 @@ rows drawn at random. What the groups miss is measured on a sample.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Unit = NDArray[np.float32]  # [N, D], rows of unit length or zero
+from curation.balance.groups import Groups, Ints, Unit, by_label, cut, nearest, nearest_in_groups, one_thread
+
 _ITERATIONS = 20
 _RETRIES, _SMALL = 5, 20_000  # the best of several starts where that is cheap
 _SAMPLE_PER_CENTROID = 256  # more rows than this per centroid are not needed to place it (FAISS's own rule)
 FLAT = 2048  # up to so many clusters every row is held against every centroid
-_PER_GROUP, _LARGEST_GROUP = 128, 2048  # centroids of a group, about and at most
+_PER_GROUP = 128  # centroids of a group, about
 _NEAR_GROUPS = 16
-_GROUP_ITERATIONS = 8  # where the borders of groups run matters little
+_GROUP_ITERATIONS, _GROUP_SAMPLE = 8, 64  # where the borders of groups run matters little
 _SETTLING = 2  # rounds in which rows look for their place, and after which centroids are put into groups again
 _ALIKE = 1e-6  # cosines that differ by less are one
 _BLOCK = 65_536  # rows at a time: bounds memory
@@ -43,95 +40,92 @@ class Clustering:
     agreement: float = 1.0
 
 
-def kmeans(rows: Unit, k: int, seed: int, iterations: int = _ITERATIONS) -> Clustering:
-    """At most `k` clusters of `rows`, the same on every run and for any number of threads."""
-    with _one_thread():
-        found = _flat(rows, k, seed, iterations) if k <= FLAT else _many(rows, k, seed, iterations)
+def kmeans(
+    rows: Unit,
+    k: int,
+    seed: int,
+    iterations: int = _ITERATIONS,
+    *,
+    retries: int = _RETRIES,
+    sample: int = _SAMPLE_PER_CENTROID,
+) -> Clustering:
+    """At most `k` clusters of `rows`, the same on every run and for any number of threads.
+
+    retries, sample: how many starts few rows get, and how many rows for each centroid, where clusters are few.
+    """
+    with one_thread():
+        found = _flat(rows, k, seed, iterations, retries, sample) if k <= FLAT else _many(rows, k, seed, iterations)
     used, member = np.unique(found.member, return_inverse=True)
     return Clustering(np.ascontiguousarray(found.centroids[used]), member.astype(np.int64), found.agreement)
 
 
-def _flat(rows: Unit, k: int, seed: int, iterations: int = _ITERATIONS) -> Clustering:
+def _flat(
+    rows: Unit,
+    k: int,
+    seed: int,
+    iterations: int = _ITERATIONS,
+    retries: int = _RETRIES,
+    sample: int = _SAMPLE_PER_CENTROID,
+) -> Clustering:
     import faiss
 
     trained = faiss.Kmeans(
         rows.shape[1],
         k,
         niter=iterations,
-        nredo=_RETRIES if len(rows) <= _SMALL else 1,
+        nredo=retries if len(rows) <= _SMALL else 1,
         seed=seed,
         spherical=True,
         min_points_per_centroid=1,
-        max_points_per_centroid=_SAMPLE_PER_CENTROID,
+        max_points_per_centroid=sample,
     )
     trained.train(rows)
     centroids = np.asarray(trained.centroids, dtype=np.float32)
-    return Clustering(centroids, _nearest(rows, centroids)[:, 0])
-
-
-@dataclass(frozen=True)
-class _Groups:
-    centres: Unit  # [G, D]
-    of: Ints  # [K], the group of each centroid
-    cut: bool  # whether one was too large
+    return Clustering(centroids, nearest(rows, centroids)[:, 0])
 
 
 def _many(rows: Unit, k: int, seed: int, iterations: int) -> Clustering:
     centroids = rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:k])]
-    groups = _grouped(centroids, seed)
-    member = _placed(rows, centroids, groups)
+    groups = grouped(centroids, _PER_GROUP, seed)
+    member = nearest_in_groups(rows, centroids, groups, _NEAR_GROUPS)[:, 0]
     for round_ in range(iterations):
         centroids = _means(rows, member, centroids)
         if round_ < _SETTLING:
             centroids = _filled(rows, member, centroids)
         if round_ in (0, _SETTLING):
-            groups = _grouped(centroids, seed)
+            groups = grouped(centroids, _PER_GROUP, seed)
         before = member
         settling = round_ < _SETTLING - 1
-        member = _placed(rows, centroids, groups) if settling else _assign(rows, groups.of[member], centroids, groups)
+        if settling:
+            member = nearest_in_groups(rows, centroids, groups, _NEAR_GROUPS)[:, 0]
+        else:
+            member = _assign(rows, groups.of[member], centroids, groups)
         if np.array_equal(before, member):
             break
     return Clustering(centroids, member, _agreement(rows, member, centroids, seed))
 
 
-def _grouped(centroids: Unit, seed: int) -> _Groups:
-    """Centroids in groups of near ones; a group too large, as of centroids that are all alike, is cut up."""
-    found = kmeans(centroids, ceil(len(centroids) / _PER_GROUP), seed, _GROUP_ITERATIONS)
-    order = np.argsort(found.member, kind="stable")
-    starts = np.searchsorted(found.member[order], np.arange(len(found.centroids)))
-    part = np.empty(len(centroids), np.int64)
-    part[order] = (np.arange(len(order)) - starts[found.member[order]]) // _LARGEST_GROUP
-    cut, of = np.unique(found.member * (len(centroids) + 1) + part, return_inverse=True)
-    return _Groups(found.centroids[cut // (len(centroids) + 1)], of, len(cut) > len(found.centroids))
+def grouped(centroids: Unit, per_group: int, seed: int) -> Groups:
+    """Centroids in groups of about `per_group` near ones."""
+    found = kmeans(
+        centroids, ceil(len(centroids) / per_group), seed, _GROUP_ITERATIONS, retries=1, sample=_GROUP_SAMPLE
+    )
+    return cut(found.centroids, found.member)
 
 
-def _placed(rows: Unit, centroids: Unit, groups: _Groups) -> Ints:
-    """The nearest centroid of each row among those of the groups nearest to the row itself.
+def _assign(rows: Unit, place: Ints, centroids: Unit, groups: Groups) -> Ints:
+    """The nearest centroid of each row among those of the groups nearest to its `place`, the group where it is.
 
-    Dearer than `_assign`, but a row that has no good place yet finds one: started by that, rows settle among strangers.
+    Cheaper than `nearest_in_groups`, but a row that has no good place yet finds none: started by this, rows settle
+    among strangers.
     """
-    import faiss
-
-    if groups.cut:  # an inverted file would put centroids that are alike into one list again
-        return _assign(rows, _nearest(rows, groups.centres)[:, 0], centroids, groups)
-    quantizer = faiss.IndexFlatIP(rows.shape[1])
-    quantizer.add(groups.centres)
-    index = faiss.IndexIVFFlat(quantizer, rows.shape[1], len(groups.centres), faiss.METRIC_INNER_PRODUCT)
-    index.train(centroids[:1])  # the quantizer is trained
-    index.add(centroids)
-    index.nprobe = min(_NEAR_GROUPS, len(groups.centres))
-    return np.asarray(index.search(rows, 1)[1][:, 0], dtype=np.int64)
-
-
-def _assign(rows: Unit, place: Ints, centroids: Unit, groups: _Groups) -> Ints:
-    """The nearest centroid of each row among those of the groups nearest to its `place`, the group where it is."""
-    near = _nearest(groups.centres, groups.centres, min(_NEAR_GROUPS, len(groups.centres)))
-    held, asking = (_by(label, len(near)) for label in (groups.of, place))
+    near = nearest(groups.centres, groups.centres, min(_NEAR_GROUPS, len(groups.centres)))
     member = np.zeros(len(rows), np.int64)
-    for group, own in enumerate(asking):
+    for group, own in enumerate(by_label(place, len(near))):
         if len(own):
-            candidates = np.concatenate([held[group], *(held[other] for other in near[group] if other != group)])
-            member[own] = candidates[_nearest(rows[own], centroids[candidates])[:, 0]]
+            others = (groups.held[other] for other in near[group] if other != group)
+            candidates = np.concatenate([groups.held[group], *others])
+            member[own] = candidates[nearest(rows[own], centroids[candidates])[:, 0]]
     return member
 
 
@@ -167,34 +161,6 @@ def _means(rows: Unit, member: Ints, centroids: Unit) -> Unit:
 
 def _agreement(rows: Unit, member: Ints, centroids: Unit, seed: int) -> float:
     sample = np.sort(np.random.default_rng(seed).permutation(len(rows))[:_CHECKED])
-    best = centroids[_nearest(rows[sample], centroids)[:, 0]]
+    best = centroids[nearest(rows[sample], centroids)[:, 0]]
     found = centroids[member[sample]]
     return float(((rows[sample] * (best - found)).sum(axis=1) <= _ALIKE).mean())
-
-
-def _by(label: Ints, n: int) -> list[Ints]:
-    """The positions of each label 0..n - 1, rising."""
-    order = np.argsort(label, kind="stable")
-    return np.split(order, np.searchsorted(label[order], np.arange(1, n)))
-
-
-def _nearest(rows: Unit, centroids: Unit, k: int = 1) -> Ints:
-    """The `k` centroids with the largest inner product, best first: int64 [N, k]."""
-    import faiss
-
-    index = faiss.IndexFlatIP(rows.shape[1])
-    index.add(centroids)
-    return np.asarray(index.search(rows, k)[1], dtype=np.int64)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """FAISS on one thread: sums of several threads depend on how many there are."""
-    import faiss
-
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

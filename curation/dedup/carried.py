@@ -52,7 +52,8 @@ class Known:
 
 
 def carry(
-    points: Pictures,
+    image_ids: list[str],
+    prints: NDArray[np.uint64],
     found: Found,
     hashes: HashPairs,
     compared: Compared,
@@ -60,18 +61,16 @@ def carry(
     bounds: Bounds,
     threshold: float,
 ) -> Carried:
-    """What this run leaves."""
-    full = found.lists.lengths(len(points.image_ids)) >= bounds.candidates_per_row
-    prints = fingerprints(points, bounds.min_hash_quality)
-    return Carried(points.image_ids, prints, full, found.cells, found.lists, hashes, compared, mean, threshold)
+    """What this run leaves of the points with these ids and fingerprints."""
+    full = found.lists.lengths(len(image_ids)) >= bounds.candidates_per_row
+    return Carried(image_ids, prints, full, found.cells, found.lists, hashes, compared, mean, threshold)
 
 
-def recall_to(points: Pictures, before: Carried, bounds: Bounds) -> Known:
-    """What is known of these points, sorted by id, from an earlier run with the same bounds."""
-    ids, known = np.array(points.image_ids, dtype="S"), np.array(before.image_ids, dtype="S")
+def recall_to(image_ids: list[str], prints: NDArray[np.uint64], before: Carried, bounds: Bounds) -> Known:
+    """What is known of the points with these ids, sorted, and fingerprints from an earlier run with the same bounds."""
+    ids, known = np.array(image_ids, dtype="S"), np.array(before.image_ids, dtype="S")
     row = np.searchsorted(ids, known) if len(ids) else np.zeros(len(known), np.int64)
     row = np.minimum(row, max(len(ids) - 1, 0))
-    prints = fingerprints(points, bounds.min_hash_quality)
     same = (ids[row] == known) & (prints[row] == before.fingerprint) if len(ids) else np.zeros(len(known), bool)
     to = np.where(same, row, -1)  # row of each earlier point, -1 where it is gone
     old = np.zeros(len(ids), bool)

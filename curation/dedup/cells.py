@@ -8,25 +8,27 @@ brute force for a sample of the pictures, in every run, and too low a recall is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from curation.audit.intervals import wilson
+from curation.balance.groups import by_label, nearest, nearest_in_groups, one_thread
+from curation.balance.kmeans import grouped, kmeans
 from curation.dedup.near_lists import Lists, joined, look
 
 Ints = NDArray[np.int64]
 Unit = NDArray[np.float32]
 
-_QUERIES = 4096
-CELLS_PER_ROOT = 2  # cells for N pictures: this times the square root of N; measured by benchmarks/curation_dedup.py
-FIRST_PROBES = 2
+CELLS_PER_ROOT, PER_CELL = 2, 100  # cells for N pictures: twice the root of N, from 40,000 on one for each hundred
+FIRST_PROBES, _PLACES = 2, 8  # cells that are looked into at first; that are known of a picture without looking again
 _ITERATIONS = 10
-_TRAINING_ROWS = 64  # per cell
-_FIRST_SAMPLE, _LARGEST_SAMPLE = 1024, 16_384
-_ENOUGH_PAIRS = 400  # so many, all found, have a lower bound of 0.990
-_CHECKED_SHARE = 0.005  # of a whole search's comparisons, what checking an addition may cost
+_TRAINING_ROWS = 32  # per cell
+_FLAT = 1024  # up to so many cells a picture is held against every centroid, above that against groups of near ones
+_NEAR_GROUPS = 16
+_FIRST_SAMPLE, _LARGEST_SAMPLE, _SAMPLE_GROWTH = 1024, 16_384, 3.0
+_ENOUGH_PAIRS = 400  # so many, all found, have a lower bound of 0.990; all but one, of 0.986
+_CHECKED_SHARE = 0.01  # of the comparisons of a whole search and its first sample, what checking an addition may cost
 
 
 class RecallTooLow(ValueError):
@@ -125,18 +127,21 @@ def lists_in_cells(
     RecallTooLow when half the cells are not enough.
     """
     everything = np.arange(len(unit))
-    centroids = _centroids(unit, max(1, min(round(CELLS_PER_ROOT * np.sqrt(len(unit))), len(unit) // 2)), seed)
+    centroids = _centroids(unit, cells_for(len(unit)), seed)
     truth = _sample(unit, k, threshold, seed)
-    probes, placings = min(probes, len(centroids)), 0
+    places, placings = _places(unit, centroids, _PLACES)
+    lists, probes, looked, work = joined([], k), min(probes, len(centroids)), 0, 0
     while True:
-        places = _places(unit, centroids, probes)
-        placings += len(unit) * len(centroids)
-        lists, work = look(unit, places, everything, everything, k, threshold)
+        if probes > places.shape[1]:
+            places, more = _places(unit, centroids, probes)
+            placings, lists, looked = placings + more, joined([], k), 0
+        further, more = look(unit, places[:, :probes], everything, everything, k, threshold, first=looked)
+        lists, looked, work = joined([lists, further], k), probes, work + more
         found = int(np.isin(truth.keys, _keys(lists.pairs(len(unit)), len(unit))).sum())
         counts = (len(unit), truth.pictures, len(truth.keys), found, placings)
         search = Search(len(centroids), probes, work, *counts)
         if search.good(min_recall):
-            return Found(lists, Cells(centroids, places), search)
+            return Found(lists, Cells(centroids, places[:, :probes]), search)
         if 2 * probes > max(1, len(centroids) // 2):
             raise RecallTooLow(
                 f"{found} of {len(truth.keys)} near pairs of a sample were found in the {probes} nearest of "
@@ -165,7 +170,11 @@ def more_lists(unit: Unit, earlier: Earlier, k: int, threshold: float, *, min_re
     everything, fresh = np.arange(len(unit)), np.flatnonzero(~earlier.old)
     centroids, places = earlier.cells.centroids, earlier.cells.places.copy()
     exhaustive = earlier.cells.exhaustive
-    places[fresh] = 0 if exhaustive else _places(unit[fresh], centroids, places.shape[1])
+    placings = 0
+    if not exhaustive and len(fresh):
+        places[fresh], placings = _places(unit[fresh], centroids, places.shape[1])
+    elif exhaustive:
+        places[fresh] = 0
     asking = np.zeros(len(unit), bool)
     asking[fresh] = asking[earlier.short] = True
     theirs, work = look(unit, places, np.flatnonzero(asking), everything, k, threshold)
@@ -174,11 +183,11 @@ def more_lists(unit: Unit, earlier: Earlier, k: int, threshold: float, *, min_re
     lists, cells = joined([kept, theirs, back], k), Cells(centroids, places)
     if exhaustive:
         return Found(lists, cells, None)
-    whole = len(unit) * (len(centroids) + len(unit) * places.shape[1] // len(centroids))
-    rows = fresh[: int(_CHECKED_SHARE * whole / len(unit)) + 1]
+    of_a_row = placings / max(len(fresh), 1) + len(unit) * places.shape[1] / len(centroids) + _FIRST_SAMPLE
+    rows = fresh[: int(_CHECKED_SHARE * of_a_row) + 1]
     truth = _truth(unit, rows, k, threshold)
     found = int(np.isin(truth, _keys(lists.pairs(len(unit)), len(unit))).sum())
-    counts = (len(unit), len(rows), len(truth), found, len(fresh) * len(centroids))
+    counts = (len(unit), len(rows), len(truth), found, placings)
     search = Search(len(centroids), places.shape[1], work + more, *counts)
     if wilson(found, len(truth))[1] < min_recall:
         raise RecallTooLow(
@@ -194,36 +203,54 @@ class _Sample:
     keys: Ints  # i * N + j of each near pair that a sampled picture has
 
 
+def cells_for(n: int) -> int:
+    """How many cells `n` pictures are put into. In proportion to them, so that a picture meets as many in any pool."""
+    return max(1, min(max(round(CELLS_PER_ROOT * np.sqrt(n)), n // PER_CELL), n // 2))
+
+
 def _centroids(unit: Unit, cells: int, seed: int) -> Unit:
-    import faiss
+    """Centroids of about so many cells [C, D]: clusters of a sample, each clustered again, so that a row of the sample
+    costs two square roots of the cells."""
+    wanted = min(len(unit), _TRAINING_ROWS * cells)
+    sample = unit[np.sort(np.random.default_rng(seed).permutation(len(unit))[:wanted])]
+    top = kmeans(sample, max(1, round(np.sqrt(cells))), seed, _ITERATIONS, retries=1)
+    parts = []
+    for members in by_label(top.member, len(top.centroids)):
+        own = max(1, round(cells * len(members) / wanted))
+        parts.append(kmeans(sample[members], own, seed, _ITERATIONS, retries=1).centroids)
+    return np.concatenate(parts)
 
-    kmeans = faiss.Kmeans(
-        unit.shape[1], cells, niter=_ITERATIONS, spherical=True, seed=seed, max_points_per_centroid=_TRAINING_ROWS,
-        min_points_per_centroid=1,
-    )  # fmt: skip
-    kmeans.train(unit)
-    return np.asarray(kmeans.centroids, dtype=np.float32)
 
+def _places(unit: Unit, centroids: Unit, probes: int) -> tuple[Ints, int]:
+    """(the nearest cells of each row, nearest first, int64 [N, probes]; comparisons of rows with centroids).
 
-def _places(unit: Unit, centroids: Unit, probes: int) -> Ints:
-    """The nearest cells of each row, nearest first: int64 [N, probes]."""
-    import faiss
-
-    index: Any = faiss.IndexFlatIP(centroids.shape[1])
-    index.add(centroids)
-    blocks = [index.search(unit[s : s + _QUERIES], probes)[1] for s in range(0, len(unit), _QUERIES)]
-    return np.concatenate([np.zeros((0, probes), np.int64), *blocks]).astype(np.int64)
+    A function of each row and the centroids alone: an addition finds the cells that a whole search would. Fewer cells
+    than there are probes are all of them.
+    """
+    probes = min(probes, len(centroids))
+    with one_thread():
+        if len(centroids) <= _FLAT:
+            return nearest(unit, centroids, probes), len(unit) * len(centroids)
+        groups = grouped(centroids, round(np.sqrt(len(centroids))), 0)
+        near = nearest_in_groups(unit, centroids, groups, _NEAR_GROUPS, max(probes, _PLACES))
+        return near[:, :probes], len(unit) * (len(groups.held) + _NEAR_GROUPS * len(centroids) // len(groups.held))
 
 
 def _sample(unit: Unit, k: int, threshold: float, seed: int) -> _Sample:
-    """Near pairs of pictures drawn at random, by brute force: more pictures until there are enough pairs."""
+    """Near pairs of pictures drawn at random, by brute force: as many pictures as have enough pairs.
+
+    How many that takes is told by the pairs of the first. When to stop depends on how many pairs there are, not on
+    whether the search finds them, so the recall of the sample is not bent by it.
+    """
     drawn = np.random.default_rng(seed).permutation(len(unit))[:_LARGEST_SAMPLE]
-    keys, size, done = [np.zeros(0, np.int64)], _FIRST_SAMPLE, 0
-    while done < len(drawn) and sum(map(len, keys)) < 2 * _ENOUGH_PAIRS:
+    keys, size, done = np.zeros(0, np.int64), _FIRST_SAMPLE, 0
+    while done < len(drawn) and len(keys) < _ENOUGH_PAIRS:
         rows = np.sort(drawn[done : done + size])
-        keys.append(_truth(unit, rows, k, threshold))
-        done, size = done + len(rows), 2 * size
-    return _Sample(done, np.unique(np.concatenate(keys)))
+        keys = np.union1d(keys, _truth(unit, rows, k, threshold))
+        done += len(rows)
+        missing = _ENOUGH_PAIRS / max(len(keys), 1) - 1
+        size = max(_FIRST_SAMPLE, round(done * min(missing, _SAMPLE_GROWTH)))
+    return _Sample(done, keys)
 
 
 def _truth(unit: Unit, rows: Ints, k: int, threshold: float) -> Ints:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.dedup.carried import Carried, Known, carry, more_hash_pairs, recall_to
+from curation.dedup.carried import Carried, Known, carry, fingerprints, more_hash_pairs, recall_to
 from curation.dedup.cells import Found, all_lists, lists_in_cells, more_lists
 from curation.dedup.evidence import (
     NONE_COMPARED,
@@ -55,13 +55,14 @@ def cover_copies(
     leader = leaders(pictures, quality, bounds.min_hash_quality)
     lead = np.flatnonzero(leader == np.arange(len(leader)))
     points = pictures.take(lead)
-    known = None if before is None else recall_to(points, before, bounds)
+    prints = fingerprints(points, bounds.min_hash_quality)
+    known = None if before is None else recall_to(points.image_ids, prints, before, bounds)
     if known is None:
         hashes = find_hash_pairs(points, bounds.min_hash_quality, search)
     else:
         hashes = more_hash_pairs(points, known, bounds.min_hash_quality)
     guard = _guard(points, hashes, bounds)
-    edges, carried = _edges(points, hashes, bounds, thumbnails, known)
+    edges, carried = _edges(points, prints, hashes, bounds, thumbnails, known)
     _, chosen = representatives(edges.pairs, quality[lead])
     position = np.zeros(len(leader), np.int64)
     position[lead] = np.arange(len(lead))
@@ -71,11 +72,19 @@ def cover_copies(
 
 
 def _edges(
-    points: Pictures, hashes: HashPairs, bounds: Bounds, thumbnails: Thumbnails | None, known: Known | None
+    points: Pictures,
+    prints: NDArray[np.uint64],
+    hashes: HashPairs,
+    bounds: Bounds,
+    thumbnails: Thumbnails | None,
+    known: Known | None,
 ) -> tuple[Edges, Carried]:
-    """Every edge that the evidence carries; without `thumbnails` nothing is confirmed by the pictures themselves."""
+    """Every edge that the evidence carries; without `thumbnails` nothing is confirmed by the pictures themselves.
+
+    The descriptors of the points are brought to unit length where they are: they are the largest thing in memory.
+    """
     mean = known.mean if known is not None else mean_row(points.vectors) if bounds.centre else None
-    unit = unit_rows(points.vectors, mean=mean)
+    unit = unit_rows(points.vectors, mean=mean, in_place=True)
     loose = bounds.min_cosine if thumbnails is None else bounds.candidate_cosine
     if known is not None and known.threshold != loose:
         raise ValueError(
@@ -87,7 +96,9 @@ def _edges(
     near = Near(pairs, pair_cosines(unit, pairs[:, 0], pairs[:, 1]))
     earlier = NONE_COMPARED if known is None else known.compared
     edges, compared = weigh(unit, points.image_ids, hashes, near, bounds, thumbnails, earlier)
-    return replace(edges, search=found.search), carry(points, found, hashes, compared, mean, bounds, loose)
+    return replace(edges, search=found.search), carry(
+        points.image_ids, prints, found, hashes, compared, mean, bounds, loose
+    )
 
 
 def _near(unit: NDArray[np.float32], loose: float, bounds: Bounds, known: Known | None) -> Found:

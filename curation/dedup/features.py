@@ -83,16 +83,20 @@ def pair_cosines(unit: NDArray[np.float32], i: NDArray[np.int64], j: NDArray[np.
 
 
 def unit_rows(
-    x: NDArray[np.float32], centre: bool = False, *, mean: NDArray[np.float64] | None = None
+    x: NDArray[np.float32],
+    centre: bool = False,
+    *,
+    mean: NDArray[np.float64] | None = None,
+    in_place: bool = False,
 ) -> NDArray[np.float32]:
     """The rows scaled to unit length, rows of zeros left as they are; checked as feature_pairs says.
 
-    mean [D]: what is subtracted, in place of the mean of these rows.
+    mean [D]: what is subtracted, in place of the mean of these rows. in_place: write over `x`, to spare its memory.
     """
     _check(x)
     if mean is None and centre:
         mean = mean_row(x)
-    out = np.empty(x.shape, np.float32)
+    out = x if in_place else np.empty(x.shape, np.float32)
     for start in range(0, len(x), _RESCORED):
         rows = x[start : start + _RESCORED].astype(np.float64)
         if mean is not None:

@@ -13,7 +13,7 @@ from curation.balance.divergence import gini
 from curation.balance.hierarchy import Tree, hierarchical_kmeans, level_sizes
 from curation.config import Config, recipe
 from curation.stages.filter_report import histogram
-from curation.stages.measures import rows_for, sorted_by_id, vectors
+from curation.stages.measures import sorted_by_id, vectors_for
 from curation.stages.result import StageResult
 from curation.tables import CENTROIDS, CLUSTERS, require_columns
 
@@ -50,7 +50,7 @@ def run(scores: pa.Table, deduped: pa.Table, config: ClusterConfig) -> StageResu
     require_columns(scores, ["image_id", "embedding"], "cluster: scores")
     rows = sorted_by_id(deduped.filter(deduped["keep"]))
     image_ids = rows["image_id"].to_pylist()
-    x = vectors(rows_for(scores, image_ids, "cluster: scores", ["embedding"])["embedding"])
+    x = vectors_for(scores, image_ids, "cluster: scores", "embedding")
     sizes = list(config.sizes) or level_sizes(len(image_ids), config.branching, config.top, config.levels)
     tree = hierarchical_kmeans(x, sizes or [1], seed=config.seed)
     paths = tree.paths() if tree.sizes else np.zeros((0, 1), np.int64)

@@ -31,7 +31,7 @@ from curation.stages.dedup_apart import apart_metrics, apart_section, keep_apart
 from curation.stages.dedup_previous import THRESHOLD, carried_tables
 from curation.stages.dedup_references import References
 from curation.stages.dedup_report import fragment
-from curation.stages.measures import floats, largest_person_px, rows_for, sorted_by_id, vectors
+from curation.stages.measures import floats, largest_person_px, rows_for, sorted_by_id, vectors_for
 from curation.stages.result import StageResult, decision_metrics
 from curation.tables import DEDUPED, EDGES, require_columns
 
@@ -135,9 +135,9 @@ def run(
     rows = sorted_by_id(filtered.filter(filtered["keep"]))
     image_ids = rows["image_id"].to_pylist()
     kept_images = rows_for(images, image_ids, "dedup: images")
-    kept_scores = rows_for(scores, image_ids, "dedup: scores", ["sharpness", "text_ratio", "copy_embedding"])
+    kept_scores = rows_for(scores, image_ids, "dedup: scores", ["sharpness", "text_ratio"])
     _check_descriptor(scores, config)
-    pictures = _pictures(image_ids, kept_images, kept_scores)
+    pictures = _pictures(image_ids, kept_images, vectors_for(scores, image_ids, "dedup: scores", "copy_embedding"))
     found = None if detections is None else rows_for(detections, image_ids, "dedup: detections")
     person_px = floats(rows["value"]) if found is None else largest_person_px(found, config.min_person_score)
     quality = rank_quality(kept_images, kept_scores, person_px, config)
@@ -168,10 +168,10 @@ def _check_descriptor(scores: pa.Table, config: DedupConfig) -> None:
         )
 
 
-def _pictures(image_ids: list[str], images: pa.Table, scores: pa.Table) -> Pictures:
+def _pictures(image_ids: list[str], images: pa.Table, vectors: NDArray[np.float32]) -> Pictures:
     quality = np.nan_to_num(floats(images["phash_quality"]), nan=0.0)  # no quality known: not trusted
     codes = [pc.fill_null(images[name], 0).cast(pa.uint64()).to_numpy() for name in ("phash", "phash_mirror")]
-    return Pictures(image_ids, codes[0], codes[1], quality, vectors(scores["copy_embedding"]))
+    return Pictures(image_ids, codes[0], codes[1], quality, vectors)
 
 
 def rank_quality(

@@ -9,7 +9,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from curation.config import Config, execution, recipe
 from curation.stages.measures import rows_for
@@ -81,24 +84,34 @@ def plan(
     """
     require_columns(selection, ["image_id", "keep"], "export: selection")
     require_columns(deduped, ["image_id", "group_id"], "export: deduped")
-    image_ids = sorted(set(selection.filter(selection["keep"])["image_id"].to_pylist()) - set(without))
-    group_ids = rows_for(deduped, image_ids, "export: deduped")["group_id"].to_pylist()
-    validation = validation_groups(group_ids, config.val_share, config.seed)
-    by_split: dict[str, list[str]] = {split: [] for split in SPLITS}
-    for image_id, group_id in zip(image_ids, group_ids, strict=True):
-        by_split["val" if group_id in validation else "train"].append(image_id)
+    kept = pc.unique(selection.filter(selection["keep"])["image_id"].cast(pa.string()))
+    kept = kept.filter(pc.invert(pc.is_in(kept, pa.array(sorted(without), pa.string()))))
+    kept = kept.take(pc.sort_indices(kept))
+    groups = rows_for(deduped, kept, "export: deduped", ["group_id"])["group_id"].combine_chunks().dictionary_encode()
+    validation = validation_groups(groups.dictionary.to_pylist(), config.val_share, config.seed)
+    held = pc.is_in(groups.dictionary, pa.array(sorted(validation), pa.string())).take(groups.indices)
+    by_split = {"train": kept.filter(pc.invert(held)).to_pylist(), "val": kept.filter(held).to_pylist()}
     plans = []
     for split in SPLITS:
-        ordered = sorted(by_split[split], key=lambda image_id: _draw(config.seed, "order", image_id))
+        order, _ = _lots(config.seed, "order", by_split[split])
+        ordered = [by_split[split][at] for at in order]
         for index, start in enumerate(range(0, len(ordered), config.rows_per_shard)):
             rows = tuple(ordered[start : start + config.rows_per_shard])
             plans.append(ShardPlan(f"{split}-{index:05d}", split, rows, start))
     return plans
 
 
-def _draw(seed: int, purpose: str, key: str) -> bytes:
-    """A keyed pseudo-random number of a string: the same wherever and whenever it is drawn."""
-    return hashlib.sha256(f"{seed}/{purpose}/{key}".encode()).digest()
+def _lots(seed: int, purpose: str, keys: Sequence[str]) -> tuple[list[int], NDArray[np.float64]]:
+    """(the order of the keys by their lots, the lots in 0..1): the sha256 of seed, purpose and key, as a number.
+
+    The same lot wherever and whenever it is drawn.
+    """
+    start = f"{seed}/{purpose}/".encode()
+    digests = b"".join([hashlib.sha256(start + key.encode()).digest() for key in keys])
+    words = np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 4)  # the number, 64 bits at a time
+    first = words[:, 0]
+    order = np.argsort(first) if len(np.unique(first)) == len(first) else np.lexsort(words.T[::-1])
+    return order.tolist(), first / 2.0**64
 
 
 def validation_groups(group_ids: Iterable[str], share: float, seed: int) -> set[str]:
@@ -107,12 +120,12 @@ def validation_groups(group_ids: Iterable[str], share: float, seed: int) -> set[
     Where there are two groups or more and a share to hold out, each side has at least one: the lowest draw is held
     out, the highest is not.
     """
-    groups = sorted(set(group_ids), key=lambda group: _draw(seed, "split", group))
+    groups = list(dict.fromkeys(group_ids))
     if share == 0 or len(groups) < 2:
         return set()
-    limit = int(share * 2**256)
-    drawn = [group for group in groups if int.from_bytes(_draw(seed, "split", group), "big") < limit]
-    return set(drawn[: len(groups) - 1] or groups[:1])
+    order, lots = _lots(seed, "split", groups)
+    held = min(max(int((lots < share).sum()), 1), len(groups) - 1)
+    return {groups[at] for at in order[:held]}
 
 
 def locate(plans: Sequence[ShardPlan], split: str, position: int) -> tuple[ShardPlan, int]:

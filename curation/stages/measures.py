@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from curation.tables import BOX, SCORE_COLUMNS, require_columns
 
 Floats = NDArray[np.float64]
+_WIDE_ROWS = 1 << 16  # rows of vectors that are picked out at a time: bounds memory
 
 
 class PersonBounds(Protocol):
@@ -37,19 +38,37 @@ def sorted_by_id(table: pa.Table) -> pa.Table:
     return table.sort_by("image_id")
 
 
-def rows_for(table: pa.Table, image_ids: Sequence[str], where: str, columns: Sequence[str] | None = None) -> pa.Table:
+def rows_for(
+    table: pa.Table, image_ids: Sequence[str] | pa.Array, where: str, columns: Sequence[str] | None = None
+) -> pa.Table:
     """The rows of `table` that belong to `image_ids`, in that order; ValueError when one is missing.
 
     columns: only these, which spares the copy of wide vectors that are not asked for.
     """
+    at = _places(table, image_ids, where)
+    chosen = table if columns is None else table.select(list(columns))
+    in_order = len(at) == table.num_rows and np.array_equal(at.to_numpy(), np.arange(len(at)))
+    return chosen if in_order else chosen.take(at)
+
+
+def _places(table: pa.Table, image_ids: Sequence[str] | pa.Array, where: str) -> pa.Array:
     wanted = pa.array(image_ids, pa.string())
     at = pc.index_in(wanted, value_set=table["image_id"].cast(pa.string()).combine_chunks())
     if at.null_count:
         first = wanted.filter(at.is_null())[0].as_py()
         raise ValueError(f"{where}: {at.null_count} images have no row, the first is {first}; rerun the stage")
-    chosen = table if columns is None else table.select(list(columns))
-    in_order = len(at) == table.num_rows and np.array_equal(at.to_numpy(), np.arange(len(at)))
-    return chosen if in_order else chosen.take(at)
+    return at
+
+
+def vectors_for(table: pa.Table, image_ids: Sequence[str], where: str, column: str) -> NDArray[np.float32]:
+    """As `vectors` of the rows that belong to `image_ids`, without a second copy of them: float32 [N, D]."""
+    at, wide = _places(table, image_ids, where), table[column]
+    if not pa.types.is_fixed_size_list(wide.type):
+        return vectors(wide.take(at))
+    out = np.empty((len(at), wide.type.list_size), np.float32)
+    for start in range(0, len(at), _WIDE_ROWS):
+        out[start : start + _WIDE_ROWS] = vectors(wide.take(at[start : start + _WIDE_ROWS]))
+    return out
 
 
 def floats(column: pa.ChunkedArray) -> Floats:

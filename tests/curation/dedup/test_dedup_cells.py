@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from curation.dedup.cells import RecallTooLow, Search, pairs_in_cells
+from curation.dedup import cells
+from curation.dedup.cells import RecallTooLow, Search, cells_for, pairs_in_cells
 from curation.dedup.features import nearest_pairs
 
 
@@ -66,3 +67,42 @@ def test_the_same_pairs_every_time() -> None:
     x = copies(1200, seed=2)
     first, again = (pairs_in_cells(x, 4, 0.85)[0] for _ in range(2))
     np.testing.assert_array_equal(first, again)
+
+
+def test_cells_are_in_proportion_to_the_pictures() -> None:
+    assert [cells_for(n) for n in (1, 10, 2500, 40_000, 400_000, 4_000_000)] == [1, 5, 100, 400, 4_000, 40_000]
+
+
+def test_the_sample_is_as_large_as_its_pairs_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever N: pictures are drawn until they have the pairs that the bound needs, and no more than a step beyond."""
+    x = copies(4000, seed=4)
+    monkeypatch.setattr(cells, "_FIRST_SAMPLE", 64)
+    monkeypatch.setattr(cells, "_ENOUGH_PAIRS", 60)
+    search = pairs_in_cells(x, 8, 0.85, min_recall=0.0)[1]
+    per_picture = search.sampled_pairs / search.sampled_pictures
+    assert 60 <= search.sampled_pairs <= 60 + 3 * 64 * per_picture + 20
+    assert search.sampled_pictures < len(x) / 4
+    monkeypatch.setattr(cells, "_LARGEST_SAMPLE", 128)
+    assert pairs_in_cells(x, 8, 0.85, min_recall=0.0)[1].sampled_pictures == 128, "and no more than so many"
+
+
+def test_groups_of_cells_find_as_much_for_fewer_comparisons_with_centroids(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = copies(6000, seed=5)
+    monkeypatch.setattr(cells, "PER_CELL", 10)
+    _, flat = pairs_in_cells(x, 8, 0.85)
+    monkeypatch.setattr(cells, "_FLAT", 20)
+    monkeypatch.setattr(cells, "_NEAR_GROUPS", 10)
+    pairs, by_groups = pairs_in_cells(x, 8, 0.85)
+    assert by_groups.cells == flat.cells and by_groups.placings < 0.6 * flat.placings
+    assert by_groups.comparisons < len(x) ** 2 / 8
+    i, j, _ = nearest_pairs(x, 8, 0.85)
+    truth = keys(np.stack([i, j], axis=1), len(x))
+    assert len(keys(pairs, len(x)) & truth) / len(truth) >= 0.985
+
+
+def test_cells_looked_into_later_add_to_those_looked_into_before() -> None:
+    x = copies(seed=1)
+    pairs, twice = pairs_in_cells(x, 8, 0.85, probes=1, min_recall=0.99)
+    at_once, once = pairs_in_cells(x, 8, 0.85, probes=twice.probes, min_recall=0.0)
+    assert twice.probes > 1 and twice.comparisons == once.comparisons, "no cell is looked into twice"
+    np.testing.assert_array_equal(pairs, at_once)

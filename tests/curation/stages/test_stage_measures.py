@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curation.balance.attributes import Crowd, Person, columns, columns_of
+from curation.stages import measures
 from curation.stages.measures import boxes_of, floats, largest_person_px, rows_for, vectors
 
 TABLE = pa.table({"image_id": ["b", "a", "c"], "value": [2, 1, 3], "wide": [[2.0], [1.0], [3.0]]})
@@ -92,3 +93,13 @@ def test_bins_of_many_pictures_are_those_of_each(people: list[Person]) -> None:
     found = columns_of(crowd)
     for axis, bins in columns(people).items():
         assert found[axis].tolist() == bins.tolist()
+
+
+@pytest.mark.parametrize("block", [1, 2, 1 << 16])
+def test_vectors_of_some_rows_are_those_of_the_rows_picked_out(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measures, "_WIDE_ROWS", block)
+    wide = pa.chunked_array([pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2)), [[3.0, 4.0]]])
+    table = pa.table({"image_id": ["a", "b", "c"], "v": wide})
+    np.testing.assert_array_equal(measures.vectors_for(table, ["c", "b", "a"], "here", "v"), [[3, 4], [0, 0], [1, 2]])
+    with pytest.raises(ValueError, match="here: 1 images have no row, the first is x"):
+        measures.vectors_for(table, ["c", "x"], "here", "v")
