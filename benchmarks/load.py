@@ -1,6 +1,7 @@
 """How long people wait for an answer on a root of many artifacts: `sapiens2 artifacts show` and `why`, and listing.
 
-    python benchmarks/load.py --root ROOT [--artifacts 2000] [--calls 200] [--at-once 4] [--shared] [--out FILE.json]
+    python benchmarks/load.py --root ROOT [--artifacts 2000] [--calls 200] [--at-once 4] [--shared] [--only ask|list]
+                              [--out FILE.json]
 
 ROOT is a root with one whole run (`sapiens2 run --preset micro --root ROOT`). Its artifacts are multiplied in a copy:
 versions of their own with their own manifests and tables' files, no two with the same bytes; with --shared they share
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import os
 import random
 import resource
@@ -97,32 +99,34 @@ def ask(root: Path, calls: int, at_once: int, seed: int = 0) -> dict[str, Any]:
         ordered = sorted(own)
         told[name] = {"median_s": round(statistics.median(own), 3), "p95_s": round(ordered[int(0.95 * len(own))], 3)}
     for name, some in (("show", commands[:20:2]), ("why", commands[1:20:2])):
-        told[name]["cpu_s"] = round(statistics.median(map(processor_time, some)), 3)
+        told[name]["cpu_s"] = round(statistics.median(processor_time(command)[1] for command in some), 3)
     return told
 
 
-def processor_time(command: list[str]) -> float:
-    """CPU seconds of a command, alone."""
+def processor_time(command: list[str]) -> tuple[float, float]:
+    """Wall and CPU seconds of a command, alone."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    timed(command)
+    seconds = timed(command)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def listing_on_s3(root: Path) -> dict[str, Any]:
-    """Seconds and requests of `artifacts list` with the manifests on an S3 server on loopback."""
+    """Seconds and requests of `artifacts list` on an S3 server on loopback: the first on a root, then with its index.
+
+    All files of the root are there by name, of their own size only the manifests and tags.
+    """
     import boto3
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     names = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_REGION": "us-east-1"}
     os.environ.update(names | {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_DEFAULT_REGION": "us-east-1"})
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="load")
-    for path in [*root.glob("*/*/manifest.json"), *root.glob("tags/**/*.json")]:
-        client.put_object(Bucket="load", Key=f"root/{path.relative_to(root)}", Body=path.read_bytes())
+    boto3.client("s3").create_bucket(Bucket="load")
+    keys = fill(root)
     asked: Counter[str] = Counter()
     application = server._server.app
 
@@ -132,11 +136,36 @@ def listing_on_s3(root: Path) -> dict[str, Any]:
         return application(environment, respond)
 
     server._server.app = counted
+    told: dict[str, Any] = {"keys": keys}
     try:
-        seconds = timed(["artifacts", "list", "--json", "--root", "s3://load/root"])
-        return {"seconds": round(seconds, 2), "requests": dict(asked)}
+        for name in ("first", "indexed", "indexed_again"):
+            asked.clear()
+            began, client = (
+                time.process_time(),
+                processor_time(["artifacts", "list", "--json", "--root", "s3://load/root"]),
+            )
+            told[name] = {
+                "seconds": round(client[0], 2),
+                "client_cpu_s": round(client[1], 2),
+                "server_cpu_s": round(time.process_time() - began, 2),
+                "requests": dict(asked),
+            }
+        return told
     finally:
         server.stop()
+
+
+def fill(root: Path) -> int:
+    """Put the files of a root into the server, which runs in this process; how many."""
+    from moto.s3.models import s3_backends
+
+    backend, keys = s3_backends["123456789012"]["aws"], 0
+    for path in root.rglob("*"):
+        if path.is_file():
+            whole = path.name == "manifest.json" or "tags" in path.parts
+            backend.put_object("load", f"root/{path.relative_to(root)}", path.read_bytes() if whole else b"")
+            keys += 1
+    return keys
 
 
 def main() -> None:
@@ -147,6 +176,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=200)
     parser.add_argument("--at-once", type=int, default=4)
     parser.add_argument("--shared", action="store_true", help="versions share the tables' files")
+    parser.add_argument("--only", choices=("ask", "list"), help="only the 200 calls, or only the lists")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -155,9 +185,11 @@ def main() -> None:
         told |= {"calls": options.calls, "at_once": options.at_once, "cores": os.cpu_count()}
         told["load_average_before"] = round(os.getloadavg()[0], 1)
         told["help_s"] = round(statistics.median(timed(["--help"]) for _ in range(5)), 3)
-        told |= ask(root, options.calls, options.at_once)
-        told["list_local_s"] = round(timed(["artifacts", "list", "--json", "--root", str(root)]), 2)
-        told["list_s3"] = listing_on_s3(root)
+        if options.only != "list":
+            told |= ask(root, options.calls, options.at_once)
+        if options.only != "ask":
+            told["list_local_s"] = round(timed(["artifacts", "list", "--json", "--root", str(root)]), 2)
+            told["list_s3"] = listing_on_s3(root)
     print(json.dumps(told, indent=1))
     if options.out:
         options.out.write_text(json.dumps(told, indent=1) + "\n")

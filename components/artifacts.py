@@ -5,6 +5,7 @@
 <root>/<kind>/<version>/work/...           resumable state while a step runs
 <root>/tags/<name>.json                    a human's name for a version
 <root>/tags/latest/<name>.json             the newest version by kind, written by a run
+<root>/index/                              what a list shows of each manifest; can be deleted at any time
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from components import listing
 from components.manifest import MANIFEST, FileEntry, Manifest
 from components.steps import LABELS, STEPS
 from components.storage import Storage
@@ -21,6 +23,7 @@ from components.storage import Storage
 if TYPE_CHECKING:
     import pyarrow as pa
 
+KINDS = frozenset(step.kind for step in (*STEPS.values(), LABELS))
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 
@@ -125,11 +128,12 @@ class Store:
 
     def kinds(self) -> list[str]:
         """The kinds of the table of steps that have a folder here; what else lies under the root is not ours."""
-        known = {step.kind for step in (*STEPS.values(), LABELS)}
-        return [name for name, is_file, _, _ in self.storage.list("") if not is_file and name in known]
+        return [name for name, is_file, _, _ in self.storage.list("") if not is_file and name in KINDS]
 
     def versions(self, kind: str) -> list[str]:
         """Committed versions of a kind, by name."""
+        if (etags := listing.listed(self.storage, [kind])) is not None:
+            return [version for _, version in etags]
         names = self._folders(kind)
         there = self.each(lambda version: self.committed(kind, version), names)
         return [version for version, committed in zip(names, there, strict=True) if committed]
@@ -141,12 +145,25 @@ class Store:
     def all(self, kind: str | None = None) -> Iterator[Artifact]:
         """Every committed artifact, oldest first within a kind."""
         kinds = [kind] if kind else self.kinds()
-        keys = [
-            (k, version) for k, found in zip(kinds, self.each(self._folders, kinds), strict=True) for version in found
-        ]
+        etags = listing.listed(self.storage, kinds)
+        keys = list(self._folders_of(kinds) if etags is None else etags)
         found = [artifact for artifact in self.each(lambda key: self._read(*key), keys) if artifact is not None]
         place = {each: index for index, each in enumerate(kinds)}
         yield from sorted(found, key=lambda a: (place[a.kind], a.manifest.end, a.version))
+
+    def _folders_of(self, kinds: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Kind and version of what is there, committed or not."""
+        for kind, found in zip(kinds, self.each(self._folders, kinds), strict=True):
+            yield from ((kind, version) for version in found)
+
+    def summaries(self, kind: str | None = None) -> list[listing.Summary]:
+        """What a list shows of every committed artifact, in the order of `all`, from S3 by few requests."""
+        kinds = [kind] if kind else sorted(KINDS)
+        etags = listing.listed(self.storage, kinds)
+        if etags is None:
+            return [listing.Summary.of(artifact.manifest) for artifact in self.all(kind)]
+        found = listing.summaries(self.storage, etags, whole=kind is None)
+        return sorted(found, key=lambda summary: (summary.kind, summary.end, summary.version))
 
     def each(self, ask: Callable[[Asked], Answer], things: Sequence[Asked]) -> list[Answer]:
         """The answers in order; see Storage.each."""

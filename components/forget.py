@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components import listing
 from components.artifacts import Artifact, ArtifactError, Store, parquet_bytes, read_parquet
 from components.attempt import live_lease
 from components.explain import consumed_by
@@ -169,6 +170,7 @@ def carry_out(store: Store, found: Found) -> Removal:
     for path in found.cached:
         _rewrite_cached(store, path, redaction.ids)
     _sweep(store, {*found.rows, *removal.artifacts})
+    listing.drop(storage)
     done = pending.model_copy(update={"state": "done"})
     write(storage, done)
     return done

@@ -70,7 +70,7 @@ class Storage:
             self.uri = text.rstrip("/")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_client"}
+        return {name: value for name, value in self.__dict__.items() if name != "_s3"}
 
     @cached_property
     def fs(self) -> Any:
@@ -141,23 +141,35 @@ class Storage:
 
         Raises FileNotFoundError.
         """
-        with _ONE_CLIENT:
-            client = self._client
+        return self.read_with_etag(relative)[0]
+
+    def read_with_etag(self, relative: str) -> tuple[bytes, str]:
+        """The bytes of a small file and the ETag by which S3 tells these bytes from others; "" where there is none.
+
+        Raises FileNotFoundError.
+        """
+        client = self.client
         if client is None:
-            return self.read(relative)
+            return self.read(relative), ""
         bucket, _, key = self.path(relative).partition("/")
         try:
-            return bytes(client.get_object(Bucket=bucket, Key=key)["Body"].read())
+            answer = client.get_object(Bucket=bucket, Key=key)
+            return bytes(answer["Body"].read()), answer["ETag"]
         except client.exceptions.NoSuchKey as error:
             raise FileNotFoundError(self.full(relative)) from error
         except Exception:  # whatever it is, `read` is patient with it and says it as everywhere
-            return self.read(relative)
+            return self.read(relative), ""
 
-    @cached_property
-    def _client(self) -> Any:
-        """A client of the S3 of this root; None where it is none, or its URI has options that only pyarrow knows."""
+    @property
+    def client(self) -> Any:
+        """A boto3 client of the S3 of this root; None where it is none, or its URI has options only pyarrow knows."""
         if not self.uri.startswith("s3://") or "?" in self.uri:
             return None
+        with _ONE_CLIENT:
+            return self._s3
+
+    @cached_property
+    def _s3(self) -> Any:
         import boto3
         from botocore.config import Config
 

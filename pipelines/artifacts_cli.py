@@ -40,16 +40,10 @@ def list_command(kind: str | None, as_json: bool, root: str) -> None:
         file = record.get("file")
         shown = "latest" if tag.startswith("latest/") else f"{tag} ({file})" if file else tag
         names.setdefault(f"{record['kind']}={record['version']}", []).append(shown)
-    rows = [(a, names.get(repr(a), [])) for a in store.all(kind)]
+    rows = [(each, names.get(f"{each.kind}={each.version}", [])) for each in store.summaries(kind)]
     if as_json:
-        for artifact, tags in rows:
-            manifest = artifact.manifest
-            click.echo(
-                json.dumps(
-                    {"kind": artifact.kind, "version": artifact.version, "step": manifest.step}
-                    | {"digest": manifest.digest, "end": manifest.end, "bytes": _size(artifact), "tags": tags}
-                )
-            )
+        for each, tags in rows:
+            click.echo(json.dumps(each.model_dump(exclude={"rows"}) | {"tags": tags}))
         return
     if not rows:
         click.echo(f"nothing under {store.root} yet: `sapiens2 run` makes something")
@@ -59,15 +53,10 @@ def list_command(kind: str | None, as_json: bool, root: str) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("kind", "version", "step", "rows", "MB", "made", "tags"):
         table.add_column(name, justify="right" if name in ("rows", "MB") else "left")
-    for artifact, tags in rows:
-        counts = [str(artifact.rows(t)) for t in artifact.manifest.tables]
-        cells = (artifact.kind, artifact.version, artifact.manifest.step, "+".join(counts))
-        table.add_row(*cells, f"{_size(artifact) / 1e6:.2f}", artifact.manifest.end[:19], ", ".join(sorted(tags)))
+    for each, tags in rows:
+        cells = (each.kind, each.version, each.step, "+".join(map(str, each.rows.values())))
+        table.add_row(*cells, f"{each.bytes / 1e6:.2f}", each.end[:19], ", ".join(sorted(tags)))
     _console().print(table)
-
-
-def _size(artifact: Artifact) -> int:
-    return sum(entry.bytes for entry in artifact.manifest.files)
 
 
 @click.command("show")

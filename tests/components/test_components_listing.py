@@ -3,13 +3,16 @@
 import os
 import pickle
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pyarrow.fs import FileSelector, FileType, LocalFileSystem
-from test_components_store import commit
+from test_components_store import commit, manifest
 
-from components.artifacts import Store
+from components import listing
+from components.artifacts import KINDS, Store
 from components.attempt import Attempt
+from components.manifest import Manifest
 from components.storage import Storage
 
 
@@ -45,8 +48,11 @@ def counted(s3_root, monkeypatch):
     application = server._server.app
 
     def counting(environment, respond):
-        listing = "list-type" in environment["QUERY_STRING"]
-        asked["LIST" if listing else environment["REQUEST_METHOD"]] += 1
+        what = "LIST" if "list-type" in environment["QUERY_STRING"] else environment["REQUEST_METHOD"]
+        asked[what] += 1
+        if asked["refuse"] and what == "PUT":
+            respond("403 Forbidden", [("Content-Type", "text/xml")])
+            return [b"<Error><Code>AccessDenied</Code><Message>read-only</Message></Error>"]
         return application(environment, respond)
 
     server._server.app = counting
@@ -65,7 +71,7 @@ def test_all_artifacts_on_s3_cost_one_request_each(counted):
     store = Store(root)
     asked.clear()
     assert [a.version for a in store.all()] == versions
-    assert asked["GET"] == len(versions) + 1 and asked["HEAD"] == 0 and asked["LIST"] <= 2, asked
+    assert asked["GET"] == len(versions) and asked["HEAD"] == 0 and asked["LIST"] <= 2, asked
 
 
 def test_a_file_read_by_one_request_is_the_file(any_root):
@@ -85,3 +91,133 @@ def test_a_store_that_refuses_is_told_as_by_every_other_read(s3_root, monkeypatc
     with pytest.raises(type(expected.value)) as told:
         nowhere.read_once("d/file")
     assert str(told.value) == str(expected.value)
+
+
+def put(store, kind="filtered", version="v1", **changed):
+    """Commit a version without files."""
+    made = manifest(kind, version).model_copy(update=changed)
+    store.storage.write(f"{kind}/{version}/manifest.json", made.dump())
+
+
+def shown(store):
+    """What a list of the root shows, after holding it against the manifests themselves."""
+    found = store.summaries()
+    paths = [path for path, *_ in store.storage.list("", recursive=True) if path.endswith("/manifest.json")]
+    slow = [listing.Summary.of(Manifest.parse(store.storage.read(path), path)) for path in paths]
+    assert sorted(found, key=repr) == sorted(slow, key=repr)
+    return [(each.kind, each.version) for each in found]
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Every change is worth writing."""
+    monkeypatch.setattr(listing, "WORTH_WRITING", 1)
+
+
+def test_summaries_say_of_each_manifest_what_it_says(any_root, eager):
+    assert Store(any_root).summaries() == []
+    for kind, version in (("filtered", "v2"), ("filtered", "v1"), ("deduped", "v1")):
+        artifact = commit(any_root, kind=kind, version=version)
+    store = Store(any_root)
+    for _ in range(2):  # read, then from the index
+        assert shown(store) == [("deduped", "v1"), ("filtered", "v1"), ("filtered", "v2")]
+        [first, *_] = store.summaries("deduped")
+        sizes = sum(len(store.storage.read(entry.path)) for entry in artifact.manifest.files)
+        assert first.rows == {"data": 3} and first.bytes == sizes and first.digest == artifact.manifest.digest
+
+
+def test_a_list_that_was_made_before_reads_no_manifest(counted, eager):
+    root, asked = counted
+    store = Store(root)
+    for number in range(6):
+        put(store, version=f"v{number}")
+    store.summaries()
+    asked.clear()
+    assert len(store.summaries()) == 6
+    assert asked == {"LIST": len(KINDS), "GET": 1}
+    put(store, version="v6")
+    asked.clear()
+    assert len(store.summaries()) == 7
+    assert asked == {"LIST": len(KINDS), "GET": 2, "PUT": 1}
+
+
+def test_the_index_is_never_trusted_over_the_manifests(s3_root, eager):
+    store = Store(s3_root)
+    storage = store.storage
+    for version in ("kept", "deleted", "rewritten"):
+        put(store, version=version)
+    assert len(shown(store)) == 3
+    storage.delete("filtered/deleted/manifest.json")
+    put(store, version="rewritten", digest="0" * 64)
+    put(store, version="new")
+    stale = storage.read(listing.INDEX)
+    expected = [("filtered", version) for version in ("kept", "new", "rewritten")]
+    assert shown(store) == expected
+    for index in (stale, storage.read(listing.INDEX)[:-9], b"", b"[]", b'{"entries": [{"etag": 1}]}'):
+        storage.write(listing.INDEX, index)
+        assert shown(store) == expected
+    storage.delete(listing.INDEX)
+    assert shown(store) == expected
+
+
+def test_a_damaged_manifest_is_named_whatever_the_index_says(s3_root, eager):
+    store = Store(s3_root)
+    put(store)
+    shown(store)
+    store.storage.write("filtered/v1/manifest.json", b"{")
+    with pytest.raises(ValueError, match=r"filtered/v1/manifest.json is damaged"):
+        store.summaries()
+
+
+def test_a_list_of_one_kind_keeps_what_the_index_knows_of_others(counted, eager):
+    root, asked = counted
+    store = Store(root)
+    for kind in ("filtered", "deduped"):
+        put(store, kind=kind)
+    store.summaries()
+    put(store, version="v2")
+    assert len(store.summaries("filtered")) == 2
+    asked.clear()
+    assert len(store.summaries()) == 3 and asked["GET"] == 1
+
+
+def test_a_root_that_may_only_be_read_is_listed(counted, eager):
+    root, asked = counted
+    store = Store(root)
+    put(store)
+    asked["refuse"] = 1
+    assert len(store.summaries()) == 1 and asked["PUT"] == 2  # the manifest, then the index
+
+
+def test_lists_at_once_with_commits_and_deletions_end_exact(s3_root, eager):
+    stores = [Store(s3_root) for _ in range(3)]
+
+    def write(number):
+        path = f"filtered/v{number}/manifest.json"
+        stores[0].storage.write(path, manifest("filtered", f"v{number}").dump())
+        if number % 2:
+            stores[0].storage.delete(path)
+
+    with ThreadPoolExecutor(4) as pool:
+        looks = [pool.submit(store.summaries) for store in stores]
+        writes = [pool.submit(write, number) for number in range(6)]
+        looks += [pool.submit(store.summaries) for store in stores]
+        for each in (*looks, *writes):
+            each.result()
+    assert shown(stores[0]) == [("filtered", f"v{number}") for number in (0, 2, 4)]
+
+
+def test_a_version_of_many_files_costs_one_page(counted, monkeypatch):
+    root, asked = counted
+    store = Store(root)
+    for version in ("v1", "v2", "v20"):
+        put(store, version=version)
+        for number in range(9):
+            store.storage.write(f"filtered/{version}/parts/{number}", b"")
+    store.storage.write("filtered/uncommitted/parts/p0", b"")
+    store.storage.write("filtered/v1/a-file-before", b"")
+    for page in (1000, 3, 2, 1, 4):
+        monkeypatch.setattr(listing, "PAGE", page)
+        asked.clear()
+        assert store.versions("filtered") == ["v1", "v2", "v20"]
+    assert asked["LIST"] <= 4 and asked["GET"] + asked["HEAD"] == 0, asked
