@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from components.artifacts import Artifact, ArtifactError, Store, read_parquet
 from components.removals import removals
@@ -49,10 +49,12 @@ def resolve_image(store: Store, reference: str) -> tuple[set[str], set[str]]:
 
     A file that exists is known by its bytes; else by its source name or the end of it. Raises ArtifactError.
     """
-    return _resolved(store, reference, list(store.all("images")))
+    ids, sources, _ = _resolved(store, reference, list(store.all("images")))
+    return ids, sources
 
 
-def _resolved(store: Store, reference: str, images: Sequence[Artifact]) -> tuple[set[str], set[str]]:
+def _resolved(store: Store, reference: str, images: Sequence[Artifact]) -> tuple[set[str], set[str], set[str]]:
+    """Image ids, source ids, and those of the sources that were rejected."""
     from curation.tables import image_id
 
     path = Path(reference).expanduser()
@@ -63,35 +65,49 @@ def _resolved(store: Store, reference: str, images: Sequence[Artifact]) -> tuple
     found = _meant(store, list(files.values()), reference, wanted, path.is_file())
     ids = {row["image_id"] for row in found if row["image_id"]}
     sources = {row["source_id"] for row in found}
+    rejected = {row["source_id"] for row in found if row["reason"]}
     if wanted:  # a file that was rejected is known by its bytes too
         finder = RowFinder(image_id=wanted)
         for artifact in images:
-            sources |= {row["source_id"] for row in finder.rows(artifact, "rejects", "image_id", ["source_id"])}
+            rejected |= {row["source_id"] for row in finder.rows(artifact, "rejects", "image_id", ["source_id"])}
+        sources |= rejected
     if not sources:
         raise ArtifactError(
             f"{reference!r} is no picture that was ingested under {store.root}: give its path, its URL, or at least "
             "six digits of its id"
         )
-    return ids, sources
+    return ids, sources, rejected
+
+
+def _known_id(images: Sequence[Artifact], reference: str) -> bool:
+    """Whether the reference is the whole id of a picture, which then needs no look at names."""
+    if not re.fullmatch(rf"[0-9a-f]{{{ID_DIGITS}}}", reference) or Path(reference).exists():
+        return False
+    finder = RowFinder(image_id=[reference])
+    return any(finder.rows(artifact, "images", "image_id", ["image_id"], once=True) for artifact in images)
 
 
 def _meant(
     store: Store, files: Sequence[str], reference: str, wanted: set[str], by_bytes: bool
 ) -> list[dict[str, Any]]:
-    """source_id and image_id of the sources that the reference means, from the files of `sources`."""
-    columns = ["source_id", "source", "image_id"]
+    """source_id, image_id and reason of the sources that the reference means, from the files of `sources`."""
+    columns = ["source_id", "source", "image_id", "reason"]
     tables = store.each(lambda file: read_parquet(store.storage, file, columns, use_threads=False), files)
     if not tables:
         return []
     table = pa.concat_tables(tables)
+    import pyarrow.compute as pc
+
     known = pc.or_kleene(_named(table["source"], reference, by_bytes), _prefix(table["image_id"], reference))
     if wanted:
         known = pc.or_kleene(known, pc.is_in(table["image_id"], value_set=value_set(wanted)))
-    return table.filter(known).select(["source_id", "image_id"]).to_pylist()
+    return table.filter(known).select(["source_id", "image_id", "reason"]).to_pylist()
 
 
 def _named(column: Any, reference: str, by_bytes: bool) -> Any:
     """Rows whose source is the reference, or ends with it at a separator; or, for a file, with the file's name."""
+    import pyarrow.compute as pc
+
     same = pc.is_in(column, value_set=value_set([reference]))
     if by_bytes and Path(reference).is_absolute():
         return same
@@ -99,6 +115,8 @@ def _named(column: Any, reference: str, by_bytes: bool) -> Any:
 
 
 def _prefix(column: Any, reference: str) -> Any:
+    import pyarrow.compute as pc
+
     is_id = 6 <= len(reference) <= ID_DIGITS and all(c in "0123456789abcdef" for c in reference)
     return pc.starts_with(column, reference if is_id else "\0")
 
@@ -106,8 +124,9 @@ def _prefix(column: Any, reference: str) -> Any:
 def why(store: Store, reference: str) -> Iterator[Line]:
     """What every version of every stage says of an image, in the order of the stages, oldest version first."""
     images = list(store.all("images"))
-    ids, sources = _resolved(store, reference, images)
-    finder = RowFinder(image_id=ids, source_id=sources)
+    known = _known_id(images, reference)
+    ids, _, rejected = ({reference}, set(), set()) if known else _resolved(store, reference, images)
+    finder = RowFinder(image_id=ids, source_id=rejected)
     for kind in STAGES:
         made, tell = images if kind == "images" else list(store.all(kind)), EXPLAIN.get(kind, _decision)
         latest = store.latest(kind) if made else None
@@ -121,35 +140,35 @@ def _images(artifact: Artifact, finder: RowFinder) -> Said:
     for row in finder.rows(artifact, "rejects", "source_id", ["source", "reason", "detail"]):
         yield "rejected", f"{row['source']}: {row['reason']} ({row['detail']})"
     shown = ["image_id", "source", "format", "width", "height", "n_sources"]
-    for row in finder.rows(artifact, "images", "image_id", shown):
+    for row in finder.rows(artifact, "images", "image_id", shown, once=True):
         text = f"{row['source']} {row['format']} {row['width']}x{row['height']}, {row['n_sources']} source(s)"
         yield "kept", f"{text}, id {row['image_id']}"
 
 
 def _detections(artifact: Artifact, finder: RowFinder) -> Said:
-    for row in finder.rows(artifact, "data", "image_id", ["boxes", "box_scores"]):
+    for row in finder.rows(artifact, "data", "image_id", ["boxes", "box_scores"], once=True):
         sides = [round(min(b[2] - b[0], b[3] - b[1])) for b in row["boxes"]]
         persons = ", ".join(f"{side} px at {score:.2f}" for side, score in zip(sides, row["box_scores"], strict=True))
         yield "measured", f"{len(sides)} person box(es): {persons or 'none'}"
 
 
 def _scores(artifact: Artifact, finder: RowFinder) -> Said:
-    for row in finder.rows(artifact, "data", "image_id", ["scored", *SHOWN_SCORES]):
+    for row in finder.rows(artifact, "data", "image_id", ["scored", *SHOWN_SCORES], once=True):
         shown = [f"{name} {row[name]:.3g}" for name in SHOWN_SCORES if row[name] is not None]
         yield "measured", ", ".join(shown) + ("" if row["scored"] else " (held back by the gate)")
 
 
 def _clusters(artifact: Artifact, finder: RowFinder) -> Said:
-    for row in finder.rows(artifact, "data", "image_id", ["path", "distance"]):
+    for row in finder.rows(artifact, "data", "image_id", ["path", "distance"], once=True):
         yield "measured", f"cluster {' < '.join(map(str, row['path']))}, distance {row['distance']:.3f}"
 
 
 def _decision(artifact: Artifact, finder: RowFinder) -> Said:
-    kept = [row["keep"] for row in finder.rows(artifact, "data", "image_id", ["keep"])]
+    kept = [row["keep"] for row in finder.rows(artifact, "data", "image_id", ["keep"], once=True)]
     if all(kept):
         yield from (("kept", "") for _ in kept)
         return
-    for row in finder.rows(artifact, "data", "image_id", ["image_id", *DECISION]):
+    for row in finder.rows(artifact, "data", "image_id", ["image_id", *DECISION], once=True):
         if row["keep"]:
             yield "kept", ""
             continue
@@ -176,12 +195,17 @@ def _copied(artifact: Artifact, row: dict[str, Any], finder: RowFinder) -> str:
 
 
 def _shards(artifact: Artifact, finder: RowFinder) -> Said:
-    if HELD_OUT in artifact.manifest.tables:
-        for row in finder.rows(artifact, HELD_OUT, "image_id", ["reason", "representative_id"]):
-            yield "dropped", f"{row['reason']}; {row['representative_id']} is the labelled picture"
-    for split in sorted(set(artifact.manifest.tables) - {HELD_OUT}):
-        for row in finder.rows(artifact, split, "image_id", ["position"]):
-            yield "kept", f"{split}, position {row['position']}"
+    tables, found = set(artifact.manifest.tables), 0
+    for table in sorted(tables, key=lambda name: (name != HELD_OUT, name)):
+        if found == finder.asked("image_id"):
+            return  # a picture lies in one of the tables
+        columns = ["reason", "representative_id"] if table == HELD_OUT else ["position"]
+        for row in finder.rows(artifact, table, "image_id", columns, once=True):
+            found += 1
+            if table == HELD_OUT:
+                yield "dropped", f"{row['reason']}; {row['representative_id']} is the labelled picture"
+            else:
+                yield "kept", f"{table}, position {row['position']}"
 
 
 EXPLAIN: dict[str, Callable[[Artifact, RowFinder], Said]] = {

@@ -11,10 +11,10 @@ The index holds no row, no picture's id and no address: nothing of a removed pic
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
-
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.manifest import MANIFEST, Manifest
 from components.storage import Storage
@@ -26,10 +26,10 @@ PAGE = 1000  # keys that S3 gives at once, at most
 Key = tuple[str, str]  # kind, version
 
 
-class Summary(BaseModel):
+@dataclass(frozen=True)
+class Summary:
     """What a list shows of an artifact. `rows`: by table; `bytes`: of all files that its manifest lists."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     kind: str
     version: str
     step: str
@@ -52,19 +52,12 @@ class Summary(BaseModel):
         )
 
 
-class Entry(BaseModel):
-    """A summary and the ETag of the manifest that it is of."""
+@dataclass(frozen=True)
+class Entry:
+    """A line of the index: a summary and the ETag of the manifest that it is of."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     etag: str
     summary: Summary
-
-
-class Index(BaseModel):
-    """The file: its entries in no order."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    entries: list[Entry]
 
 
 def listed(storage: Storage, kinds: Iterable[str]) -> dict[Key, str] | None:
@@ -128,7 +121,7 @@ def summaries(storage: Storage, etags: Mapping[Key, str], *, whole: bool) -> lis
     found = {**known, **read}
     stale = len(indexed) - len(known) - len(others)
     if len(read) + stale >= WORTH_WRITING:
-        _write_index(storage, Index(entries=list({**others, **found}.values())))
+        _write_index(storage, {**others, **found}.values())
     return [entry.summary for entry in found.values()]
 
 
@@ -151,18 +144,22 @@ def drop(storage: Storage) -> None:
 
 
 def _read_index(storage: Storage) -> list[Entry]:
+    from pydantic import TypeAdapter, ValidationError
+
     try:
-        return Index.model_validate_json(storage.read_once(INDEX)).entries
+        return TypeAdapter(list[Entry]).validate_json(storage.read_once(INDEX))
     except (FileNotFoundError, ValidationError):  # never written, or damaged: as if it were empty
         return []
 
 
-def _write_index(storage: Storage, index: Index) -> None:
+def _write_index(storage: Storage, entries: Iterable[Entry]) -> None:
     """Without patience, and without complaint where nothing may be written: the answer does not need it."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, key = _bucket(storage, INDEX)
     try:
-        storage.client.put_object(Bucket=bucket, Key=key, Body=index.model_dump_json().encode())
+        storage.client.put_object(
+            Bucket=bucket, Key=key, Body=json.dumps([asdict(entry) for entry in entries]).encode()
+        )
     except (BotoCoreError, ClientError):
         return

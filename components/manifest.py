@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MANIFEST_VERSION = 1
 MANIFEST = "manifest.json"
+RECORD = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # built when a manifest is first read
 
 
 class InputRef(BaseModel):
     """An artifact that a step read, and in which role."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = RECORD
     role: str
     kind: str
     version: str
@@ -23,7 +24,7 @@ class InputRef(BaseModel):
 class FileEntry(BaseModel):
     """One file of an artifact; `path` is relative to the root, so it may lie in another version."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = RECORD
     path: str
     table: str | None = Field(None, description="the table that its rows belong to; null for a loose file")
     partition: str | None = None
@@ -35,7 +36,7 @@ class FileEntry(BaseModel):
 class ModelRef(BaseModel):
     """A third-party network whose outputs went into the artifact."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = RECORD
     name: str
     revision: str
     sha256: str
@@ -45,7 +46,7 @@ class ModelRef(BaseModel):
 class CodeRef(BaseModel):
     """The code that ran: package version, git commit and whether the tree had changes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = RECORD
     package_version: str
     git_commit: str | None = None
     dirty: bool | None = None
@@ -54,7 +55,7 @@ class CodeRef(BaseModel):
 class Manifest(BaseModel):
     """The record whose presence is the commit of an artifact. Times are ISO 8601 in UTC."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = RECORD
     manifest_version: int = MANIFEST_VERSION
     kind: str
     version: str

@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from components.artifacts import ArtifactError
+from components.manifest import RECORD
 from components.storage import Storage
 
 FOLDER = "denylist"
@@ -23,7 +24,7 @@ FOLDER = "denylist"
 class Removal(BaseModel):
     """A request and what became of it. Times are ISO 8601 in UTC."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = RECORD
     id: str
     asked: list[str]  # image_ids and URLs, as given
     image_ids: list[str]  # asked for, or found by their URLs

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.artifacts import Artifact
 from components.manifest import FileEntry
 from components.storage import Storage
 
-FEW = 1000  # rows of a table's only file that are read with all their columns at once
+FEW = 1000  # rows that are read with all their columns at once
+SOUGHT = 8  # texts that are looked for one by one
 
 
 class RowFinder:
@@ -27,20 +28,49 @@ class RowFinder:
     def __init__(self, **wanted: Iterable[str]) -> None:
         self._wanted = {key: value_set(values) for key, values in wanted.items()}
         self._known: dict[tuple[str, str, tuple[str, ...]], list[dict[str, Any]]] = {}
+        self._places: set[str | None] = set()  # partitions in which some of the values were found
 
-    def rows(self, artifact: Artifact, table: str, key: str, columns: Sequence[str]) -> list[dict[str, Any]]:
-        """These columns of the rows of a table, partitions in order."""
+    def asked(self, key: str) -> int:
+        """How many values of a key are wanted."""
+        return len(self._wanted[key])
+
+    def rows(
+        self, artifact: Artifact, table: str, key: str, columns: Sequence[str], *, once: bool = False
+    ) -> list[dict[str, Any]]:
+        """These columns of the rows of a table, partitions in order.
+
+        once: no value has two rows in the table, so nothing is read after the last of them was found. Stages keep a
+        picture in the partition that it came in, so those where others found it are tried first.
+        """
+        if not self.asked(key):
+            return []
         entries = [entry for group in artifact.partitions(table).values() for entry in group]
-        whole = len(entries) == 1 and (entries[0].rows or 0) <= FEW
+        likely = [entry for entry in entries if once and entry.partition in self._places]
+        others = [entry for entry in entries if not (once and entry.partition in self._places)]
+        few = len(entries) == 1 or bool(likely)
 
-        def found(entry: FileEntry) -> list[dict[str, Any]]:
-            asked = (entry.sha256, key, tuple(columns))
-            if asked not in self._known:
-                read = self._read_all if whole else self._read
-                self._known[asked] = read(artifact.storage, entry, key, columns) if entry.rows else []
-            return self._known[asked]
+        def find(entry: FileEntry) -> list[dict[str, Any]]:
+            return self._found(artifact.storage, entry, key, columns, few=few)
 
-        return [row for rows in artifact.storage.each(found, entries) for row in rows]
+        found: dict[str, list[dict[str, Any]]] = {}
+        steps = [[entry] for entry in others] if once and artifact.storage.local else [others]
+        for step in ([likely] if likely else []) + steps:
+            found |= zip([entry.path for entry in step], artifact.storage.each(find, step), strict=True)
+            if once and sum(map(len, found.values())) >= self.asked(key):
+                break
+        if once:
+            self._places |= {entry.partition for entry in entries if found.get(entry.path)}
+        return [row for entry in entries for row in found.get(entry.path, [])]
+
+    def _found(
+        self, storage: Storage, entry: FileEntry, key: str, columns: Sequence[str], *, few: bool
+    ) -> list[dict[str, Any]]:
+        """The rows of one file. few: some are probably there, so a small one is read with all columns at once."""
+        asked = (entry.sha256, key, tuple(columns))
+        if asked not in self._known:
+            read = self._read_all if few and (entry.rows or 0) <= FEW else self._read
+            self._known[asked] = read(storage, entry, key, columns) if entry.rows else []
+        return self._known[asked]
 
     def _read(self, storage: Storage, entry: FileEntry, key: str, columns: Sequence[str]) -> list[dict[str, Any]]:
         """The key's column first, then the rest of the row groups that hold one of the values."""
@@ -60,8 +90,46 @@ class RowFinder:
         return [part.slice(row, 1).to_pylist()[0] for row in self._among(table[key], key)]
 
     def _among(self, column: pa.ChunkedArray, key: str) -> list[int]:
-        wanted = self._wanted[key]
-        return pc.indices_nonzero(pc.is_in(column, value_set=wanted)).to_pylist() if len(wanted) else []
+        return places(column, self._wanted[key])
+
+
+def places(column: pa.ChunkedArray, wanted: pa.Array) -> list[int]:
+    """The rows of a column of texts that hold one of `wanted` (texts, none twice), in order.
+
+    A few are looked for in the bytes as they lie in memory: loading Arrow's functions takes longer than all of that.
+    """
+    texts = [value.as_buffer().to_pybytes() for value in wanted] if len(wanted) <= SOUGHT else [b""]
+    if column.type != pa.string() or not all(texts):
+        return _places_by_arrow(column, wanted)
+    found, start = [], 0
+    for chunk in column.chunks:
+        found += [start + row for text in texts for row in _rows_with(chunk, text)]
+        start += len(chunk)
+    return sorted(found)
+
+
+def _places_by_arrow(column: pa.ChunkedArray, wanted: pa.Array) -> list[int]:
+    import pyarrow.compute as pc
+
+    rows: list[int] = pc.indices_nonzero(pc.is_in(column, value_set=wanted)).to_pylist()
+    return rows
+
+
+def _rows_with(chunk: pa.StringArray, text: bytes) -> Iterator[int]:
+    """Rows of an array that are this text, which is not empty."""
+    _, offsets, data = chunk.buffers()
+    if not len(chunk) or data is None:
+        return
+    first = chunk.offset
+    ends = memoryview(offsets).cast("i")[first : first + len(chunk) + 1]
+    whole = data.slice(ends[0], ends[-1] - ends[0]).to_pybytes()
+    at = whole.find(text)
+    while at >= 0:
+        row = bisect_right(ends, at + ends[0]) - 1
+        same = ends[row] == at + ends[0] and ends[row + 1] - ends[row] == len(text)
+        if same and chunk[row].is_valid:
+            yield row
+        at = whole.find(text, at + 1)
 
 
 def _by_group(metadata: pq.FileMetaData, rows: Sequence[int]) -> Iterator[tuple[int, list[int]]]:

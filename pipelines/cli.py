@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pipelines.cli_options import LazyGroup, recipe_options, root_option, settin
 PACKAGES = ("components", "pipelines", "curation", "sapiens2")
 USER_ERROR = 2
 INTERRUPTED = 130
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # it would look through every installed package for some
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

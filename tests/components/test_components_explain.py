@@ -115,3 +115,19 @@ def test_a_picture_is_known_by_every_name_it_has(built, tmp_path):
     assert resolve_image(store, "notes.jpg")[0] == set()  # rejected, but known
     with pytest.raises(ValueError, match=r"'4\.jp' is no picture that was ingested"):
         resolve_image(store, "4.jp")
+
+
+def test_why_says_of_a_rejected_file_why_it_was_rejected(built, tmp_path):
+    store, _ = built
+    (tmp_path / "moved").write_bytes((build_pool(tmp_path / "pool") / "notes.jpg").read_bytes())
+    for name in ("notes.jpg", str(tmp_path / "moved")):  # by its name, by its bytes
+        assert [(x.verdict, x.text.split(" (")[0]) for x in why(store, name)] == [
+            ("rejected", "notes.jpg: not_an_image")
+        ]
+
+
+def test_a_whole_id_tells_as_much_as_a_name(built):
+    store, ids = built
+    assert repr(list(why(store, ids[4]))) == repr(list(why(store, ids[4][:20]))) != "[]"
+    with pytest.raises(ValueError, match="is no picture that was ingested"):
+        list(why(store, "f" * 32))

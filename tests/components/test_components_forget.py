@@ -13,10 +13,12 @@ import pytest
 from click.testing import CliRunner
 from removal_roots import build_pool, build_root, commit, ingested, picture
 
+from components import listing
 from components.artifacts import ArtifactError, Store
 from components.digest import add_digests, table_digest
 from components.explain import trained_on
 from components.forget import carry_out, find, requested
+from components.listing import INDEX
 from components.manifest import MANIFEST
 from components.removals import refuse_pending, removals, root_denylist
 from components.storage import Storage
@@ -75,7 +77,8 @@ def holding(files, image_id, data):
     return found
 
 
-def test_nothing_of_the_picture_is_left(any_root, tmp_path):
+def test_nothing_of_the_picture_is_left(any_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "WORTH_WRITING", 1)
     pool = build_pool(tmp_path / "pool")
     ids = build_root(any_root, pool)
     store = Store(any_root)
@@ -83,6 +86,8 @@ def test_nothing_of_the_picture_is_left(any_root, tmp_path):
     assert {path.split("/")[0] for path in before} == {
         *("images", "detections", "deduped", "clusters", "shards", "dataset_card", "cache", "scores")
     }
+    store.summaries()
+    assert any(path == INDEX for path, _, _ in everything(store)) == (not store.storage.local)
     found = find(store, [ids[1]])
     assert [a.manifest.redacted for a in store.all() if a.manifest.redacted] == []  # finding changes nothing
     kinds = {key.split("=")[0]: count for key, count in found.rows.items()}
@@ -90,6 +95,8 @@ def test_nothing_of_the_picture_is_left(any_root, tmp_path):
     carry_out(store, found)
     after = everything(store)
     assert holding(after, ids[1], picture(1)) == []
+    assert INDEX not in {path for path, _, _ in after}
+    assert {x.digest for x in store.summaries()} == {a.manifest.digest for a in store.all()}
     assert all(holding(after, ids[s], picture(s)) for s in (0, 2, 3, 4, 5, 6, 7))
     made = list(store.all())
     assert [problem for artifact in made for problem in verify(store, artifact)] == []
