@@ -82,9 +82,10 @@ class AttributeVerdict:
     precision: dict[str, tuple[int, float | None, float, float]]
     before: list[Share]
     after: list[Share] | None
+    provenance: str
 
 
-def calibrate_attribute(labels: Mapping[str, Any], selection: Artifact | None) -> AttributeVerdict:
+def calibrate_attribute(labels: Mapping[str, Any], selection: Artifact | None, *, date: str) -> AttributeVerdict:
     """Confusion and corrected shares; `selection`: whose shares after balancing are corrected too."""
     if labels["kind"] != "attribute":
         raise ValueError(f"the labels are those of an audit of the rule {labels.get('rule')}, not of an attribute")
@@ -97,7 +98,8 @@ def calibrate_attribute(labels: Mapping[str, Any], selection: Artifact | None) -
         kept = {row["bin"]: row["after"] for row in rows if row["axis"] == labels["axis"]}
         after = corrected(counts, kept, bins)
     before = corrected(counts, labels["population"], bins)
-    return AttributeVerdict(bins, counts.tolist(), precisions(counts, bins), before, after)
+    said = f"audit {labels['id']} of {labels['artifact']}, {len(answered)} labels, {date}"
+    return AttributeVerdict(bins, counts.tolist(), precisions(counts, bins), before, after, said)
 
 
 def rates(pool: Pool) -> list[Exclusion]:

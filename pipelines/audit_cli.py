@@ -63,24 +63,30 @@ def sample_command(
 @click.option("--precision", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True)
 @click.option("--confidence", type=click.FloatRange(0.5, 1, max_open=True), default=0.95, show_default=True)
 @click.option("--method", type=click.Choice(METHODS), default="clopper-pearson", show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False), help="Write the threshold as YAML for --config.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False), help="Write the threshold, or the confusion, as YAML for --config."
+)
 @click.option("--json", "as_json", is_flag=True, help="The numbers as JSON.")
 @root_option
 def calibrate_command(
     file: str, precision: float, confidence: float, method: str, out: str | None, as_json: bool, root: str
 ) -> None:
-    """From saved labels to a threshold whose precision is at least --precision, or to an attribute's confusion."""
+    """From saved labels to a threshold whose precision is at least --precision, or to an attribute's confusion.
+
+    Both are written as settings with their provenance: of filter, or of balance, whose caps then hold for true bins.
+    """
     from components.artifacts import Store
     from components.audit_verdicts import calibrate_attribute, calibrate_rule, read_labels
 
     labels = read_labels(Path(file).read_text("utf-8"), file)
-    if labels["kind"] == "attribute":
-        if out:
-            raise ValueError("--out is for the threshold of a rule; an attribute has none")
-        verdict = calibrate_attribute(labels, Store(root).find(labels["artifact"]))
-        _show_attribute(labels["axis"], verdict, as_json)
-        return
     date = datetime.now(UTC).date().isoformat()
+    if labels["kind"] == "attribute":
+        verdict = calibrate_attribute(labels, Store(root).find(labels["artifact"]), date=date)
+        _show_attribute(labels["axis"], verdict, as_json)
+        if out:
+            Path(out).write_text(confusion_yaml(labels["axis"], verdict), encoding="utf-8")
+            click.echo(f"written to {out}: use it with --config {out}", err=True)
+        return
     found = calibrate_rule(labels, precision=precision, confidence=confidence, method=method, date=date)
     _show_rule(found, precision, as_json)
     if found.chosen is None:
@@ -106,6 +112,17 @@ def threshold_yaml(found: RuleVerdict) -> str:
         value = math.ceil(value) if found.field.startswith("min") else math.floor(value)
     fields = {found.field: value, "provenance": {found.field: found.provenance}}
     return yaml.safe_dump({"filter": fields}, sort_keys=False, width=1000)
+
+
+def confusion_yaml(axis: str, found: AttributeVerdict) -> str:
+    """The labels of an attribute with where they come from, as --config reads it."""
+    import yaml
+
+    fields = {
+        "confusion": {axis: {"bins": found.bins, "counts": found.counts}},
+        "provenance": {axis: found.provenance},
+    }
+    return yaml.safe_dump({"balance": fields}, sort_keys=False, width=1000)
 
 
 def _show_rule(found: RuleVerdict, precision: float, as_json: bool) -> None:

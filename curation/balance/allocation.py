@@ -15,7 +15,9 @@ from curation.balance.quotas import Limit, solve
 Ints = NDArray[np.int64]
 Bins = NDArray[np.str_]
 Limits = Mapping[str, Mapping[str, int]]  # axis -> bin -> rows
+Mixing = Mapping[str, Mapping[str, Mapping[str, float]]]  # axis -> measured bin -> true bin -> share
 CLUSTER_SHARE = "cluster_share"
+_ELSEWHERE = 0.5  # a cell of which less than so much counts toward a floor gives its places to it
 UNKNOWN = "unknown"  # the bin of rows where an axis was not measured: neither capped nor floored by shares
 
 
@@ -41,11 +43,13 @@ def allocate(
     floors: Limits,
     quality: NDArray[np.float64],
     seed: int,
+    mixing: Mixing | None = None,
 ) -> Allocation:
     """Select `target` rows: even down the tree, best quality first, within caps, meeting floors where supply allows.
 
     attributes: axis -> bin of each row [N]. caps, floors: axis -> bin -> rows. A target above the supply takes all
-    rows; caps that leave less than the target give less, never a broken cap; both are said in `notes`. Raises
+    rows; caps that leave less than the target give less, never a broken cap; both are said in `notes`. mixing: of axes
+    whose limits are for true bins, what share of each measured bin is truly which; a row then counts in part. Raises
     ValueError for a negative target, arrays of other lengths, unknown axes, or a floor above its cap.
     """
     _check(tree, target, attributes, caps, floors, quality)
@@ -55,7 +59,7 @@ def allocate(
     above = f"the target of {target} is above the supply of {n}: all that the caps allow is taken"
     notes = [above] if target > n else []
     cell, keys = _cells(attributes, caps, floors, n)
-    limits = _limits(keys, caps, "cap") + _limits(keys, floors, "floor")
+    limits = _limits(keys, caps, "cap", mixing or {}) + _limits(keys, floors, "floor", mixing or {})
     supply = np.bincount(cell, minlength=len(keys))
     wanted = np.bincount(cell[order[:places]], minlength=len(keys))
     quota = wanted if _holds(wanted, limits) else solve(supply, wanted, limits, places)
@@ -99,9 +103,14 @@ def _cells(attributes: Mapping[str, Bins], caps: Limits, floors: Limits, n: int)
     return cell.ravel().astype(np.int64), [dict(zip(axes, row.tolist(), strict=True)) for row in distinct]
 
 
-def _limits(keys: list[dict[str, str]], bounds: Limits, kind: str) -> list[Limit]:
+def _limits(keys: list[dict[str, str]], bounds: Limits, kind: str, mixing: Mixing) -> list[Limit]:
+    def weight(axis: str, measured: str | None, name: str) -> float:
+        if axis in mixing:
+            return mixing[axis].get(measured or UNKNOWN, {}).get(name, 0.0)
+        return float(measured == name)
+
     return [
-        Limit(f"{axis}={name}", kind, np.array([key.get(axis) == name for key in keys]), int(rows))
+        Limit(f"{axis}={name}", kind, np.array([weight(axis, key.get(axis), name) for key in keys]), int(rows))
         for axis in sorted(bounds)
         for name, rows in sorted(bounds[axis].items())
     ]
@@ -109,7 +118,7 @@ def _limits(keys: list[dict[str, str]], bounds: Limits, kind: str) -> list[Limit
 
 def _holds(quota: Ints, limits: list[Limit]) -> bool:
     return all(
-        quota[limit.cells].sum() <= limit.bound if limit.kind == "cap" else quota[limit.cells].sum() >= limit.bound
+        limit.rows(quota) <= limit.bound if limit.kind == "cap" else limit.rows(quota) >= limit.bound
         for limit in limits
     )
 
@@ -117,12 +126,12 @@ def _holds(quota: Ints, limits: list[Limit]) -> bool:
 def _shortfalls(quota: Ints, limits: list[Limit], places: int) -> list[str]:
     notes = []
     if quota.sum() < places:
-        full = [limit.name for limit in limits if limit.kind == "cap" and quota[limit.cells].sum() >= limit.bound]
+        full = [limit.name for limit in limits if limit.kind == "cap" and limit.full(limit.rows(quota))]
         notes.append(f"caps allow only {int(quota.sum())} of {places}; full: {', '.join(full)}")
     for limit in limits:
-        got = int(quota[limit.cells].sum())
+        got = limit.rows(quota)
         if limit.kind == "floor" and got < limit.bound:
-            notes.append(f"the floor of {limit.bound} for {limit.name} cannot be met: {got} selected")
+            notes.append(f"the floor of {limit.bound} for {limit.name} cannot be met: {got:.0f} selected")
     return notes
 
 
@@ -131,7 +140,7 @@ def _explain(
     keep: NDArray[np.bool_],
     order: Ints,
     cell: Ints,
-    binding: list[tuple[Limit, int] | None],
+    binding: list[tuple[Limit, float] | None],
     target: int,
     notes: list[str],
 ) -> Allocation:
@@ -153,21 +162,21 @@ def _explain(
         if bound is not None:
             limit, got = bound
             reason[row] = f"{limit.kind}_{limit.name.partition('=')[0]}"
-            value[row], threshold[row] = float(got), float(limit.bound)
+            value[row], threshold[row] = got, float(limit.bound)
     return Allocation(keep, reason, target, value, threshold, notes)
 
 
-def _binding(cell: int, quota: Ints, wanted: Ints, limits: list[Limit]) -> tuple[Limit, int] | None:
+def _binding(cell: int, quota: Ints, wanted: Ints, limits: list[Limit]) -> tuple[Limit, float] | None:
     """The full cap of a cell that cuts deepest into the even allocation, else a floor elsewhere that is just met.
 
     With the number of rows selected under it.
     """
-    got = [int(quota[limit.cells].sum()) for limit in limits]
-    full = [k for k, x in enumerate(limits) if x.kind == "cap" and x.cells[cell] and got[k] >= x.bound]
+    got = [limit.rows(quota) for limit in limits]
+    full = [k for k, x in enumerate(limits) if x.kind == "cap" and x.weight[cell] > 0 and x.full(got[k])]
     if full:
-        deepest = max(full, key=lambda k: int(wanted[limits[k].cells].sum()) / max(limits[k].bound, 0.5))
+        deepest = max(full, key=lambda k: limits[k].rows(wanted) / max(limits[k].bound, 0.5))
         return limits[deepest], got[deepest]
     for k, limit in enumerate(limits):
-        if limit.kind == "floor" and not limit.cells[cell] and got[k] <= limit.bound:
+        if limit.kind == "floor" and limit.weight[cell] < _ELSEWHERE and limit.bound > got[k] - 1:
             return limit, got[k]
     return None

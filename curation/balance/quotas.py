@@ -22,12 +22,20 @@ _NODES = 2000  # of the branch-and-bound tree: a bound that, unlike a time limit
 
 @dataclass(frozen=True)
 class Limit:
-    """At most (cap) or at least (floor) `bound` rows from `cells`."""
+    """At most (cap) or at least (floor) `bound` rows; of a cell, `weight` of each row counts."""
 
     name: str  # axis=bin
     kind: str  # cap or floor
-    cells: NDArray[np.bool_]  # [C]
+    weight: NDArray[np.float64]  # [C], 0..1: 1 and 0 where a cell is of the bin or not
     bound: int
+
+    def rows(self, quota: Ints) -> float:
+        """How many of so many rows of each cell count."""
+        return float(np.round(quota @ self.weight, 6))
+
+    def full(self, rows: float) -> bool:
+        """Whether a cap has no place for one more row that counts most."""
+        return rows > self.bound - self.weight.max(initial=0.0)
 
 
 def solve(supply: Ints, wanted: Ints, limits: list[Limit], target: int) -> Ints:
@@ -44,14 +52,14 @@ def solve(supply: Ints, wanted: Ints, limits: list[Limit], target: int) -> Ints:
     floors = [limit for limit in limits if limit.kind == "floor"]
     caps = [limit for limit in limits if limit.kind == "cap"]
     slack = 1 + len(floors)  # rows missing to the target, and to each floor
-    per_cell = np.stack([np.ones(cells), *(limit.cells.astype(float) for limit in [*floors, *caps])])
+    per_cell = np.stack([np.ones(cells), *(limit.weight for limit in [*floors, *caps])])
     total = csr_matrix(np.repeat(per_cell, pieces, axis=1))
     missing = csr_matrix(identity(len(per_cell)).toarray()[:, :slack])
     lower = np.array([target, *(f.bound for f in floors), *(0 for _ in caps)], dtype=float)
     upper = np.array([target, *(np.inf for _ in floors), *(c.bound for c in caps)], dtype=float)
     found = milp(
         np.concatenate([costs.ravel(), [_SHORT_OF_TARGET], np.full(len(floors), _SHORT_OF_FLOOR)]),
-        integrality=np.ones(cells * pieces + slack),
+        integrality=np.array([*np.ones(cells * pieces + 1), *(_whole(floor) for floor in floors)]),
         bounds=Bounds(0, np.concatenate([widths.ravel(), np.full(slack, np.inf)])),
         constraints=LinearConstraint(hstack([total, missing]).tocsr(), lower, upper),
         options={"node_limit": _NODES, "mip_rel_gap": 1e-6},
@@ -59,6 +67,11 @@ def solve(supply: Ints, wanted: Ints, limits: list[Limit], target: int) -> Ints:
     if found.x is None:
         raise RuntimeError(f"no quotas were found for {cells} cells and {len(limits)} limits: {found.message}")
     return np.round(found.x[: cells * pieces]).astype(np.int64).reshape(cells, pieces).sum(axis=1)
+
+
+def _whole(floor: Limit) -> bool:
+    """Whether what is missing to a floor is a whole number of rows, as it is where rows count whole or not at all."""
+    return bool((floor.weight == np.round(floor.weight)).all())
 
 
 def _pieces(supply: Ints, wanted: Ints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -16,7 +16,8 @@ from curation.balance.allocation import UNKNOWN, Allocation, allocate
 from curation.balance.attributes import AXES, Crowd, Person, columns_of
 from curation.balance.divergence import gini, kl_to_uniform
 from curation.balance.hierarchy import Tree
-from curation.config import Config, recipe
+from curation.config import Config, execution, recipe
+from curation.stages.balance_audit import Confusion, bins_of, mixing, told
 from curation.stages.balance_report import fragment
 from curation.stages.measures import boxes_of, floats, rows_for, sorted_by_id
 from curation.stages.result import StageResult, decision_metrics
@@ -37,6 +38,12 @@ class BalanceConfig(Config):
     floors: dict[str, float] = recipe(
         {"head_pose": 0.05}, "axis -> least of any bin that has pictures, as a share of the target"
     )
+    confusion: dict[str, Confusion] = recipe(
+        {}, "axis -> labels of an audit, by which caps and floors hold for true bins (`sapiens2 audit calibrate --out`)"
+    )
+    provenance: dict[str, str] = execution(
+        {}, "axis -> where its confusion comes from, as `sapiens2 audit calibrate` writes it"
+    )
     min_person_score: float = recipe(0.3, "box score that counts as a person, 0..1", ge=0, le=1)
     seed: int = recipe(0, "of the turns that clusters take, no unit", ge=0)
 
@@ -53,6 +60,9 @@ class BalanceConfig(Config):
                 raise ValueError(f"{name} name the axes {unknown}; choose among {', '.join(AXES)}")
             if any(not 0 < share <= 1 for share in limits.values()):
                 raise ValueError(f"{name} must be shares in (0, 1], got {limits}")
+        strangers = sorted(set(self.confusion) - set(AXES))
+        if strangers:
+            raise ValueError(f"confusion names the axes {strangers}; choose among {', '.join(AXES)}")
         crossed = [axis for axis in self.floors if axis in self.caps and self.floors[axis] > self.caps[axis]]
         if crossed:
             raise ValueError(f"on {crossed} the floor is above the cap; lower the floor")
@@ -88,16 +98,18 @@ def run(
     crowd = crowd_of(image_ids, images, detections, scores, config.min_person_score)
     attributes = columns_of(crowd)
     target = config.target(len(image_ids))
-    caps = {axis: _caps(attributes[axis], share, target) for axis, share in config.caps.items()}
-    floors = {axis: _floors(attributes[axis], share, target) for axis, share in config.floors.items()}
+    mixed = mixing(config.confusion, attributes)
+    limited = {axis: bins_of(axis, attributes[axis], config.confusion) for axis in {**config.caps, **config.floors}}
+    caps = {axis: dict.fromkeys(limited[axis], ceil(share * target)) for axis, share in config.caps.items()}
+    floors = {axis: dict.fromkeys(limited[axis], int(share * target)) for axis, share in config.floors.items()}
     representative = rows_for(deduped, image_ids, "balance: deduped", ["representative_id"])["representative_id"]
     quality = _quality(rows_for(scores, image_ids, "balance: scores", ["aesthetic", "sharpness"]), crowd)
-    found = allocate(
-        tree_of(rows), target, attributes=attributes, caps=caps, floors=floors, quality=quality, seed=config.seed
-    )
+    tree, named = tree_of(rows), {"attributes": attributes, "caps": caps, "floors": floors}
+    found = allocate(tree, target, **named, quality=quality, seed=config.seed, mixing=mixed)
     table = _decisions(image_ids, found, representative)
     counts = _counts(attributes, found.keep, caps, floors)
     metrics = decision_metrics(table) | _metrics(found, attributes, rows, config)
+    metrics["true_shares"] = told(config.confusion, config.provenance, attributes, found.keep, config.caps)
     tables = {"data": table, "attributes": _attribute_table(image_ids, attributes), "balance": counts}
     return StageResult(tables, metrics, fragment(counts, metrics))
 
@@ -172,14 +184,6 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     _, inverse = np.unique(values[known], return_inverse=True)
     out[known] = (inverse + 0.5) / (inverse.max(initial=0) + 1)
     return out
-
-
-def _caps(bins: Bins, share: float, target: int) -> dict[str, int]:
-    return {name: ceil(share * target) for name in np.unique(bins).tolist() if name != UNKNOWN}
-
-
-def _floors(bins: Bins, share: float, target: int) -> dict[str, int]:
-    return {name: int(share * target) for name in np.unique(bins).tolist() if name != UNKNOWN}
 
 
 def _decisions(image_ids: list[str], found: Allocation, representatives: pa.ChunkedArray) -> pa.Table:

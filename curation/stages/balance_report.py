@@ -32,10 +32,28 @@ def fragment(counts: pa.Table, metrics: dict[str, Any]) -> dict[str, Any]:
             f"{metrics['cluster_gini_before']} before, {metrics['cluster_gini_after']} after.",
         },
     ]
+    sections.extend(_true_shares(axis, told) for axis, told in metrics["true_shares"].items())
     rows = counts.to_pylist()
     axes = dict.fromkeys(row["axis"] for row in rows)
     sections.extend(_bars(axis, [row for row in rows if row["axis"] == axis]) for axis in axes)
     return {"title": "Balance", "sections": sections}
+
+
+def _true_shares(axis: str, told: dict[str, Any]) -> dict[str, Any]:
+    before, after = told["before"], told["after"]
+    said = f"Caps and floors of {axis} hold for these, by {told['labels']} labels ({told['provenance']})."
+    if told["above_cap"]:
+        said += f" Within the interval {', '.join(told['above_cap'])} may be above the cap: label more pictures."
+    return {
+        "type": "table",
+        "title": f"True shares of {axis.replace('_', ' ')}, corrected for errors of the measurement",
+        "columns": ["bin", "measured before", "true before", "measured after", "true after", "at least", "at most"],
+        "rows": [
+            [name, b["measured"], b["corrected"], *(after[name][k] for k in ("measured", "corrected", "low", "high"))]
+            for name, b in before.items()
+        ],
+        "note": f"{said} Intervals of 95 %.",
+    }
 
 
 def _bars(axis: str, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -17,9 +17,11 @@ from components import audits
 from components.artifacts import ArtifactError, Store
 from components.audit_verdicts import calibrate_rule, origin, read_labels
 from curation.audit.label_page import Shown, choices, label_page, yes_no
+from curation.stages.balance import BalanceConfig
 from curation.stages.filter import FilterConfig, rules
 from curation.stages.filter import run as run_filter
 from curation.tables import DETECTIONS, IMAGES, from_rows, scores_schema
+from pipelines.chosen_settings import settings_of
 from pipelines.cli import cli
 
 N = 60
@@ -224,6 +226,13 @@ def test_an_attribute_is_audited_by_its_confusion(root, tmp_path):
     assert [s["corrected"] for s in told["before"]] == pytest.approx([2 / 3 + 1 / 12, 1 / 4])
     assert [s["corrected"] for s in told["after"]] == pytest.approx([5 / 8, 3 / 8])
     assert all(s["low"] < s["corrected"] < s["high"] for s in told["before"])
+    written = tmp_path / "balance.yaml"
+    done = command("audit", "calibrate", tmp_path / "l.json", "--out", written, "--root", root)
+    assert done.exit_code == 0 and f"use it with --config {written}" in done.output, done.output
+    overrides = settings_of((), str(written), "builtin", "demo").overrides
+    config = BalanceConfig(**{name.removeprefix("balance."): value for name, value in overrides.items()})
+    assert config.confusion["head_pose"].shares()["no_face"] == {"frontal": 0.25, "no_face": 0.75}
+    assert config.provenance["head_pose"].startswith(f"audit {data['spec']['id']} of {selection!r}, 40 labels, 20")
 
 
 def test_a_folder_that_loses_far_more_is_flagged(root):
