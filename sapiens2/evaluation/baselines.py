@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-import torch
 
-from sapiens2.evaluation.measure import Answer
-from sapiens2.tasks.pointmap_scale import canonical_scale
+from sapiens2.evaluation.measure import Answer, canonical_per_metre
 from sapiens2.tasks.sample import Sample
 from sapiens2.tasks.vocabulary import parts
 
 Array = np.ndarray
 
 
-def mean_map(task: str, samples: Sequence[Sample]) -> Answer:
-    """The constant answer of training samples, all of one size.
+def mean_map(task: str, samples: Iterable[Sample]) -> Answer:
+    """The constant answer of training samples, all of one size, taken one at a time.
 
     pose: mean place of each keypoint where labelled; segmentation: most frequent class of each pixel; others: mean over
     the samples whose person covers the pixel (canonical for pointmap), and the overall mean where none does.
     """
-    if task == "pose":
-        xy = np.stack([np.asarray(s.keypoints) for s in samples])
-        known = np.stack([np.asarray(s.labelled) for s in samples])[..., None]
-        count = known.sum(0)
-        anywhere = (xy * known).sum((0, 1)) / max(int(known.sum()), 1)
-        mean = np.where(count > 0, (xy * known).sum(0) / np.maximum(count, 1), anywhere)
-        return {"keypoints": mean.astype(np.float32), "scores": np.ones(len(mean), np.float32)}
-    if task == "segmentation":
-        masks = np.stack([np.asarray(s.mask) for s in samples])
-        votes = np.stack([(masks == c).sum(0) for c in range(len(parts()))])
-        return {"labels": votes.argmax(0).astype(np.uint8)}
-    field = {"normal": "normals", "pointmap": "points", "albedo": "albedo"}[task]
     total: Array | float = 0.0
-    covered: Array | float = 0.0
+    count: Array | float = 0.0
     for sample in samples:
-        values, valid = getattr(sample, field).astype(np.float64), np.asarray(sample.valid)[..., None]
-        if task == "pointmap":
-            values = values * float(canonical_scale(torch.from_numpy(sample.intrinsics)[None], valid.shape[1]))
-        total, covered = total + values * valid, covered + valid
-    overall = np.asarray(total).sum((0, 1)) / np.maximum(np.asarray(covered).sum(), 1)
-    return {"map": np.where(covered > 0, total / np.maximum(covered, 1), overall).astype(np.float32)}
+        values, known = _mean_parts(task, sample)
+        total, count = total + np.where(known > 0, values, 0), count + known
+    total, count = np.asarray(total), np.asarray(count)
+    if task == "segmentation":
+        return {"labels": total.argmax(0).astype(np.uint8)}
+    axes = tuple(range(total.ndim - 1))
+    anywhere = total.sum(axes) / np.maximum(count.sum(), 1)
+    mean = np.where(count > 0, total / np.maximum(count, 1), anywhere).astype(np.float32)
+    return {"keypoints": mean, "scores": np.ones(len(mean), np.float32)} if task == "pose" else {"map": mean}
+
+
+def _mean_parts(task: str, sample: Sample) -> tuple[Array, Array]:
+    """What a sample adds to the sum, and 1 where it is known: [308, 2], votes [29, H, W] or a map [H, W, 3]."""
+    if task == "pose":
+        return np.asarray(sample.keypoints, np.float64), np.asarray(sample.labelled, float)[:, None]
+    if task == "segmentation":
+        votes = np.asarray(sample.mask)[None] == np.arange(len(parts()))[:, None, None]
+        return votes.astype(np.int32), np.ones(1, np.int32)
+    field = {"normal": "normals", "pointmap": "points", "albedo": "albedo"}[task]
+    values = getattr(sample, field).astype(np.float64)
+    if task == "pointmap":
+        values = values * canonical_per_metre(sample)
+    return values, np.asarray(sample.valid, float)[..., None]
 
 
 def label_answer(task: str, sample: Sample) -> Answer:
@@ -54,7 +57,7 @@ def label_answer(task: str, sample: Sample) -> Answer:
         return {"labels": sample.mask}
     values = np.asarray(getattr(sample, {"normal": "normals", "pointmap": "points", "albedo": "albedo"}[task]))
     if task == "pointmap":
-        values = values * float(canonical_scale(torch.from_numpy(sample.intrinsics)[None], values.shape[1]))
+        values = values * canonical_per_metre(sample)
     return {"map": values.astype(np.float32)}
 
 

@@ -85,8 +85,7 @@ def picture_matches(samples: Sequence[Sample], points: Array, scores: Array) -> 
 def measure_boxes(
     model: TaskModel,
     source: DataSource,
-    samples: Sequence[Sample],
-    answers: Sequence[Answer],
+    poses: Sequence[tuple[Sample, Answer]],
     path: str,
     size: tuple[int, int],
     batch: int,
@@ -94,20 +93,27 @@ def measure_boxes(
     rounds: int,
     seed: int,
 ) -> dict[str, dict[str, Estimate]]:
-    """AP and AR over pictures under `given` and `labelled` boxes; samples and answers in the order of the rows."""
-    rows = LabelledDataset(source.path, "pose", source.split).rows
+    """AP and AR over pictures under `given` and `labelled` boxes.
+
+    poses: the labels of every row, pictures left out, and the answers from the labelled boxes, in the rows' order.
+    """
+    dataset = LabelledDataset(source.path, "pose", source.split)
+    rows = dataset.rows
     pictures = list(dict.fromkeys(row.image for row in rows))
     of = {name: [k for k, row in enumerate(rows) if row.image == name] for name in pictures}
     boxes = read_boxes(path, pictures)
-    images = [samples[of[name][0]].image for name in pictures]
-    found = predict(model, images, boxes=boxes, input_size=size, batch=batch)
+    found = []
+    for start in range(0, len(pictures), batch):
+        part = slice(start, start + batch)
+        images = [dataset.sample(of[name][0]).image for name in pictures[part]]
+        found += predict(model, images, boxes=boxes[part], input_size=size, batch=batch)
     given, labelled = [], []
     for name, own, box in zip(pictures, found, boxes, strict=True):
-        people = [samples[k] for k in of[name]]
+        people = [poses[k][0] for k in of[name]]
         points = np.stack([np.asarray(p.keypoints) for p in own]) if own else np.zeros((0, len(keypoints()), 2))
         scores = np.stack([np.asarray(p.scores) for p in own]) if own else np.zeros((0, len(keypoints())))
         given.append(picture_matches(people, points, instance_scores(scores) * box[:, 4]))
-        known = [answers[k] for k in of[name]]
+        known = [poses[k][1] for k in of[name]]
         scored = instance_scores(np.stack([a["scores"] for a in known]))
         labelled.append(picture_matches(people, np.stack([a["keypoints"] for a in known]), scored))
     return {

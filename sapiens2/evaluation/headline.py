@@ -9,11 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from sapiens2.evaluation import metrics as m
-from sapiens2.evaluation.measure import MAIN, Answer, tight_box
-from sapiens2.tasks.pointmap_scale import canonical_scale
+from sapiens2.evaluation.measure import MAIN, Answer, canonical_per_metre, tight_box
 from sapiens2.tasks.sample import Sample
 from sapiens2.tasks.vocabulary import keypoints, parts
 
@@ -43,7 +41,12 @@ class Headline:
 
 def headline(task: str, answers: Iterable[Answer], samples: Iterable[Sample]) -> Headline:
     """Sums of every image; answers and samples are taken one at a time."""
-    return Headline(task, np.stack([_SUMS[task](a, s) for a, s in zip(answers, samples, strict=True)]))
+    return Headline(task, np.stack([headline_sums(task, a, s) for a, s in zip(answers, samples, strict=True)]))
+
+
+def headline_sums(task: str, answer: Answer, sample: Sample) -> Array:
+    """The row of one image in the sums of a headline."""
+    return np.asarray(_SUMS[task](answer, sample))
 
 
 def _pose(answer: Answer, sample: Sample) -> Array:
@@ -66,10 +69,9 @@ def _normal(answer: Answer, sample: Sample) -> Array:
 
 
 def _pointmap(answer: Answer, sample: Sample) -> Array:
-    assert sample.points is not None and sample.valid is not None and sample.intrinsics is not None
-    scale = float(canonical_scale(torch.from_numpy(sample.intrinsics)[None], sample.valid.shape[1]))
+    assert sample.points is not None and sample.valid is not None
     predicted = answer["map"][sample.valid].astype(np.float64)
-    truth = sample.points[sample.valid].astype(np.float64) * scale
+    truth = sample.points[sample.valid].astype(np.float64) * canonical_per_metre(sample)
     errors = m.point_errors(predicted * m.best_scale(predicted, truth), truth)[:, 0]
     return np.array([errors.sum(), len(errors)], float)
 

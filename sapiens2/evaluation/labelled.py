@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -22,10 +22,13 @@ Array = np.ndarray
 BASELINE_SAMPLES = 256
 
 
-def load_labelled(source: DataSource, task: str) -> list[Sample]:
-    """Every sample of a split at its own size. A sample that cannot be read is an error: LabelError names it."""
+def load_labelled(source: DataSource, task: str) -> Iterator[Sample]:
+    """Every sample of a split at its own size, one at a time.
+
+    A sample that cannot be read is an error: LabelError names it.
+    """
     dataset = LabelledDataset(source.path, task, source.split)
-    return [dataset.sample(index) for index in range(len(dataset))]
+    return (dataset.sample(index) for index in range(len(dataset)))
 
 
 def labelled_bins(source: DataSource, task: str) -> Bins:
@@ -57,24 +60,23 @@ def _answer(task: str, found: Prediction, sample: Sample) -> Answer:
     return {"map": values}
 
 
-def constant_native(
-    task: str, source: DataSource, synthetic: Sequence[Sample], samples: Sequence[Sample], size: tuple[int, int]
-) -> list[Answer]:
-    """The mean of the labels of the folder's training split, framed as the network sees it, on every sample.
+def constant_mean(
+    task: str, source: DataSource, synthetic: Callable[[], Iterable[Sample]], size: tuple[int, int]
+) -> Answer:
+    """The mean of the labels of the folder's training split, framed as the network sees it.
 
-    Where the folder has no training split, of synthetic people.
+    Where the folder has no training split, of synthetic people, which are rendered only then.
     """
     try:
         dataset = LabelledDataset(source.path, task, "train" if source.split != "train" else None)
-        count = min(len(dataset), BASELINE_SAMPLES)
-        learned: Sequence[Sample] = [framed(task, dataset.sample(index), size) for index in range(count)]
     except LabelError:
-        learned = synthetic
-    mean = mean_map(task, learned)
-    return [_placed(task, mean, sample, size) for sample in samples]
+        return mean_map(task, synthetic())
+    count = min(len(dataset), BASELINE_SAMPLES)
+    return mean_map(task, (framed(task, dataset.sample(index), size) for index in range(count)))
 
 
-def _placed(task: str, mean: Answer, sample: Sample, size: tuple[int, int]) -> Answer:
+def placed(task: str, mean: Answer, sample: Sample, size: tuple[int, int]) -> Answer:
+    """A constant answer, framed as the network sees a sample, in the sample's own pixels."""
     shape = (sample.image.shape[0], sample.image.shape[1])
     region = frame_region(task, sample, size)
     back = inverse(region_matrix(region, size))

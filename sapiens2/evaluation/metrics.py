@@ -66,14 +66,18 @@ def angles_deg(predicted: Array, truth: Array, valid: Array) -> Array:
     return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
 
 
-def pool_angles(images: Sequence[Array]) -> dict[str, float]:
-    """Mean, exact median, RMSE and shares below thresholds over all pixels of all images."""
-    angles = np.concatenate(images)
-    if not len(angles):
-        return {}
-    out = {"mean_deg": float(angles.mean()), "median_deg": float(np.median(angles))}
-    out["rmse_deg"] = float(np.sqrt((angles**2).mean()))
-    return out | {f"within_{limit:g}": float((angles < limit).mean()) for limit in ANGLES_DEG}
+def angle_sums(angles: Array) -> Array:
+    """[pixels, sum, sum of squares, pixels below each of ANGLES_DEG] of the angles [N] of one image."""
+    below = [(angles < limit).sum() for limit in ANGLES_DEG]
+    return np.array([len(angles), angles.sum(), (angles**2).sum(), *below], np.float64)
+
+
+def pool_angles(images: Array) -> dict[str, float]:
+    """Mean, RMSE and shares below thresholds over all pixels of images, by their sums [n, 7]."""
+    n, total, squares, *below = images.sum(0)
+    n = n or float("nan")
+    out = {"mean_deg": float(total / n), "rmse_deg": float(np.sqrt(squares / n))}
+    return out | {f"within_{limit:g}": float(count / n) for limit, count in zip(ANGLES_DEG, below, strict=True)}
 
 
 # ---- pointmap ----
@@ -90,13 +94,36 @@ def point_errors(predicted: Array, truth: Array) -> Array:
     return np.concatenate([np.linalg.norm(difference, axis=1, keepdims=True), np.abs(difference)], 1)
 
 
-def pool_points(images: Sequence[Array]) -> dict[str, float]:
-    """Mean distance, per-axis MAE, RMSE and shares within 0.05, 0.1 and 0.2 over all pixels."""
-    errors = np.concatenate(images)
+def point_sums(errors: Array) -> Array:
+    """[pixels, sums of distance, |X|, |Y|, |Z| and squared distance, pixels within each of NEAR] of errors [N, 4]."""
     length = errors[:, 0]
-    out = {"l2": float(length.mean()), "rmse": float(np.sqrt((length**2).mean()))}
-    out |= {f"mae_{axis}": float(errors[:, k + 1].mean()) for k, axis in enumerate("xyz")}
-    return out | {f"within_{limit:g}": float((length < limit).mean()) for limit in NEAR}
+    near = [(length < limit).sum() for limit in NEAR]
+    return np.array([len(errors), *errors.sum(0), (length**2).sum(), *near], np.float64)
+
+
+def pool_points(images: Array) -> dict[str, float]:
+    """Mean distance, per-axis MAE, RMSE and shares within NEAR over all pixels of images, by their sums [n, 9]."""
+    n, length, x, y, z, squares, *near = images.sum(0)
+    n = n or float("nan")
+    out = {"l2": float(length / n), "rmse": float(np.sqrt(squares / n))}
+    out |= {f"mae_{axis}": float(total / n) for axis, total in zip("xyz", (x, y, z), strict=True)}
+    return out | {f"within_{limit:g}": float(count / n) for limit, count in zip(NEAR, near, strict=True)}
+
+
+def surface_angles_deg(predicted: Array, truth: Array, valid: Array) -> Array:
+    """Angles [N] between the surfaces of two pointmaps [H, W, 3], by Sobel derivatives over 5 x 5 pixels.
+
+    Only pixels whose whole window is valid and lies in the picture count: across a silhouette there is no surface.
+    """
+    import cv2
+
+    inside = cv2.erode(valid.astype(np.uint8), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    normals = []
+    for points in (predicted, truth):
+        clean = np.ascontiguousarray(np.where(valid[..., None], points, 0), np.float64)
+        across, down = (cv2.Sobel(clean, cv2.CV_64F, *order, ksize=5) for order in ((1, 0), (0, 1)))
+        normals.append(np.cross(down, across))
+    return angles_deg(normals[0], normals[1], inside > 0)
 
 
 # ---- albedo ----
@@ -115,7 +142,7 @@ def albedo_sums(predicted: Array, truth: Array, valid: Array) -> Array:
     return np.array([valid.sum(), absolute, squared, inside.sum(), ssim[inside].sum(), pairs, gradient])
 
 
-def pool_albedo(images: Sequence[Array]) -> dict[str, float]:
+def pool_albedo(images: Sequence[Array] | Array) -> dict[str, float]:
     """MAE, RMSE, PSNR of the pooled error (peak 1), SSIM and gradient L1."""
     n, absolute, squared, windows, ssim, pairs, gradient = np.sum(images, 0)
     mse = squared / max(n, 1)

@@ -14,7 +14,7 @@ from sapiens2.evaluation.config import ProbeConfig
 from sapiens2.evaluation.dense_probe import Decoder, answers, fit, output_grid
 from sapiens2.evaluation.frozen import Extractor, Features, extract
 from sapiens2.evaluation.headline import Headline, headline
-from sapiens2.evaluation.measure import MAIN, STATISTICS
+from sapiens2.evaluation.measure import MAIN, statistic_of
 from sapiens2.evaluation.probe_scenes import SEMANTIC, SPLITS, ProbeScenes, targets
 from sapiens2.evaluation.semantic_probe import Ratio
 from sapiens2.evaluation.tables import in_columns
@@ -149,7 +149,7 @@ class FittedProbe:
             found[task] = headline(task, given, self.scenes.samples(split))
             base[task] = self.scenes.baseline(task, split)
             if split == "test":
-                told = STATISTICS[task](given, list(self.scenes.samples(split)))(np.arange(count))
+                told = statistic_of(task, given, self.scenes.samples(split))(np.arange(count))
                 printed |= in_columns(task, told)
         return found, base, printed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,14 @@ import torch
 from sapiens2.data.synthetic.store import SceneStore, cache_folder
 from sapiens2.engine import report, storage
 from sapiens2.evaluation.baselines import mean_map
-from sapiens2.evaluation.bootstrap import Estimate, bootstrap
+from sapiens2.evaluation.bootstrap import Estimate
+from sapiens2.evaluation.compared import Compared, labelled_items, synthetic_items
 from sapiens2.evaluation.config import EvaluateConfig
 from sapiens2.evaluation.given_boxes import boxes_section, measure_boxes
-from sapiens2.evaluation.headline import headline
-from sapiens2.evaluation.labelled import answer_native, constant_native, labelled_bins, load_labelled
-from sapiens2.evaluation.measure import MAIN, STATISTICS, Answer
+from sapiens2.evaluation.labelled import labelled_bins
+from sapiens2.evaluation.measure import MAIN, Answer
 from sapiens2.evaluation.metrics import best_scale
-from sapiens2.evaluation.strata import Stratum, by_stratum, scene_bins
+from sapiens2.evaluation.strata import Bins, Stratum, by_stratum, scene_bins
 from sapiens2.evaluation.tables import Row, measured, paper_table
 from sapiens2.model.normalise import normalise
 from sapiens2.model.weights import load_weights
@@ -49,43 +49,50 @@ def evaluate(config: EvaluateConfig, *, checkpoint: str, out: str) -> dict[str, 
     if trained.task != config.task:
         raise ValueError(f"{checkpoint} holds a {trained.task} model, not {config.task}: set task={trained.task}")
     size = config.image_size or trained.image_size
-    folder = cache_folder() if config.cache_scenes else None
-    learned = load_scenes(min(trained.scenes, BASELINE_SCENES), size, "train", trained.scene_seed, folder)
-    constant: Sequence[Answer]
-    if config.labelled is not None:
-        samples, bins = load_labelled(config.labelled, config.task), labelled_bins(config.labelled, config.task)
-        answers = answer_native(model, samples, size, config.batch)
-        constant = constant_native(config.task, config.labelled, learned, samples, size)
-    else:
-        store = SceneStore(config.n_test, *size, "test", config.scene_seed, folder=folder)
-        scenes = [store.scene(index) for index in range(config.n_test)]
-        samples, bins = [from_scene(scene) for scene in scenes], scene_bins(scenes)
-        answers = answer(model, samples, config.batch)
-        constant = [mean_map(config.task, learned)] * len(samples)
-    results = {
-        name: bootstrap(STATISTICS[config.task](given, samples), len(samples), rounds=config.rounds, seed=config.seed)
-        for name, given in (("model", answers), ("baseline", constant))
-    }
-    judged = (headline(config.task, given, samples) for given in (answers, constant))
-    strata = by_stratum(bins, *judged, rounds=config.rounds, seed=config.seed)
+    compared, bins = _compare(config, model, trained, size)
+    results = compared.estimates(rounds=config.rounds, seed=config.seed)
+    strata = by_stratum(bins, *compared.headlines(), rounds=config.rounds, seed=config.seed)
     metrics = _metrics(config, results["model"], results["baseline"])
     metrics |= {"strata": [_stratum(each) for each in strata], "model": trained.backbone or trained.size}
-    metrics |= {"n_test": len(samples), "image_size": list(size), "seconds": round(time.perf_counter() - began, 3)}
+    metrics |= {"n_test": compared.count, "image_size": list(size)}
     rows, boxed = [row_of(metrics)], []
     if config.boxes and config.labelled is not None:
         chosen = {"rounds": config.rounds, "seed": config.seed}
-        found = measure_boxes(model, config.labelled, samples, answers, config.boxes, size, config.batch, **chosen)
+        found = measure_boxes(model, config.labelled, compared.poses, config.boxes, size, config.batch, **chosen)
         metrics["boxes"] = {name: {k: _interval(e) for k, e in each.items()} for name, each in found.items()}
         rows.append(row_of(metrics | {"metrics": metrics["boxes"]["given"]}, f"{metrics['model']}, given boxes"))
         boxed.append(boxes_section(found))
     table = paper_table(config.task, rows)
-    fragment = _fragment(config, metrics, results, samples, answers, constant)
+    fragment = _fragment(config, metrics, results, compared)
     fragment["sections"][2:2] = [*boxed, *strata_section(config.task, strata), table.section()]
     for suffix, text in (("csv", table.csv()), ("tex", table.latex())):
         storage.write_bytes(storage.join(out, f"table.{suffix}"), text.encode())
+    metrics["seconds"] = round(time.perf_counter() - began, 3)
     for name, content in (("config", config.model_dump(mode="json")), ("fragment", fragment), ("metrics", metrics)):
         storage.write_bytes(storage.join(out, f"{name}.json"), json.dumps(content, indent=2, allow_nan=False).encode())
     return metrics
+
+
+def _compare(
+    config: EvaluateConfig, model: TaskModel, trained: FinetuneConfig, size: tuple[int, int]
+) -> tuple[Compared, Bins]:
+    """The whole test set, measured one batch after the other."""
+    folder = cache_folder() if config.cache_scenes else None
+    known = SceneStore(min(trained.scenes, BASELINE_SCENES), *size, "train", trained.scene_seed, folder=folder)
+    compared = Compared(config.task, pictures=config.pictures, keep_poses=bool(config.boxes))
+    if config.labelled is not None:
+        compared.take(labelled_items(model, config.labelled, size, config.batch, lambda: _samples(known)))
+        return compared, labelled_bins(config.labelled, config.task)
+    test = SceneStore(config.n_test, *size, "test", config.scene_seed, folder=folder)
+    constant = mean_map(config.task, _samples(known))
+    compared.take(
+        synthetic_items(_samples(test), constant, lambda chunk: answer(model, chunk, config.batch), config.batch)
+    )
+    return compared, scene_bins(test.scene(index) for index in range(test.count))
+
+
+def _samples(store: SceneStore) -> Iterator[Sample]:
+    return (from_scene(store.scene(index)) for index in range(store.count))
 
 
 def load_task(checkpoint: str) -> tuple[FinetuneConfig, TaskModel]:
@@ -103,8 +110,7 @@ def load_task(checkpoint: str) -> tuple[FinetuneConfig, TaskModel]:
 
 def load_scenes(count: int, size: tuple[int, int], split: str, seed: int, folder: Any) -> list[Sample]:
     """The first scenes of a split, as samples."""
-    store = SceneStore(count, *size, split, seed, folder=folder)
-    return [from_scene(store.scene(index)) for index in range(count)]
+    return list(_samples(SceneStore(count, *size, split, seed, folder=folder)))
 
 
 def answer(model: TaskModel, samples: Sequence[Sample], batch: int) -> list[Answer]:
@@ -185,9 +191,7 @@ def _fragment(
     config: EvaluateConfig,
     metrics: dict[str, Any],
     results: dict[str, dict[str, Estimate]],
-    samples: Sequence[Sample],
-    answers: Sequence[Answer],
-    constant: Sequence[Answer],
+    compared: Compared,
 ) -> dict[str, Any]:
     rows = [
         [name, results["model"][name].text(), results["baseline"][name].text()]
@@ -196,9 +200,9 @@ def _fragment(
     ]
     gain, what = metrics["gain"], "labelled samples" if config.labelled else "held-out scenes"
     said = f"{metrics['main']} is {results['model'][metrics['main']].text()}"
-    compared = f", {abs(gain):.0%} {'less' if gain >= 0 else 'more'} error than the mean" if gain is not None else ""
+    beside = f", {abs(gain):.0%} {'less' if gain >= 0 else 'more'} error than the mean" if gain is not None else ""
     sections: list[dict[str, Any]] = [
-        {"type": "text", "title": "Outcome", "body": f"On {len(samples)} {what} {said}{compared}."},
+        {"type": "text", "title": "Outcome", "body": f"On {compared.count} {what} {said}{beside}."},
         {
             "type": "table",
             "title": "Metrics",
@@ -207,9 +211,8 @@ def _fragment(
             "note": f"95 % intervals over {config.rounds} resamples of the images. {UNITS[config.task]}",
         },
     ]
-    if config.pictures:
-        shown = list(range(min(config.pictures, len(samples))))
-        drawn = [(_strip(config.task, samples[k], answers[k], constant[k]), f"{CAPTION} | mean") for k in shown]
+    if compared.shown:
+        drawn = [(_strip(config.task, *item), f"{CAPTION} | mean") for item in compared.shown]
         unseen = "Poses, patterns and kinds of background of these scenes were never trained on."
         note = "Measured at the labels' own size." if config.labelled else unseen
         note += " Depth is drawn at the best scale of each picture." if config.task == "pointmap" else ""
@@ -218,10 +221,11 @@ def _fragment(
 
 
 UNITS = {
-    "pose": "AP and PCK in [0, 1]; PCK at a share of the diagonal of the keypoints' box.",
+    "pose": "AP, AR and PCK in [0, 1]; PCK at a share of the diagonal of the keypoints' box.",
     "segmentation": "mIoU over classes that occur; mIoU_all counts absent classes as 0.",
     "normal": "Degrees, and shares of pixels within degrees.",
-    "pointmap": "Canonical units (metres times image width over focal length); _scaled after the best scale per image.",
+    "pointmap": "Canonical units (metres times image width over focal length); _scaled after the best scale per image; "
+    "surface_ is the angle between the surfaces.",
     "albedo": "sRGB in [0, 1]; PSNR in dB.",
 }
 

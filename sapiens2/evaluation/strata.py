@@ -43,7 +43,7 @@ def _bin(value: float | None, edges: Sequence[tuple[float, str]]) -> str | None:
     return None if value is None else next(name for limit, name in edges if value <= limit)
 
 
-def scene_bins(scenes: Sequence[Scene]) -> Bins:
+def scene_bins(scenes: Iterable[Scene]) -> Bins:
     """Of rendered scenes, which hold one person each."""
     return {"occlusion": [_bin(hidden_share([scene.visibility]), OCCLUSION) for scene in scenes]}
 

@@ -45,7 +45,8 @@ def measured(folder: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
     dataset = LabelledDataset(folder, "pose", "test")
     samples = [dataset.sample(k) for k in range(len(dataset))]
     answers = [{"keypoints": np.asarray(s.keypoints), "scores": np.full(308, 0.8)} for s in samples]
-    found = measure_boxes(None, source, samples, answers, str(path), (64, 48), 2, rounds=5, seed=0)  # type: ignore[arg-type]
+    poses = list(zip(samples, answers, strict=True))
+    found = measure_boxes(None, source, poses, str(path), (64, 48), 2, rounds=5, seed=0)  # type: ignore[arg-type]
     assert boxes_section(found)["columns"] == ["metric", "given boxes", "labelled boxes"]
     return {name: {key: estimate.value for key, estimate in each.items()} for name, each in found.items()}
 

@@ -76,18 +76,18 @@ def test_a_broken_sample_is_an_error_in_evaluation(folder: str, tmp_path: Path) 
         writer.add(from_scene(render(1, 64, 48)), "a", split="test")
     (tmp_path / "normals/a.npz").write_bytes(b"no")
     with pytest.raises(LabelError, match=r"normals/a\.npz"):
-        load_labelled(DataSource(path=str(tmp_path), split="test"), "normal")
+        list(load_labelled(DataSource(path=str(tmp_path), split="test"), "normal"))
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_who_knows_the_answer_is_perfect_at_any_size(task: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The truth, seen through the network's frame and brought back, meets the truth."""
     from sapiens2.evaluation import labelled as module
-    from sapiens2.evaluation.measure import STATISTICS
+    from sapiens2.evaluation.measure import statistic_of
     from sapiens2.tasks.mixture import framed
 
     size = (256, 192)
-    samples = module.load_labelled(DataSource(path=folder, split="test"), task)
+    samples = list(module.load_labelled(DataSource(path=folder, split="test"), task))
     answers: list[Any] = []
     for sample in samples:
         seen = framed(task, sample, size)
@@ -103,8 +103,8 @@ def test_who_knows_the_answer_is_perfect_at_any_size(task: str, folder: str, mon
         if "map" in mean:  # the surface goes on beyond the silhouette, as a network's answer does
             nearest = ndimage.distance_transform_edt(~seen.valid, return_distances=False, return_indices=True)
             mean = {"map": np.ascontiguousarray(mean["map"][tuple(nearest)])}
-        answers.append(module._placed(task, mean, sample, size))
-    found = STATISTICS[task](answers, samples)(np.arange(len(samples)))
+        answers.append(module.placed(task, mean, sample, size))
+    found = statistic_of(task, answers, samples)(np.arange(len(samples)))
     main, higher = MAIN[task]
     limit = {"normal": 8.0, "pointmap": 0.08, "albedo": 0.05}
     assert found[main] > 0.9 if higher else found[main] < limit[task], found

@@ -10,7 +10,8 @@ import pytest
 from sapiens2.evaluation import metrics as m
 from sapiens2.evaluation.baselines import mean_map
 from sapiens2.evaluation.bootstrap import bootstrap
-from sapiens2.evaluation.measure import pointmap_statistic, pose_statistic
+from sapiens2.evaluation.measure import statistic_of
+from sapiens2.evaluation.medians import Medians
 from sapiens2.tasks.sample import Sample
 
 RNG = np.random.default_rng(0)
@@ -39,8 +40,8 @@ def test_angles_by_hand() -> None:
     predicted = np.stack([np.sin(turned), np.zeros(4), -np.cos(turned)], -1)[None] * 7
     angles = m.angles_deg(predicted, truth, np.array([[True, True, True, False]]))
     np.testing.assert_allclose(angles, [0, 10, 20], atol=1e-5)
-    got = m.pool_angles([angles[:2], angles[2:]])
-    assert got["mean_deg"] == pytest.approx(10) and got["median_deg"] == pytest.approx(10)
+    got = m.pool_angles(np.stack([m.angle_sums(part) for part in (angles[:2], angles[2:])]))
+    assert got["mean_deg"] == pytest.approx(10)
     assert got["rmse_deg"] == pytest.approx(math.sqrt(500 / 3)) and got["within_11.25"] == pytest.approx(2 / 3)
 
 
@@ -51,8 +52,63 @@ def test_point_errors_and_best_scale() -> None:
     scale = m.best_scale(noisy, truth)
     errors = [((noisy * s - truth) ** 2).sum() for s in (scale - 1e-3, scale, scale + 1e-3)]
     assert errors[1] == min(errors)
-    got = m.pool_points([m.point_errors(np.array([[0.03, 0.04, 0.0]]), np.zeros((1, 3)))])
+    got = m.pool_points(m.point_sums(m.point_errors(np.array([[0.03, 0.04, 0.0]]), np.zeros((1, 3))))[None])
     assert got["l2"] == pytest.approx(0.05) and got["mae_y"] == pytest.approx(0.04) and got["within_0.1"] == 1
+
+
+def test_medians_are_those_of_all_values_however_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sapiens2.evaluation.medians._CHUNK", 7)
+    images = [RNG.gamma(2, 9, n).clip(0, 180).astype(np.float32) for n in (40, 0, 1, 56)] + [np.full(3, 180.0)]
+    medians = Medians(180.0)
+    assert np.isnan(medians.exact())
+    for image in images:
+        medians.add(image)
+    assert medians.exact() == pytest.approx(float(np.median(np.concatenate(images))), abs=1e-6)
+    medians.add(np.array([50.0]))  # an odd and an even number of values
+    assert medians.exact() == pytest.approx(float(np.median(np.concatenate([*images, [50.0]]))), abs=1e-6)
+    for drawn in ([0, 0, 3], [3, 2, 1], [4, 4], [0, 1, 2, 3, 4, 5]):
+        values = np.sort(np.concatenate([[*images, np.array([50.0])][k] for k in drawn]))
+        low, high = (values[k] for k in ((len(values) - 1) // 2, len(values) // 2))
+        assert low - 1 / 64 <= medians.near(np.array(drawn)) <= high + 1 / 64
+    assert np.isnan(medians.near(np.array([1, 1])))
+
+
+def test_angles_of_samples_are_pooled_by_pixel() -> None:
+    """Sums of images give what all pixels together give, also when images are drawn twice or have no pixel."""
+    samples, answers, angles = [], [], []
+    for k in range(4):
+        truth, answer = RNG.normal(size=(2, 9, 7, 3)).astype(np.float32)
+        valid = RNG.random((9, 7)) < (0.0 if k == 2 else 0.6)
+        samples.append(Sample(np.zeros((9, 7, 3), np.uint8), normals=truth, valid=valid))
+        answers.append({"map": answer})
+        angles.append(m.angles_deg(answer, truth, valid))
+    statistic = statistic_of("normal", answers, samples)
+    for drawn in ([0, 1, 2, 3], [3, 3, 2, 0]):
+        together, got = np.concatenate([angles[k] for k in drawn]), statistic(np.array(drawn))
+        assert got["mean_deg"] == pytest.approx(together.mean())
+        assert got["rmse_deg"] == pytest.approx(np.sqrt((together**2).mean()))
+        assert got["within_30"] == pytest.approx((together < 30).mean())
+    everything = float(np.median(np.concatenate(angles)))
+    assert statistic(np.arange(4))["median_deg"] == pytest.approx(everything, abs=1e-4)
+    assert all(np.isnan(value) for value in statistic(np.array([2, 2])).values())
+
+
+def test_surfaces_are_compared_away_from_silhouettes() -> None:
+    """A tilted plane against a level one: their angle, everywhere; rubbish outside the mask changes nothing."""
+    u, v = np.meshgrid(np.arange(40) - 19.5, np.arange(30) - 14.5)
+    valid = np.zeros((30, 40), bool)
+    valid[4:26, 6:35] = True
+
+    def plane(tilt_deg: float) -> np.ndarray:
+        """Points of the plane z = 3 + tan(tilt) x, seen by a pinhole of focal length 50 pixels."""
+        depth = 3 / (1 - np.tan(np.radians(tilt_deg)) * u / 50)
+        return np.stack([u / 50 * depth, v / 50 * depth, depth], -1)
+
+    level = np.where(valid[..., None], plane(0), 1e6)
+    angles = m.surface_angles_deg(plane(12), level, valid)
+    assert len(angles) == (22 - 4) * (29 - 4)  # the window of 5 pixels fits
+    np.testing.assert_allclose(angles, 12, atol=0.05)
+    np.testing.assert_allclose(m.surface_angles_deg(plane(7), plane(7), valid), 0, atol=1e-3)
 
 
 def test_albedo_sums_agree_with_plain_formulas_and_scikit_image() -> None:
@@ -107,17 +163,22 @@ def _pose_sample(points: np.ndarray) -> Sample:
 def test_perfect_keypoints_score_one() -> None:
     samples = [_pose_sample(RNG.uniform(0, 100, (308, 2))) for _ in range(3)]
     answers = [{"keypoints": s.keypoints, "scores": np.ones(308)} for s in samples]
-    got = pose_statistic(answers, samples)(np.arange(3))  # type: ignore[arg-type]
+    got = statistic_of("pose", answers, samples)(np.arange(3))  # type: ignore[arg-type]
     assert got["AP"] == pytest.approx(1) and got["PCK@0.05 all"] == 1 and got["AP left_hand"] == pytest.approx(1)
+    assert (
+        got["AR left_hand"] == got["AR large"] == 1
+        and got["AP large"] == pytest.approx(1)
+        and np.isnan(got["AP medium"])
+    )
 
 
 def test_points_are_judged_in_canonical_units() -> None:
     k = np.array([[20.0, 0, 3.5], [0, 20, 2.5], [0, 0, 1]], np.float32)
     points = np.random.default_rng(0).normal((0, 0, 3), 1, (6, 8, 3)).astype(np.float32)
     sample = Sample(np.zeros((6, 8, 3), np.uint8), valid=np.ones((6, 8), bool), points=points, intrinsics=k)
-    got = pointmap_statistic([{"map": points * 8 / 20 + np.array([0.1, 0, 0])}], [sample])(np.array([0]))
+    got = statistic_of("pointmap", [{"map": points * 8 / 20 + np.array([0.1, 0, 0])}], [sample])(np.array([0]))
     assert got["l2"] == pytest.approx(0.1, rel=1e-4) and got["mae_x"] == pytest.approx(0.1, rel=1e-4)
-    doubled = pointmap_statistic([{"map": points * 16 / 20}], [sample])(np.array([0]))
+    doubled = statistic_of("pointmap", [{"map": points * 16 / 20}], [sample])(np.array([0]))
     assert doubled["l2_scaled"] == pytest.approx(0, abs=1e-6) and doubled["l2"] > 0.5
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from sapiens2.evaluation.oks import (
     RECALLS,
+    SIZES,
     THRESHOLDS,
     Detections,
     People,
@@ -15,6 +16,7 @@ from sapiens2.evaluation.oks import (
     match_image,
     similarity,
 )
+from sapiens2.tasks.vocabulary import keypoints
 
 SIGMAS = np.array([0.026, 0.025, 0.025, 0.035, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089])
 
@@ -139,3 +141,63 @@ def test_sizes_leave_others_out() -> None:
 
 def test_instance_score_is_the_mean_above_the_floor() -> None:
     np.testing.assert_allclose(instance_scores(np.array([[0.1, 0.6, 0.8], [0.1, 0.1, 0.1]])), [0.7, 0])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_coco17_scores_are_those_of_pycocotools(seed: int) -> None:
+    """Several people and false alarms in every picture, hidden points, people without labels, small to large ones."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    words = keypoints()
+    sigmas = words.sigmas[[int(np.flatnonzero(words.wholebody == k)[0]) for k in range(17)]]
+    images = coco_people(seed, len(sigmas))
+    truth, results = COCO(), []
+    truth.dataset = {
+        "images": [{"id": k} for k in range(len(images))],
+        "categories": [{"id": 1, "name": "person", "keypoints": list(map(str, range(17))), "skeleton": []}],
+        "annotations": [],
+    }
+    for k, (people, found) in enumerate(images):
+        for g, box in enumerate(people.box):
+            points = np.concatenate([people.keypoints[g], 2.0 * people.labelled[g][:, None]], 1)
+            given = {"bbox": [*box[:2], *(box[2:] - box[:2])], "area": people.area[g], "iscrowd": 0}
+            given |= {"keypoints": points.ravel().tolist(), "num_keypoints": int(people.labelled[g].sum())}
+            number = len(truth.dataset["annotations"]) + 1
+            truth.dataset["annotations"].append({"id": number, "image_id": k, "category_id": 1, **given})
+        for points, score in zip(found.keypoints, found.scores, strict=True):
+            rows = np.concatenate([points, np.ones((len(points), 1))], 1).ravel().tolist()
+            results.append({"image_id": k, "category_id": 1, "keypoints": rows, "score": float(score)})
+    truth.createIndex()
+    judge = COCOeval(truth, truth.loadRes(results), "keypoints")
+    np.testing.assert_allclose(judge.params.kpt_oks_sigmas, sigmas)
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    ours = {size: average_precision([match_image(p, d, sigmas, size) for p, d in images]) for size in SIZES}
+    whole = ours["all"]
+    # AP, AP50, AP75, medium and large; AR, AR50, AR75, medium and large.
+    got = [whole["AP"], whole["AP50"], whole["AP75"], ours["medium"]["AP"], ours["large"]["AP"]]
+    np.testing.assert_allclose(got, judge.stats[:5], atol=1e-9)
+    got = [whole["AR"], ours["medium"]["AR"], ours["large"]["AR"]]
+    np.testing.assert_allclose(got, judge.stats[[5, 8, 9]], atol=1e-9)
+    assert 0.1 < whole["AP"] < 0.9 and len({round(each["AP"], 3) for each in ours.values()}) == 3
+
+
+def coco_people(seed: int, points: int) -> list[tuple[People, Detections]]:
+    """Ten pictures of people of all sizes, some without a labelled point, and what a fair detector says of them."""
+    rng = np.random.default_rng(seed)
+    images = []
+    for _ in range(10):
+        count = int(rng.integers(1, 5))
+        sides = rng.uniform(25, 220, (count, 1, 1))
+        truth = rng.uniform(0, 300, (count, 1, 2)) + rng.uniform(0, 1, (count, points, 2)) * sides
+        labelled = rng.random((count, points)) < 0.7
+        labelled[0] &= rng.random() < 0.7
+        box = np.concatenate([truth.min(1), truth.max(1)], 1)
+        area = (box[:, 2:] - box[:, :2]).prod(1) * rng.uniform(0.4, 0.9, count)
+        near = truth + rng.normal(0, 0.06, truth.shape) * sides * rng.uniform(0.2, 1.5, (count, 1, 1))
+        found = np.concatenate([near, near[:1] + rng.uniform(-40, 40, (1, 1, 2)), near[-1:] * 1.4])
+        found = found[rng.random(len(found)) < 0.85]
+        images.append((People(truth, labelled, area, box), Detections(found, rng.random(len(found)))))
+    return images

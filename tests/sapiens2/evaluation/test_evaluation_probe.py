@@ -12,7 +12,7 @@ from scene_oracle import SIZE, Blind, Oracle, config
 from sapiens2.evaluation.config import ProbeConfig
 from sapiens2.evaluation.dense_probe import Decoder, answers, fit, output_grid, split
 from sapiens2.evaluation.headline import headline
-from sapiens2.evaluation.measure import MAIN, STATISTICS
+from sapiens2.evaluation.measure import MAIN, statistic_of
 from sapiens2.evaluation.probe import FittedProbe, ProbeResult, probe_backbone
 from sapiens2.evaluation.probe_scenes import ProbeScenes, targets
 from sapiens2.evaluation.semantic_probe import Ridge, nearest, vote
@@ -94,7 +94,7 @@ def test_headlines_are_the_full_metrics(task: str, scenes: ProbeScenes) -> None:
     torch.nn.init.normal_(decoder.last.weight)  # type: ignore[union-attr]
     given = list(answers(task, decoder, patches, SIZE))
     measured = headline(task, given, samples)
-    statistic = STATISTICS[task](given, samples)
+    statistic = statistic_of(task, given, samples)
     for index in (np.arange(16), np.array([3, 3, 7])):
         assert measured.value(index) == pytest.approx(statistic(index)[MAIN[task][0]], rel=1e-9)
     first = statistic(np.array([0]))[MAIN[task][0]]

@@ -1,0 +1,100 @@
+"""A model's answers beside the constant one, measured as they come: no picture is kept but those that are drawn.
+
+A test set at its labels' own size does not fit into memory; what stays of a sample is a row of sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from sapiens2.evaluation.bootstrap import Estimate, bootstrap
+from sapiens2.evaluation.headline import Headline, headline_sums
+from sapiens2.evaluation.labelled import answer_native, constant_mean, load_labelled, placed
+from sapiens2.evaluation.measure import TALLIES, Answer
+from sapiens2.tasks.build import TaskModel
+from sapiens2.tasks.config import DataSource
+from sapiens2.tasks.sample import Sample
+
+NAMES = ("model", "baseline")
+
+
+class Item(NamedTuple):
+    """A sample, what the model says of it, and what the constant answer says."""
+
+    sample: Sample
+    answer: Answer
+    constant: Answer
+
+
+def synthetic_items(
+    samples: Iterable[Sample], constant: Answer, answer: Callable[[list[Sample]], list[Answer]], batch: int
+) -> Iterator[Item]:
+    """Samples of one size, a batch of answers at a time."""
+    for chunk in _batches(samples, batch):
+        yield from (Item(sample, given, constant) for sample, given in zip(chunk, answer(chunk), strict=True))
+
+
+def labelled_items(
+    model: TaskModel,
+    source: DataSource,
+    size: tuple[int, int],
+    batch: int,
+    synthetic: Callable[[], Iterable[Sample]],
+) -> Iterator[Item]:
+    """Labelled samples at their own size; `synthetic` are for the constant answer where there is no training split.
+
+    Raises LabelError for a sample that cannot be read.
+    """
+    constant = constant_mean(model.task, source, synthetic, size)
+    for chunk in _batches(load_labelled(source, model.task), batch):
+        answers = answer_native(model, chunk, size, batch)
+        for sample, given in zip(chunk, answers, strict=True):
+            yield Item(sample, given, placed(model.task, constant, sample, size))
+
+
+def _batches(samples: Iterable[Sample], batch: int) -> Iterator[list[Sample]]:
+    stream = iter(samples)
+    while chunk := list(islice(stream, batch)):
+        yield chunk
+
+
+class Compared:
+    """What stays of a test set: sums of every sample under the model and the constant answer, and a few to draw."""
+
+    def __init__(self, task: str, *, pictures: int, keep_poses: bool = False) -> None:
+        """pictures: how many samples are kept whole; keep_poses: all keypoints stay, without their pictures."""
+        self.task, self.pictures, self.keep_poses = task, pictures, keep_poses
+        self.shown: list[Item] = []
+        self.poses: list[tuple[Sample, Answer]] = []
+        self.count = 0
+        self._tallies = {name: TALLIES[task]() for name in NAMES}
+        self._sums: dict[str, list[np.ndarray]] = {name: [] for name in NAMES}
+
+    def take(self, items: Iterable[Item]) -> None:
+        """Measures every item and lets go of it."""
+        for item in items:
+            for name, given in zip(NAMES, item[1:], strict=True):
+                self._tallies[name].add(given, item.sample)
+                self._sums[name].append(headline_sums(self.task, given, item.sample))
+            if self.count < self.pictures:
+                self.shown.append(item)
+            if self.keep_poses:
+                self.poses.append((replace(item.sample, image=item.sample.image[:0]), item.answer))
+            self.count += 1
+
+    def estimates(self, *, rounds: int, seed: int) -> dict[str, dict[str, Estimate]]:
+        """Every metric of `model` and `baseline` with its interval. Raises ValueError without a sample."""
+        if not self.count:
+            raise ValueError("there are no images to evaluate; raise n_test or give a split that has some")
+        statistics = {name: tally.statistic() for name, tally in self._tallies.items()}
+        return {name: bootstrap(each, self.count, rounds=rounds, seed=seed) for name, each in statistics.items()}
+
+    def headlines(self) -> tuple[Headline, Headline]:
+        """The main metric of the model and of the constant answer, from sums of single images."""
+        ours, theirs = (Headline(self.task, np.stack(self._sums[name])) for name in NAMES)
+        return ours, theirs
