@@ -94,8 +94,8 @@ def _best(block: Unit, groups: Groups, indices: list[Any], asked: Ints, k: int) 
     if k == 1:
         names[values < values.max(axis=1, keepdims=True)] = np.iinfo(np.int64).max
         return names.min(axis=1, keepdims=True)
-    few = np.argpartition(-values, k - 1, axis=1)[:, :k].astype(np.int64)
-    values, names = np.take_along_axis(values, few, axis=1), np.take_along_axis(names, few, axis=1)
+    best: Ints = np.argpartition(-values, k - 1, axis=1)[:, :k]
+    values, names = np.take_along_axis(values, best, axis=1), np.take_along_axis(names, best, axis=1)
     return np.take_along_axis(names, np.lexsort((names, -values), axis=1), axis=1)
 
 

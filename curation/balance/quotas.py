@@ -17,6 +17,7 @@ Ints = NDArray[np.int64]
 _STEPS = 4  # pieces of the convex cost on either side of the even allocation
 _SHORT_OF_TARGET = 1000.0  # per row; beside costs of -4..4 a row
 _SHORT_OF_FLOOR = 100.0
+_IN_PART = 100.0  # times both where rows count in part: a move may then bring a floor nearer by a hundredth of a row
 _NODES = 2000  # of the branch-and-bound tree: a bound that, unlike a time limit, is the same on every machine
 
 
@@ -57,8 +58,10 @@ def solve(supply: Ints, wanted: Ints, limits: list[Limit], target: int) -> Ints:
     missing = csr_matrix(identity(len(per_cell)).toarray()[:, :slack])
     lower = np.array([target, *(f.bound for f in floors), *(0 for _ in caps)], dtype=float)
     upper = np.array([target, *(np.inf for _ in floors), *(c.bound for c in caps)], dtype=float)
+    dear = 1.0 if all(map(_whole, floors)) else _IN_PART
+    shortfalls = dear * np.array([_SHORT_OF_TARGET, *(_SHORT_OF_FLOOR for _ in floors)])
     found = milp(
-        np.concatenate([costs.ravel(), [_SHORT_OF_TARGET], np.full(len(floors), _SHORT_OF_FLOOR)]),
+        np.concatenate([costs.ravel(), shortfalls]),
         integrality=np.array([*np.ones(cells * pieces + 1), *(_whole(floor) for floor in floors)]),
         bounds=Bounds(0, np.concatenate([widths.ravel(), np.full(slack, np.inf)])),
         constraints=LinearConstraint(hstack([total, missing]).tocsr(), lower, upper),

@@ -104,8 +104,16 @@ def run(
     floors = {axis: dict.fromkeys(limited[axis], int(share * target)) for axis, share in config.floors.items()}
     representative = rows_for(deduped, image_ids, "balance: deduped", ["representative_id"])["representative_id"]
     quality = _quality(rows_for(scores, image_ids, "balance: scores", ["aesthetic", "sharpness"]), crowd)
-    tree, named = tree_of(rows), {"attributes": attributes, "caps": caps, "floors": floors}
-    found = allocate(tree, target, **named, quality=quality, seed=config.seed, mixing=mixed)
+    found = allocate(
+        tree_of(rows),
+        target,
+        attributes=attributes,
+        caps=caps,
+        floors=floors,
+        quality=quality,
+        seed=config.seed,
+        mixing=mixed,
+    )
     table = _decisions(image_ids, found, representative)
     counts = _counts(attributes, found.keep, caps, floors)
     metrics = decision_metrics(table) | _metrics(found, attributes, rows, config)
