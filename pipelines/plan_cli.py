@@ -103,7 +103,7 @@ NOTES = {
 
 
 def _memory(made: Budget) -> Table:
-    table = _table("memory per GPU", "GiB", f"{made.batch_per_gpu or 'one group of'} images at a time")
+    table = _table("memory per GPU", "GiB", f"{made.layout.images} image(s) at a time")
     for part, size in {**made.memory.parts(), "total": made.memory.total}.items():
         table.add_row(part, f"{size / GIBIBYTE:.2f}", NOTES.get(part, ""))
     return table

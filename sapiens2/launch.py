@@ -196,8 +196,8 @@ def _trainer(
 def _counts(config: BaseModel, fewest: int, most: int) -> list[int]:
     """Numbers of workers among which the batch divides. Raises ValueError when there is none."""
     batch = getattr(config, "batch", 0)
-    group = getattr(config, "koleo_group", 1) if getattr(config, "koleo_weight", 0) else 1
-    found = [count for count in range(fewest, most + 1) if batch % count == 0 and batch // count % group == 0]
+    parts = getattr(getattr(config, "engine", None), "micro_batches", 1)
+    found = [count for count in range(fewest, most + 1) if batch % (count * parts) == 0]
     if not found and fewest < most:
         raise ValueError(f"batch={batch} divides among no number of workers from {fewest} to {most}: choose others")
     return found

@@ -21,8 +21,8 @@ Batch = dict[str, Tensor]
 class Feeder:
     """Iterates over the micro-batches of each step from `first` to `last` (exclusive).
 
-    Micro-batch i of rank r is what rank r * n + i of world * n would get: the global batch is the same however it is
-    cut. Errors of the source surface at the step that needs the batch. With `workers` processes the thread only hands
+    Micro-batch i of rank r is what rank i * world + r of world * n would get: the global batch is the same however it
+    is cut, and what all ranks hold at the same time is one piece of it. Errors of the source surface at the step that needs the batch. With `workers` processes the thread only hands
     out the work and moves what comes back; there is always a thread then.
     """
 
@@ -38,8 +38,9 @@ class Feeder:
         workers: int = 0,
     ) -> None:
         self._parts, self._left = micro_batches, last - first
-        rank, size = world.rank * micro_batches, world.size * micro_batches
-        keys = (Key(step, rank + part, size) for step in range(first, last) for part in range(micro_batches))
+        size = world.size * micro_batches
+        ranks = range(world.rank, size, world.size)
+        keys = (Key(step, rank, size) for step in range(first, last) for rank in ranks)
         inline: Iterator[Batch] = (source.batch(*key) for key in keys)
         self._batches = by_processes(source, keys, workers) if workers else inline
         self._prefetch = max(prefetch, 1) if workers else prefetch

@@ -46,11 +46,11 @@ class Budget:
     cost: Cost  # FLOPs per image
     memory: Memory  # on each GPU
     room: int  # bytes of each GPU
-    batch_per_gpu: int  # images of a micro-batch; 0 when not even one group fits
+    batch_per_gpu: int  # images of a micro-batch; 0 when not even the fewest fit
     largest_batch: int  # the most that would fit
     micro_batches: int
     layout: Layout  # with what this was computed: ranks, checkpointing, compilation
-    checkpointing_that_fits: Checkpointing | None  # the cheapest with which one group of images fits
+    checkpointing_that_fits: Checkpointing | None  # the cheapest with which the fewest images fit
     recomputed: float  # FLOPs per image that checkpointing adds and utilisation does not count
     state: int  # bytes of one saved state
     weights: int  # bytes of the published backbone
@@ -132,7 +132,7 @@ def budget(
 
     Without `batch_per_gpu` the largest micro-batch that fits and divides the batch is taken. Raises ValueError for an
     unknown GPU, a share outside (0, 1], a batch that does not divide among the GPUs, or a micro-batch that does not
-    divide a GPU's share in whole KoLeo groups.
+    divide a GPU's share, or leaves KoLeo groups that the GPUs together do not hold whole.
     """
     if gpu not in GPUS:
         raise ValueError(f"unknown GPU {gpu!r}; choose one of {', '.join(GPUS)}")
@@ -144,8 +144,8 @@ def budget(
     layout = Layout(images=1, ranks=gpus, checkpointing=checkpointing, compiled=compiled)
     largest = predictor.largest_batch(layout, room)
     share = config.batch // gpus
-    images = micro_batch(config, share, largest) if batch_per_gpu is None else _divisor(config, share, batch_per_gpu)
-    layout = replace(layout, images=images or unit_of(config))
+    images = micro_batch(config, gpus, largest) if batch_per_gpu is None else _divisor(config, gpus, batch_per_gpu)
+    layout = replace(layout, images=images or unit_of(config, gpus))
     memory = predictor.memory(layout)
     cost = step_cost(config)
     return Budget(
@@ -166,14 +166,14 @@ def budget(
     )
 
 
-def _divisor(config: PretrainConfig, share: int, images: int) -> int:
+def _divisor(config: PretrainConfig, gpus: int, images: int) -> int:
     """The micro-batch that was asked for; raises ValueError with the possible ones when training would refuse it."""
-    unit = unit_of(config)
+    unit, share = unit_of(config, gpus), config.batch // gpus
     if images < 1 or images % unit or share % images:
         possible = [n for n in range(unit, share + 1, unit) if share % n == 0]
         raise ValueError(
-            f"{images} images at a time do not divide a GPU's {share} in whole KoLeo groups of {unit}: "
-            f"choose one of {', '.join(map(str, possible))}"
+            f"{images} images at a time do not divide a GPU's {share} so that {gpus} GPU(s) hold whole KoLeo groups of "
+            f"{config.koleo_group}: choose one of {', '.join(map(str, possible))}"
         )
     return images
 

@@ -92,7 +92,7 @@ class PretrainConfig(Config):
     mae_weight: float = recipe(1.0, "Weight of the reconstruction loss.", ge=0)
     contrastive_weight: float = recipe(0.4, "Weight of the cross-view loss.", ge=0)
     koleo_weight: float = recipe(0.04, "Weight of the spread of class tokens, after its ramp.", ge=0)
-    koleo_group: int = recipe(8, "Images, consecutive in the global batch, among which neighbours are sought.", ge=2)
+    koleo_group: int = recipe(8, "Images, consecutive in the global batch, among which neighbours are sought, over ranks where need be.", ge=2)
     koleo_floor: float = recipe(0.05, "Distance of unit vectors below which the KoLeo gradient fades.", gt=0)
 
     probe_checkpoints: int = recipe(
@@ -114,6 +114,11 @@ class PretrainConfig(Config):
     def architecture(self) -> Architecture:
         """What the backbone is made of."""
         return self.changes.of(self.size)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether images are trained in groups, which must be whole in what all ranks hold at the same time."""
+        return self.koleo_weight > 0 or self.student_cls_source == "mixed"
 
     @property
     def kept_steps(self) -> tuple[int, ...]:
@@ -189,10 +194,17 @@ class PretrainConfig(Config):
 
     @model_validator(mode="after")
     def _batch_divides(self) -> PretrainConfig:
+        parts = self.engine.micro_batches
         if self.koleo_weight and self.batch % self.koleo_group:
             raise ValueError(
                 f"batch={self.batch} does not divide into KoLeo groups of {self.koleo_group}: "
                 "change koleo_group, or set koleo_weight to 0"
+            )
+        if self.batch % parts or (self.grouped and self.batch // parts % self.koleo_group):
+            raise ValueError(
+                f"batch={self.batch} in engine.micro_batches={parts} leaves {self.batch / parts:g} images at a time on "
+                f"all ranks together, no multiple of koleo_group={self.koleo_group}, and images of different "
+                "micro-batches cannot be compared: use fewer micro_batches or a smaller group"
             )
         if self.mae_weight == self.contrastive_weight == self.koleo_weight == 0:
             raise ValueError("all loss weights are 0: nothing would be learned; set one of them")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sapiens2.pretrain.ranks import all_logsumexp
+from sapiens2.pretrain import ranks
 
 TARGET_EPS = 1e-6
 
@@ -55,6 +55,20 @@ def koleo_loss(features: Tensor, group: int, floor: float) -> Tensor:
     return -0.5 * torch.log(difference.square().sum(-1) + floor**2).mean()
 
 
+def koleo_over_ranks(features: Tensor, group: int, floor: float) -> Tensor:
+    """`koleo_loss` of the images that all ranks hold at this moment, each view apart: [B, V, D], B alike on all ranks.
+
+    Where the groups lie within ranks, a rank minds its own, and nothing travels. Where they do not, every rank takes
+    the loss of all images and has the gradient of its own ones alone, times the number of ranks: sharding takes the
+    mean of the ranks' gradients, and the sum is wanted. So the mean over ranks, of losses as of gradients, is in both
+    cases what one process has for all images. Raises ValueError when all of them do not fill whole groups.
+    """
+    apart = len(features) % group != 0
+    views = (ranks.gathered(features) if apart else features).unbind(1)
+    loss = torch.stack([koleo_loss(view, group, floor) for view in views]).mean()
+    return loss.detach() + ranks.size() * (loss - loss.detach()) if apart else loss
+
+
 def nearest(unit: Tensor) -> Tensor:
     """The index of each unit vector's nearest other one in its group: [G, g, D] -> [G, g].
 
@@ -78,6 +92,6 @@ def sinkhorn(logits: Tensor, temperature: float, rounds: int = 3) -> Tensor:
     """
     log_q = logits.float() / temperature
     for _ in range(rounds):
-        log_q = log_q - all_logsumexp(log_q)  # each prototype gets the same mass
+        log_q = log_q - ranks.all_logsumexp(log_q)  # each prototype gets the same mass
         log_q = log_q.log_softmax(dim=1)  # each image gives the same mass
     return log_q.exp()

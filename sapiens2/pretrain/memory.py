@@ -142,26 +142,24 @@ class Predictor:
         width = BF16 if self.config.engine.precision == "bf16" else FP32
         return width * 2 * max(sizes) + FP32 * outside
 
-    @property
-    def unit(self) -> int:
-        """Images that stay together: those of a KoLeo group."""
-        return unit_of(self.config)
-
     def largest_batch(self, layout: Layout, room: int) -> int:
-        """The most images per rank and micro-batch that fit into `room` bytes, in whole KoLeo groups; 0 for none."""
-        unit = self.unit
+        """The most images per rank and micro-batch that fit into `room` bytes, in multiples of `unit_of`; 0: none."""
+        unit = unit_of(self.config, layout.ranks)
         none, one = (self.memory(_with_images(layout, images)).total for images in (0, unit))
         return max(0, (room - none) // max(1, one - none)) * unit
 
 
-def unit_of(config: PretrainConfig) -> int:
-    """Images of which no part can be trained alone: a KoLeo group, as its members are compared with each other."""
-    return config.koleo_group if config.koleo_weight else 1
+def unit_of(config: PretrainConfig, ranks: int) -> int:
+    """The fewest images of one rank with which all ranks together hold whole KoLeo groups; micro-batches are multiples.
+
+    1 where the ranks are a multiple of the group, the whole group for a single one.
+    """
+    return config.koleo_group // math.gcd(config.koleo_group, ranks) if config.grouped else 1
 
 
-def micro_batch(config: PretrainConfig, share: int, largest: int) -> int:
-    """The largest divisor of a rank's share that is at most `largest`, in whole KoLeo groups; 0 when none is."""
-    unit = unit_of(config)
+def micro_batch(config: PretrainConfig, ranks: int, largest: int) -> int:
+    """The largest divisor of a rank's share that is at most `largest`, in multiples of `unit_of`; 0 when none is."""
+    unit, share = unit_of(config, ranks), config.batch // ranks
     fitting = [images for images in range(unit, min(share, largest) + 1, unit) if share % images == 0]
     return max(fitting, default=0)
 
@@ -238,15 +236,16 @@ def _mend(predictor: Predictor, layout: Layout, config: PretrainConfig, room: in
     """What would make it fit."""
     fits = predictor.largest_batch(layout, room)
     share = layout.images * layout.micro_batches
-    if images := micro_batch(config, share, fits):
+    if images := micro_batch(config, layout.ranks, fits):
         return f"at most {fits} fit: set pretrain.engine.micro_batches={share // images} (same batch), or a lower batch"
+    least = unit_of(config, layout.ranks)
     if how := fitting_checkpointing(predictor, layout, room):
-        return f"not one group of images fits: compute again in backward, pretrain.engine.checkpointing={how}"
-    return "not one group of images fits: use more ranks, a smaller size or smaller images"
+        return f"not even {least} image(s) fit: compute again in backward, pretrain.engine.checkpointing={how}"
+    return f"not even {least} image(s) fit: use more ranks, a smaller size or smaller images"
 
 
 def fitting_checkpointing(predictor: Predictor, layout: Layout, room: int) -> Checkpointing | None:
-    """The cheapest checkpointing with which one group of images fits; None where there is none."""
+    """The cheapest checkpointing with which the fewest images fit; None where there is none."""
     every: tuple[Checkpointing, ...] = ("elementwise", "selective", "full")
     fitting = (how for how in every if predictor.largest_batch(replace(layout, checkpointing=how), room))
     return next(fitting, None)  # a weaker one than the layout's never fits

@@ -17,12 +17,11 @@ from sapiens2.model.backbone import Backbone, build_backbone, patchify
 from sapiens2.model.normalise import normalise
 from sapiens2.model.rope import concatenate
 from sapiens2.model.weights import load_weights, named_weights
-from sapiens2.pretrain import collapse, ema, losses, schedules
+from sapiens2.pretrain import collapse, ema, losses, ranks, schedules
 from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.decoder import MaskedDecoder, complement, take
 from sapiens2.pretrain.dino_head import ProjectionHead
 from sapiens2.pretrain.photometric import augment
-from sapiens2.pretrain.ranks import all_sum
 from sapiens2.pretrain.views import GLOBAL_VIEWS
 
 NO_DECAY_TOKENS = ("cls_token", "storage_tokens", "mask_token", "w_cls", "local_pos_embed")
@@ -188,16 +187,20 @@ class PretrainObjective(nn.Module):
     def _unmasked_class_tokens(self, cls: Tensor, images: Tensor) -> Tensor:
         """Replaces class tokens [B, 2, D] by those of the full views, for the share of images that asks for it."""
         share = {"masked": 0.0, "full": 1.0, "mixed": self.config.mixed_share}[self.config.student_cls_source]
-        group = self.config.koleo_group
-        # Alike in every group, so that the number of ranks changes nothing.
+        group, own = self.config.koleo_group, len(cls)
+        # The first of every group, whichever ranks hold it, so that their number changes nothing.
         first = round(share * group)
-        count = sum(i % group < first for i in range(len(cls)))
-        if not count:
+        if not first:
             return cls
-        order = torch.arange(count, device=cls.device)  # made there: a list of indices would have to be sent
-        chosen = order.div(first, rounding_mode="floor") * group + order % first
+        places = [[(rank * own + i) % group < first for i in range(own)] for rank in range(ranks.size())]
+        # All ranks pass as many through the backbone, whose shards they gather together; who has fewer, fills up.
+        count = max(map(sum, places))
+        place = (torch.arange(own, device=cls.device) + ranks.rank() * own) % group  # made there: a list had to be sent
+        asked = place < first
+        chosen = asked.logical_not().argsort(stable=True)[:count]
         views = images.unflatten(0, (-1, GLOBAL_VIEWS)).index_select(0, chosen).flatten(0, 1)
         full = self._class_tokens(self.backbone, views).unflatten(0, (-1, GLOBAL_VIEWS))
+        full = torch.where(asked[chosen, None, None], full, cls[chosen])
         return cls.scatter(0, chosen[:, None, None].expand_as(full), full)
 
     def _class_tokens(self, backbone: Backbone, images: Tensor) -> Tensor:
@@ -250,8 +253,7 @@ class PretrainObjective(nn.Module):
     def _spread(self, cls: Tensor) -> Tensor:
         """KoLeo of the two global views' class tokens, each among its own."""
         config = self.config
-        views = cls[:, :GLOBAL_VIEWS].unbind(1)
-        return torch.stack([losses.koleo_loss(v, config.koleo_group, config.koleo_floor) for v in views]).mean()
+        return losses.koleo_over_ranks(cls[:, :GLOBAL_VIEWS], config.koleo_group, config.koleo_floor)
 
     @torch.no_grad()
     def _measure(
@@ -280,7 +282,7 @@ class PretrainObjective(nn.Module):
         ema.follow(self.teacher, self.backbone, self.config.ema)
         ema.follow(self.teacher_head, self.head, self.config.ema)
         if self.config.centring == "centre" and self.config.contrastive_weight:
-            mean = all_sum(self.logit_sum) / all_sum(self.logit_count)
+            mean = ranks.all_sum(self.logit_sum) / ranks.all_sum(self.logit_count)
             self.centre.lerp_(mean, 1.0 - self.config.centre_momentum)
         self.logit_sum.zero_()
         self.logit_count.zero_()

@@ -1,4 +1,4 @@
-"""Sums over the ranks of a run, not differentiable; a single process is its own sum."""
+"""What the ranks of a run have together; a single process is all there is."""
 
 from __future__ import annotations
 
@@ -7,8 +7,31 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def rank() -> int:
+    """This process's place among the ranks."""
+    return dist.get_rank() if _joined() else 0
+
+
+def size() -> int:
+    """How many ranks there are."""
+    return dist.get_world_size() if _joined() else 1
+
+
+def gathered(x: Tensor) -> Tensor:
+    """The rows of all ranks, in order of rank: [N, ...] -> [size * N, ...], N alike on all ranks.
+
+    A gradient reaches this rank's own rows only; nothing travels in the backward pass.
+    """
+    if size() == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(size())]
+    dist.all_gather(parts, x.detach().contiguous())
+    parts[rank()] = x
+    return torch.cat(parts)
+
+
 def all_sum(x: Tensor) -> Tensor:
-    """The sum of a tensor over all ranks, on each of them."""
+    """The sum of a tensor over all ranks, on each of them; not differentiable, nor are the next two."""
     return _reduced(x, dist.ReduceOp.SUM)
 
 
@@ -24,8 +47,12 @@ def all_logsumexp(x: Tensor) -> Tensor:
 
 
 def _reduced(x: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if size() == 1:
         return x
     total = x.clone()
     dist.all_reduce(total, op=operation)
     return total
+
+
+def _joined() -> bool:
+    return dist.is_available() and dist.is_initialized()

@@ -65,8 +65,7 @@ def _pretrain(
     control: Control,
 ) -> dict[str, Any]:
     source = PretrainSource(train_files, config)
-    micro = config.engine.micro_batches
-    source.sample_indices(0, world.rank * micro, world.size * micro)  # refuses a batch that does not divide
+    source.sample_indices(0, world.rank, world.size * config.engine.micro_batches)  # refuses what does not divide
     check_fits(config, ranks=world.size, device=world.device)
     if init is not None:
         check_init(config, init)

@@ -47,7 +47,7 @@ class PretrainSource:
     def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
         """The share of `rank` in the global batch of `step`; keys as in `views.sample`, B in front.
 
-        Raises ValueError when the batch does not divide among the ranks in whole KoLeo groups.
+        Raises ValueError when the batch does not divide among the ranks.
         """
         indices = self.sample_indices(step, rank, world)
         if self._threads is None:
@@ -87,11 +87,6 @@ class PretrainSource:
         if config.batch % world:
             raise ValueError(f"batch={config.batch} does not divide among {world} ranks or micro-batches")
         share = config.batch // world
-        if config.koleo_weight and share % config.koleo_group:
-            raise ValueError(
-                f"each of {world} ranks or micro-batches gets {share} images, no multiple of "
-                f"koleo_group={config.koleo_group}: use fewer of them or a smaller group"
-            )
         first = step * config.batch + rank * share
         return range(first, first + share)
 

@@ -163,7 +163,7 @@ def test_an_error_of_one_of_two_workers_ends_the_run_as_it_was_raised(tmp_path: 
 
 def test_only_counts_that_divide_the_batch_are_used() -> None:
     assert launcher._counts(SimpleNamespace(batch=64), 3, 9) == [4, 8]
-    assert launcher._counts(SimpleNamespace(batch=64, koleo_weight=0.1, koleo_group=16), 1, 9) == [1, 2, 4]
+    assert launcher._counts(SimpleNamespace(batch=64, engine=SimpleNamespace(micro_batches=16)), 1, 9) == [1, 2, 4]
     with pytest.raises(ValueError, match="batch=7 divides among no number of workers from 2 to 3: choose others"):
         launcher._counts(SimpleNamespace(batch=7), 2, 3)
     with pytest.raises(ValueError, match="min_workers=3 is above workers=2: lower it"):

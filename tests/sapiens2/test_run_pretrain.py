@@ -175,8 +175,11 @@ def test_what_cannot_run_is_refused_before_anything_is_built(
     bare = shard_files.write(tmp_path / "bare.parquet", [row])
     with pytest.raises(ValueError, match=r"bare\.parquet lacks the columns \['width'\]"):
         pretrain(config(), train_files=[bare], val_files=[], **places)
-    with pytest.raises(ValueError, match="no multiple of koleo_group=4"):
-        pretrain(config(micro_batches=2), **shards, **places)
+    with pytest.raises(ValueError, match=r"batch=4 in engine\.micro_batches=2 .* no multiple of koleo_group=4"):
+        config(micro_batches=2)
+    three = config().model_copy(update={"engine": config().engine.model_copy(update={"micro_batches": 3})})
+    with pytest.raises(ValueError, match="batch=4 does not divide among 3 ranks or micro-batches"):
+        pretrain(three, **shards, **places)
     monkeypatch.setattr(memory, "available_bytes", lambda device: 2**20)
     with pytest.raises(ValueError, match=r"would need .* and 0\.0 GiB are free"):
         pretrain(config(), **shards, **places)

@@ -74,9 +74,9 @@ def init(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def here(folder: Path, files: list[str], init: str, **engine: Any) -> dict[str, Any]:
+def here(folder: Path, files: list[str], init: str) -> dict[str, Any]:
     places = {"out": str(folder / "out"), "state": str(folder / "state")}
-    return pretrain(config(**engine), train_files=files, val_files=[], init=init, **places)
+    return pretrain(config(), train_files=files, val_files=[], init=init, **places)
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +86,10 @@ def alone(files: list[str], init: str, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
-def torchrun(folder: Path, files: list[str], init: str) -> dict[str, Any]:
+def torchrun(folder: Path, files: list[str], init: str, **engine: Any) -> dict[str, Any]:
     """The run on two ranks; returns its metrics."""
     folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(config().model_dump_json())
+    (folder / "config.json").write_text(config(**engine).model_dump_json())
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
     command += ["--master-port", str(free_port()), "-m", "sapiens2.train", "pretrain"]
     command += ["--config", str(folder / "config.json"), "--out", str(folder / "out"), "--state", str(folder / "state")]
@@ -119,6 +119,15 @@ def rows(folder: Path) -> list[dict[str, float]]:
     return [{name: json.loads(line)[name] for name in TERMS} for line in lines]
 
 
+def assert_alike(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> None:
+    """The total within 1e-6 all along; its terms and the gradient norm while the weights are still alike: AdamW's
+    first steps follow the signs of gradients, which rounding turns here and there, and KoLeo is a small difference."""
+    assert len(ours) == len(theirs) == 20
+    for step, (own, other) in enumerate(zip(ours, theirs, strict=True)):
+        assert own["loss"] == pytest.approx(other["loss"], rel=1e-6)
+        assert own == pytest.approx(other, rel=1e-6 if step < 5 else 1e-5)
+
+
 def back_to_ten(folder: Path, source: Path) -> Path:
     """A copy of a run's folder as it was after step 10."""
     shutil.copytree(source / "state", folder / "state")
@@ -146,9 +155,15 @@ def test_one_process_continues_bit_for_bit(alone: Path, files: list[str], init: 
 def test_two_ranks_lose_what_one_process_loses(alone: Path, two: Path) -> None:
     metrics = json.loads((two / "out" / "metrics.json").read_text())
     assert metrics["ranks"] == 2 and metrics["steps"] == 20
-    for ours, one in zip(rows(two), rows(alone), strict=True):
-        assert [ours[name] for name in TERMS[:4]] == pytest.approx([one[name] for name in TERMS[:4]], rel=1e-6)
-        assert ours["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-5)
+    assert_alike(rows(two), rows(alone))
+
+
+@pytest.mark.timeout(240)
+def test_groups_may_lie_on_both_ranks(alone: Path, files: list[str], init: str, tmp_path: Path) -> None:
+    """Groups of four in micro-batches of two images a rank: each group has half of its images on either rank, and one
+    rank alone has those whose class tokens come from the full view."""
+    assert torchrun(tmp_path, files, init, micro_batches=2)["ranks"] == 2
+    assert_alike(rows(tmp_path), rows(alone))
 
 
 @pytest.mark.timeout(240)
@@ -173,8 +188,7 @@ def test_two_ranks_continue_bit_for_bit(two: Path, files: list[str], init: str, 
 @pytest.mark.timeout(240)
 def test_one_process_continues_what_two_ranks_began(two: Path, files: list[str], init: str, tmp_path: Path) -> None:
     here(back_to_ten(tmp_path, two), files, init)
-    for ours, theirs in zip(rows(tmp_path), rows(two), strict=True):
-        assert ours == pytest.approx(theirs, rel=2e-6)
+    assert_alike(rows(tmp_path), rows(two))
 
 
 def test_wrong_files_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -247,9 +247,9 @@ def test_a_batch_that_cannot_fit_is_refused_with_the_mend(tmp_path: Path) -> Non
         check_fits(config, ranks=1, device=device, room=700 * 2**20)
     less = Layout(images=config.koleo_group, checkpointing="elementwise", device="cpu")
     room = Predictor(config, "cpu").memory(less).total + 1024
-    with pytest.raises(ValueError, match=r"not one group .* pretrain\.engine\.checkpointing=elementwise"):
+    with pytest.raises(ValueError, match=r"not even 4 image\(s\) fit: .* pretrain\.engine\.checkpointing=elementwise"):
         check_fits(config, ranks=1, device=device, room=room)
-    with pytest.raises(ValueError, match=r"not one group of images fits: use more ranks"):
+    with pytest.raises(ValueError, match=r"not even 4 image\(s\) fit: use more ranks"):
         check_fits(config, ranks=1, device=device, room=2**20)
 
 
