@@ -22,8 +22,9 @@ class Feeder:
     """Iterates over the micro-batches of each step from `first` to `last` (exclusive).
 
     Micro-batch i of rank r is what rank i * world + r of world * n would get: the global batch is the same however it
-    is cut, and what all ranks hold at the same time is one piece of it. Errors of the source surface at the step that needs the batch. With `workers` processes the thread only hands
-    out the work and moves what comes back; there is always a thread then.
+    is cut, and what all ranks hold at the same time is one piece of it. Errors of the source surface at the step that
+    needs the batch. With `workers` processes the thread only hands out the work and moves what comes back; there is
+    always a thread then.
     """
 
     def __init__(

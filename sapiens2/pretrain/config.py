@@ -92,7 +92,9 @@ class PretrainConfig(Config):
     mae_weight: float = recipe(1.0, "Weight of the reconstruction loss.", ge=0)
     contrastive_weight: float = recipe(0.4, "Weight of the cross-view loss.", ge=0)
     koleo_weight: float = recipe(0.04, "Weight of the spread of class tokens, after its ramp.", ge=0)
-    koleo_group: int = recipe(8, "Images, consecutive in the global batch, among which neighbours are sought, over ranks where need be.", ge=2)
+    koleo_group: int = recipe(
+        8, "Images, consecutive in the global batch, among which neighbours are sought; ranks may share a group.", ge=2
+    )
     koleo_floor: float = recipe(0.05, "Distance of unit vectors below which the KoLeo gradient fades.", gt=0)
 
     probe_checkpoints: int = recipe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,8 +26,14 @@ def loss_and_gradient(group: int) -> tuple[float, list[float], int]:
     inputs, weights = drawn()
     weights.requires_grad_()
     own = inputs.chunk(ranks.size())[ranks.rank()]
-    gather, calls = dist.all_gather, []
-    dist.all_gather = lambda *given, **more: calls.append(1) or gather(*given, **more)
+    gather, calls = dist.all_gather, 0
+
+    def counted(*given: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return gather(*given, **more)
+
+    dist.all_gather = counted
     try:
         loss = koleo_over_ranks(own @ weights, group, FLOOR)
         loss.backward()
@@ -34,7 +41,7 @@ def loss_and_gradient(group: int) -> tuple[float, list[float], int]:
         dist.all_gather = gather
     assert weights.grad is not None
     mean = [ranks.all_sum(x) / ranks.size() for x in (loss.detach(), weights.grad)]
-    return mean[0].item(), mean[1].flatten().tolist(), len(calls)
+    return mean[0].item(), mean[1].flatten().tolist(), calls
 
 
 def refusal(group: int) -> str:
