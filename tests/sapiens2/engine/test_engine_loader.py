@@ -48,7 +48,7 @@ def batches(feeder: Feeder, steps: int) -> Iterator[Batch]:
 
 
 def test_processes_give_the_batches_of_the_thread_in_order() -> None:
-    expected = [ToySource().batch(step, rank, 4) for step in range(3, 8) for rank in (2, 3)]
+    expected = [ToySource().batch(step, rank, 4) for step in range(3, 8) for rank in (1, 3)]
     state = torch.get_rng_state()
     for workers in (0, 1, 2):
         made = list(batches(feeder(ToySource(), workers), 5))
