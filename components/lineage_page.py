@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from components.lineage_layout import Box, Drawing, Point, draw
+from components.lineage_table import table_of
 from curation.audit.axes import byte_size, number
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ BOX = Box()
 LISTED_FILES = 20  # of a manifest with more files, the page shows so many and says how many there are
 DATA = ("images", "detections", "scores", "filtered", "deduped", "clusters", "selection", "shards")
 PAGES = ("dataset_card", "evaluation", "report")
+BESIDE = " eval."  # ends the title of the column of evaluations of one kind of model
 
 
 def render_lineage(manifests: Sequence[Manifest], *, focus: str | None = None) -> str:
     """A self-contained page: the graph, search, a panel with the manifest of the node clicked, two versions compared.
 
+    Where the graph is too large to be read on one screen, the page opens on a table of all versions instead.
     `focus` (a version, or the start of one) is selected at first. Raises ValueError when it names no artifact.
     """
     nodes = nodes_of(manifests)
@@ -38,6 +41,7 @@ def render_lineage(manifests: Sequence[Manifest], *, focus: str | None = None) -
         .get_template("lineage.html.j2")
         .render(
             svg=lineage_svg(manifests, focus),
+            versions=version_table(nodes),
             data=script_json({"nodes": data, "focus": chosen}),
             count=len(manifests),
             kinds=len({m["kind"] for m in manifests}),
@@ -69,6 +73,32 @@ def lineage_svg(manifests: Sequence[Manifest], focus: str | None = None) -> Mark
     ]
     boxes = [node_box(key, m, drawing, chosen, near) for key, m in nodes.items()]
     return Markup(templates().get_template("lineage.svg.j2").render(drawing=drawing, edges=edges, boxes=boxes, box=BOX))
+
+
+def version_table(nodes: Mapping[str, Manifest | None]) -> dict[str, Any]:
+    """What the template needs for the table of versions: titles, and a cell for each node."""
+    titles = {key: column_title(key, m) for key, m in nodes.items()}
+    beside = {title: title.removesuffix(BESIDE) for title in titles.values() if title.endswith(BESIDE)}
+    table = table_of({key: inputs_of(m) for key, m in nodes.items()}, titles, beside)
+    cells = []
+    for key, cell in table.cells.items():
+        kind, version = key.split("=", 1)
+        css = [family(kind)] + ["missing"] * (nodes[key] is None)
+        tip = " · ".join(part for part in (f"{kind} {version}", facts(nodes[key])) if part)
+        cells.append({"key": key, "cell": cell, "text": version[:6], "tip": tip, "css": " ".join(css)})
+    return {"titles": table.columns, "cells": cells}
+
+
+def column_title(key: str, manifest: Manifest | None) -> str:
+    """An artifact's kind; of a page about one kind of model, that kind and BESIDE, as it has a column of its own."""
+    kind = key.split("=", 1)[0]
+    models = {made for _, made, _ in role_inputs(manifest) if family(made) == "model"}
+    return f"{models.pop()}{BESIDE}" if kind == "evaluation" and len(models) == 1 else kind
+
+
+def family(kind: str) -> str:
+    """Data, model, or a page."""
+    return "data" if kind in DATA else "page" if kind in PAGES else "model"
 
 
 def lineage_tree(manifests: Sequence[Manifest], focus: str) -> Tree:
@@ -179,8 +209,7 @@ def node_box(
 ) -> dict[str, Any]:
     """What the template needs to draw one node."""
     kind, version = key.split("=", 1)
-    family = "data" if kind in DATA else "page" if kind in PAGES else "model"
-    css = [family] + ["missing"] * (manifest is None) + ["chosen"] * (key == chosen) + ["dim"] * (key not in near)
+    css = [family(kind)] + ["missing"] * (manifest is None) + ["chosen"] * (key == chosen) + ["dim"] * (key not in near)
     x, y = drawing.centres[key]
     return {
         "key": key,

@@ -2,6 +2,7 @@
   const { nodes, focus } = JSON.parse(document.getElementById("data").textContent);
   const canvas = document.getElementById("canvas"), svg = canvas.querySelector("svg"), panel = document.getElementById("panel");
   const boxes = new Map([...svg.querySelectorAll(".node")].map((g) => [g.dataset.key, g]));
+  const table = document.getElementById("versions"), cells = new Map([...table.querySelectorAll(".cell")].map((c) => [c.dataset.key, c]));
   const edges = [...svg.querySelectorAll(".edge")];
   const above = new Map(), below = new Map();
   for (const key of boxes.keys()) { above.set(key, []); below.set(key, []); }
@@ -79,8 +80,9 @@
   let first = null, second = null;
   const light = () => {
     const kin = first ? near(first) : null;
-    for (const [key, g] of boxes) {
+    for (const [key, g] of [...boxes, ...cells]) {
       g.classList.toggle("dim", !!kin && !kin.has(key) && key !== second);
+      g.classList.toggle("kin", !!kin && kin.has(key));
       g.classList.toggle("chosen", key === first);
       g.classList.toggle("second", key === second);
     }
@@ -117,7 +119,21 @@
     });
     fit();
   };
-  only.onclick = () => { narrow(only.getAttribute("aria-pressed") === "true" ? null : first); };
+  only.onclick = () => { show(false); narrow(only.getAttribute("aria-pressed") === "true" ? null : first); };
+
+  // ---- all versions in a table, where the drawing would be too small to read
+  const whole = document.getElementById("whole"), lenses = ["smaller", "larger", "fit"].map((id) => document.getElementById(id));
+  const show = (on) => {
+    whole.setAttribute("aria-pressed", on ? "true" : "false");
+    table.hidden = !on; canvas.hidden = on;
+    for (const button of lenses) button.disabled = on;
+    if (on) only.setAttribute("aria-pressed", "false");
+  };
+  whole.onclick = () => {
+    show(table.hidden);
+    narrow(!table.hidden || view.k >= 0.42 ? null : first);
+    if (!table.hidden && first) cells.get(first).scrollIntoView({ block: "nearest", inline: "nearest" });
+  };
 
   const choose = (key, look) => {
     if (only.getAttribute("aria-pressed") === "true" && (!key || boxes.get(key).classList.contains("away"))) narrow(key);
@@ -126,7 +142,8 @@
     light();
     if (!key) return;
     describe(key);
-    if (look) centre(key);
+    if (!table.hidden) { if (look) cells.get(key).scrollIntoView({ block: "nearest", inline: "nearest" }); }
+    else if (look) centre(key);
   };
 
   // ---- the panel: everything set as text, never as markup
@@ -204,9 +221,9 @@
     back.onclick = () => choose(a);
     panel.replaceChildren(make("h2", "Two artifacts compared"), back, make("p", `${paths.length} values differ in settings, inputs, models, metrics and code.`, "hint"), table);
   };
-  for (const [key, g] of boxes) {
+  for (const [key, g] of [...boxes, ...cells]) {
     g.addEventListener("click", (e) => {
-      if (moved > 4) return;
+      if (moved > 4 && table.hidden) return;
       if (e.shiftKey && first && first !== key) compare(first, key); else choose(key);
     });
     g.addEventListener("keydown", (e) => { if (e.key === "Enter" || e.key === " ") { e.preventDefault(); choose(key); } });
@@ -223,7 +240,7 @@
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     hits = words.length ? [...texts].filter(([, text]) => words.every((w) => text.includes(w))).map(([key]) => key) : [];
     at = -1;
-    for (const [key, g] of boxes) g.classList.toggle("hit", hits.includes(key));
+    for (const [key, g] of [...boxes, ...cells]) g.classList.toggle("hit", hits.includes(key));
     found.textContent = words.length ? `${hits.length} found${hits.length ? ", Enter walks them" : ""}` : "";
   });
   search.addEventListener("keydown", (e) => {
@@ -233,12 +250,10 @@
   });
   document.addEventListener("keydown", (e) => { if (e.key === "Escape") choose(null); });
 
-  // A graph too large to read at once opens on what belongs to the focus, or to the newest artifact.
+  // A graph too large to read at once opens as the table, or on what belongs to the focus.
   fit();
-  const newest = Object.keys(nodes).filter((key) => nodes[key]).pop();
-  const opening = focus || (view.k < 0.42 ? newest : null);
-  if (opening) {
-    choose(opening);
-    if (view.k < 0.42) narrow(opening);
-  }
+  if (focus) {
+    choose(focus);
+    if (view.k < 0.42) narrow(focus);
+  } else if (view.k < 0.42) show(true);
 })();

@@ -12,6 +12,7 @@ from itertools import combinations
 import networkx as nx
 import numpy as np
 import pytest
+from browser import needs_chromium, title_after
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_samples import HOSTILE, fetched, manifest, parsed, small_run
@@ -20,6 +21,7 @@ from scipy.optimize import minimize
 
 from components.lineage_layout import Box, crossings, draw, spread
 from components.lineage_page import lineage_svg, lineage_tree, render_lineage
+from components.lineage_table import table_of
 
 
 @st.composite
@@ -171,7 +173,8 @@ def test_the_tree_shows_every_ancestor_and_opens_each_once() -> None:
     assert depth["backbone"] < depth["selection"] < depth["filtered"] < depth["detections"]
 
 
-def test_a_graph_of_three_hundred_is_drawn_within_seconds() -> None:
+def three_hundred() -> list[dict[str, object]]:
+    """60 filtered sets of one pool, a backbone of each, three tasks of each backbone."""
     root = manifest("ingest", "images")
     run = [root]
     for i in range(60):
@@ -179,7 +182,64 @@ def test_a_graph_of_three_hundred_is_drawn_within_seconds() -> None:
         trained = manifest("pretrain", "backbone", [kept, root], version=f"{i:016x}")
         tasks = [manifest("finetune", kind, [trained], version=f"{i:016x}") for kind in ("pose", "normal", "albedo")]
         run += [kept, trained, *tasks]
+    return run
+
+
+def test_a_graph_of_three_hundred_is_drawn_within_seconds() -> None:
+    run = three_hundred()
     start = time.perf_counter()
     page = render_lineage(run, focus=None)
     assert time.perf_counter() - start < 5
     assert len(page_data(page)["nodes"]) == 301
+
+
+@settings(max_examples=60, deadline=None)
+@given(graphs(), st.integers(1, 5))
+def test_cells_of_the_table_stand_within_the_rows_of_their_input_and_none_overlap(
+    parents: dict[str, list[str]], kinds: int
+) -> None:
+    title = {node: f"k{int(node[1:]) % kinds}" for node in parents}
+    table = table_of(parents, title, {})
+    assert set(table.cells) == set(parents)
+    taken = {(cell.column, cell.row + i) for cell in table.cells.values() for i in range(cell.rows)}
+    assert len(taken) == sum(cell.rows for cell in table.cells.values())
+    for node, cell in table.cells.items():
+        assert table.columns[cell.column] == title[node] and cell.rows >= 1 and cell.row >= 0
+        left = [table.cells[p] for p in parents[node] if table.cells[p].column < cell.column]
+        if left:
+            widest = max(each.column for each in left)
+            within = [p.row <= cell.row and cell.row + cell.rows <= p.row + p.rows for p in left if p.column == widest]
+            assert any(within)
+
+
+def test_the_columns_of_the_table_are_the_order_of_the_steps() -> None:
+    run = small_run()
+    run.append(manifest("evaluate", "evaluation", [run[-1]]))
+    run.append(manifest("finetune", "pose", [run[-2]]))
+    page = parsed(render_lineage(run, focus=None))
+    cells = [str(a["style"]) for tag, a in page.tags if "cell" in str(a.get("class")).split()]
+    places = [tuple(int(n) for n in re.findall(r"\d+", style)) for style in cells]
+    assert sorted(places) == [(2, column, 1) for column in range(1, 8)]
+    titles = ["images", "detections", "filtered", "selection", "backbone", "backbone eval.", "pose"]
+    assert re.findall(r"grid-column: \d+\">([^<]+)</b>", render_lineage(run, focus=None)) == titles
+
+
+READABLE = """
+  const versions = document.getElementById('versions'), seen = versions.getBoundingClientRect();
+  const all = [...document.querySelectorAll('.cell')];
+  const shown = all.filter((c) => { const r = c.getBoundingClientRect();
+    return r.left >= seen.left && r.right <= seen.right && r.width >= c.firstChild.scrollWidth && r.height >= 12; });
+  const opened = versions.hidden ? 'drawing' : 'table';
+  if (opened === 'table') all[200].click();
+  document.title = [opened, all.length, shown.length, document.querySelectorAll('.cell.kin').length,
+    Math.min(...all.map((c) => parseFloat(getComputedStyle(c).fontSize)))].join(' ');
+"""
+
+
+@needs_chromium
+def test_three_hundred_open_as_a_table_that_can_be_read_and_few_as_a_drawing(tmp_path) -> None:
+    run = three_hundred()
+    opened, cells, shown, kin, size = title_after(render_lineage(run), READABLE, tmp_path).split()
+    assert (opened, cells, shown) == ("table", "301", "301")
+    assert 3 <= int(kin) <= 6 and float(size) >= 10
+    assert title_after(render_lineage(small_run()), READABLE, tmp_path).split()[:2] == ["drawing", "5"]

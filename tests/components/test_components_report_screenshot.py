@@ -102,7 +102,7 @@ def test_the_lineage_page_answers_clicks_and_searches(tmp_path: Path) -> None:
 
 
 def test_a_graph_of_three_hundred_shows_what_belongs_to_the_one_looked_for(tmp_path: Path) -> None:
-    """It opens on the newest and its kin; who searches another sees that one and its kin, large enough to be read."""
+    """It opens on the table of all; who searches one sees its kin lit there, or drawn large enough to be read."""
     root = manifest("ingest", "images")
     run = [root]
     for i in range(100):
@@ -111,15 +111,23 @@ def test_a_graph_of_three_hundred_shows_what_belongs_to_the_one_looked_for(tmp_p
         run += [manifest("finetune", "pose", [run[-1]], version=f"{i:016x}")]
     script = """
       const drawn = () => [...document.querySelectorAll(".node:not(.away)")];
-      const said = [drawn().length, document.querySelector("svg").classList.contains("far")];
+      const names = (found) => found.map((g) => g.dataset.key.replace(/=0+/, "")).sort().join(" ");
+      const table = document.getElementById("versions"), said = [table.hidden];
       const search = document.getElementById("search");
       search.value = "backbone=0000000000000007";
       search.dispatchEvent(new Event("input"));
       search.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
-      said.push(drawn().map((g) => g.dataset.key.replace(/=0+/, "")).sort().join(" "));
-      said.push(document.querySelector(".chosen").getBoundingClientRect().width > 150);
+      const seen = table.getBoundingClientRect(), at = document.querySelector(".cell.chosen").getBoundingClientRect();
+      said.push(names([...document.querySelectorAll(".cell.kin")]), at.top >= seen.top && at.bottom <= seen.bottom);
+      document.getElementById("only").click();
+      const box = document.querySelector(".node.chosen").getBoundingClientRect();
+      said.push(table.hidden, names(drawn()), box.width > 150);
+      document.getElementById("whole").click();
+      said.push(table.hidden);
+      document.getElementById("whole").click();
+      said.push(table.hidden, drawn().length);
       document.title = said.join("|");
     """
     said = title_after(render_lineage(run, focus=None), script, tmp_path).split("|")
-    images = f"images={root['version']}"
-    assert said == ["4", "false", f"backbone7 filtered7 {images} pose7", "true"]
+    kin = f"backbone7 filtered7 images={root['version']} pose7"
+    assert said == ["false", kin, "true", "true", kin, "true", "false", "true", "4"]
