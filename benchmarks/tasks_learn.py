@@ -6,10 +6,14 @@ training labels at every pixel, and the labels of the training picture that look
 models are also measured on bodies of another make. Scenes are rendered once; what is done stays in --out, so that the
 same command goes on where it was stopped. With --jobs 2 two trainings run at a time, each on one core.
 
+Answers are those of the flip test, and the arithmetic is fp32 or bf16, whichever is faster on this machine. With
+--minutes the steps of all recipes are multiplied by one factor, so that the whole takes about so long.
+
 A checkpoint of the nano backbone (benchmarks/learning.py makes one) becomes a tiny one exactly: its patches of 8 pixels
 are spread over 16, so that it says of a picture what nano says of the picture at half the size.
 
     python benchmarks/tasks_learn.py --out /tmp/tasks_learn [--checkpoint nano.safetensors] [--makehuman FOLDER]
+    python benchmarks/tasks_learn.py --out /tmp/tasks_learn --checkpoint nano.safetensors --minutes 30 --jobs 2
     python benchmarks/tasks_learn.py --out /tmp/two --tasks normal,pose --steps 250 --scenes 512 --test 64   # 5 minutes
 
 Prints a table, and as its last line one JSON object. Exit code 1 if a task misses a goal.
@@ -31,6 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from tasks_pace import arithmetic, factor
 
 from sapiens2.data.makehuman import Bodies
 from sapiens2.data.synthetic.store import BLOCK, SceneStore
@@ -52,6 +57,8 @@ from sapiens2.tasks.sample import Sample, from_scene
 GAIN = 0.30  # share of a baseline's error that must go
 GOALS = {"pose": 0.60, "segmentation": 0.45, "normal": 25.0, "pointmap": 0.12, "albedo": 0.08}
 ROUNDS = 1000
+TESTS_S = 90.0
+"""What rendering and reading the test scenes and comparing answers takes, of one core."""
 BODIES = 96
 """MakeHuman bodies that are tested on."""
 Array = np.ndarray
@@ -60,11 +67,26 @@ Array = np.ndarray
 def settings(task: str, options: argparse.Namespace) -> FinetuneConfig:
     """The recipe `learn`, as far as the options do not change it."""
     config = recipes.learn(task)  # type: ignore[arg-type]
-    engine = config.engine.model_copy(
-        update={"steps": options.steps or config.engine.steps, "seed": options.seed, "threads": 1}
-    )
+    steps = options.steps or max(config.engine.warmup_steps + 1, round(config.engine.steps * options.plan["factor"]))
+    changes = {"steps": steps, "precision": options.plan["arithmetic"], "seed": options.seed, "threads": 1}
+    engine = config.engine.model_copy(update=changes)
     scenes = options.scenes or config.scenes
     return config.model_copy(update={"engine": engine, "scenes": scenes, "workers": 0})
+
+
+def planned(options: argparse.Namespace, began: float) -> dict[str, Any]:
+    """The arithmetic, and the factor on the recipes' steps; kept in --out, for a run that goes on to be the same."""
+    file = Path(options.out) / "plan.json"
+    if file.exists():
+        return dict(json.loads(file.read_text()))
+    plan: dict[str, Any] = options.plan | {"arithmetic": arithmetic()}
+    options.plan = plan
+    if options.minutes:
+        chosen = [settings(task, options) for task in options.tasks.split(",")]
+        left = 60 * options.minutes - (time.perf_counter() - began) - TESTS_S
+        plan |= factor(chosen, 2 if options.checkpoint else 1, options.jobs, left)
+    file.write_text(json.dumps(plan))
+    return plan
 
 
 def starts(options: argparse.Namespace) -> dict[str, str]:
@@ -156,7 +178,7 @@ def measured(
                 "retrieval": headline(task, [label_answer(task, fitted[k]) for k in nearest], scenes),
             }
             row = {"task": task, "arm": arm, "on": name, "seconds": seconds, "steps": config.engine.steps}
-            rows.append(row | compared(task, headline(task, answer(model, scenes, 16), scenes), bases))
+            rows.append(row | compared(task, headline(task, answer(model, scenes, 16, flip=True), scenes), bases))
             print(line(rows[-1]), flush=True)
     return rows
 
@@ -222,6 +244,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--makehuman", help="folder of MakeHuman's data, for test scenes of other bodies")
     parser.add_argument("--tasks", default=",".join(TASKS), help="which of the five")
     parser.add_argument("--steps", type=int, help="optimiser steps of each run")
+    parser.add_argument("--minutes", type=float, help="lengthen or shorten all recipes to take so long altogether")
     parser.add_argument("--scenes", type=int, help="training scenes")
     parser.add_argument("--test", type=int, default=192, help="held-out scenes")
     parser.add_argument("--seed", type=int, default=0)
@@ -236,9 +259,11 @@ def main() -> int:
     os.environ["SAPIENS2_CACHE"] = os.environ.get("SAPIENS2_CACHE") or str(Path(options.out).absolute() / "cache")
     Path(options.out).mkdir(parents=True, exist_ok=True)
     folder = Path(os.environ["SAPIENS2_CACHE"]) / "scenes"
+    options.plan = {"factor": 1.0, "arithmetic": "fp32"}
     chosen = settings("pose", options)
+    render_all(options, chosen, folder)
+    options.plan = planned(options, began)
     if options.jobs > 1:
-        render_all(options, chosen, folder)
         train_all(options)
     fitted = load_scenes(chosen.scenes, chosen.image_size, "train", chosen.scene_seed, folder)
     tests = test_scenes(options, chosen.image_size, folder)
@@ -251,7 +276,7 @@ def main() -> int:
     told |= {"tests": counts, "seed": options.seed, "seconds": round(time.perf_counter() - began, 1)}
     children = os.times()
     total = time.process_time() - used + children.children_user + children.children_system
-    told |= {"processor seconds": round(total, 1), "jobs": options.jobs}
+    told |= {"processor seconds": round(total, 1), "jobs": options.jobs, "plan": options.plan}
     told |= {"training seconds": round(sum(row["seconds"] for row in ours), 1), "rows": _finite(rows)}
     print(json.dumps(told))
     return 0 if told["met"] else 1

@@ -113,13 +113,13 @@ def load_scenes(count: int, size: tuple[int, int], split: str, seed: int, folder
     return list(_samples(SceneStore(count, *size, split, seed, folder=folder)))
 
 
-def answer(model: TaskModel, samples: Sequence[Sample], batch: int) -> list[Answer]:
-    """What the model says of each sample, in the form that the statistics take."""
+def answer(model: TaskModel, samples: Sequence[Sample], batch: int, *, flip: bool = False) -> list[Answer]:
+    """What the model says of each sample, in the form that the statistics take; flip: with its mirror image."""
     device = next(model.parameters()).device
     answers: list[Answer] = []
     for start in range(0, len(samples), batch):
         images = np.stack([sample.image for sample in samples[start : start + batch]])
-        out = forward(model, normalise(torch.from_numpy(images).to(device)), images.shape[1:3])
+        out = forward(model, normalise(torch.from_numpy(images).to(device)), images.shape[1:3], flip=flip)
         arrays = {name: tensor.cpu().numpy() for name, tensor in out.items()}
         answers += [as_answer(model.task, {name: a[k] for name, a in arrays.items()}) for k in range(len(images))]
     return answers

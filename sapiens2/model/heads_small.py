@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sapiens2.model.normalise import brightness
+
 WAVES = 3  # of each axis: 1, 2 and 4 half turns across the picture
 
 
@@ -36,15 +38,37 @@ def places(height: int, width: int, like: Tensor) -> Tensor:
     return torch.stack(rows)[None]
 
 
+def unshaded(images: Tensor, change: Tensor) -> Tensor:
+    """Albedo as the picture without its light: images [B, 3, H, W] normalised and their change [B, 6, h, w], the
+    logarithm of a factor and an offset of each channel, on a coarser grid -> sRGB [B, 3, H, W].
+
+    Patterns, which are of the surface, come from the picture at its own size; a change of 0 answers the picture.
+    """
+    factor, offset = F.interpolate(change.float(), images.shape[-2:], mode="bilinear").chunk(2, 1)
+    return brightness(images) * factor.exp() + offset
+
+
 class SmallHead(nn.Module):
     """Feature pyramid over stem maps at strides 2, 4, 8 and the tokens; output at stride 4 (heatmaps) or 2.
 
     width: channels before the last layer; stride: 2 or 4; gain: factor on the output, by which answers of large values
-    (logits) are reached in few small steps; scalar: also predict one number per image from the mean token.
+    (logits) are reached in few small steps; scalar: also predict one number per image from the mean token; shading: the
+    last layer answers by how the picture is to be changed, see `unshaded`, and the output has the picture's size.
     """
 
-    def __init__(self, dim: int, out: int, *, stride: int, width: int, gain: float = 1.0, scalar: bool = False) -> None:
+    def __init__(
+        self,
+        dim: int,
+        out: int,
+        *,
+        stride: int,
+        width: int,
+        gain: float = 1.0,
+        scalar: bool = False,
+        shading: bool = False,
+    ) -> None:
         super().__init__()
+        self.shading = shading
         self.stem2, self.stem4, self.stem8 = _stage(3, 16, 2), _stage(16, 32, 2), _stage(32, 64, 2)
         self.tokens, self.place = nn.Conv2d(dim, 64, 1), nn.Conv2d(4 * WAVES, 64, 1, bias=False)
         self.mix8 = _stage(64, 64)
@@ -63,8 +87,12 @@ class SmallHead(nn.Module):
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor, images: Tensor) -> Tensor:
-        """features: [B, D, h, w]; images: [B, 3, H, W] normalised -> [B, out, H / stride, W / stride]."""
-        two = self.stem2(images)
+        """features: [B, D, h, w]; images: [B, 3, H, W] normalised -> [B, out, H / stride, W / stride].
+
+        With shading: [B, 3, H, W].
+        """
+        # Channels last: the kernels for few channels are then many times as fast on a CPU.
+        two = self.stem2(images.contiguous(memory_format=torch.channels_last))
         four = self.stem4(two)
         eight = self.stem8(four)
         h, w = eight.shape[-2:]
@@ -73,8 +101,8 @@ class SmallHead(nn.Module):
         x = self.mix4(four + F.interpolate(self.up4(x), four.shape[-2:], mode="bilinear"))
         if self.stride == 2:
             x = self.mix2(self.side2(two) + F.interpolate(self.up2(x), two.shape[-2:], mode="bilinear"))
-        out: Tensor = self.conv_out(x)
-        return out * self.gain
+        out: Tensor = self.conv_out(x) * self.gain
+        return unshaded(images, out) if self.shading else out
 
     def scale(self, features: Tensor) -> Tensor:
         """[B, D, h, w] -> [B]."""

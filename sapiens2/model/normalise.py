@@ -25,6 +25,12 @@ def normalise(images: Tensor) -> Tensor:
     return ((images.float() - constant(MEAN, images.device)) / constant(STD, images.device)).movedim(-1, -3)
 
 
+def brightness(images: Tensor) -> Tensor:
+    """What a pixel shows, as a share of the largest value: normalised [..., 3, H, W] -> float32 of that shape."""
+    deviation, mean = (constant(values, images.device)[:, None, None] for values in (STD, MEAN))
+    return (images.float() * deviation + mean) / 255
+
+
 def denormalise(images: Tensor) -> Tensor:
     """The inverse: float [..., 3, H, W] -> uint8 [..., H, W, 3], clipped to what a pixel can hold."""
     pixels = images.float().movedim(-3, -1) * constant(STD, images.device) + constant(MEAN, images.device)

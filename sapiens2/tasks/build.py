@@ -40,14 +40,17 @@ class TaskModel(nn.Module):
         self.backbone = backbone
         self.decode_head = head
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, *, resting: bool = False) -> dict[str, Tensor]:
         """images: [B, 3, H, W] normalised -> the head's raw output under the task's key, `OUTPUT[task]`.
 
         heatmaps [B, 308, h, w]; logits [B, 29, h, w]; normals, points, albedo [B, 3, h, w]; pointmap adds `scale` [B].
         h, w are a quarter of the input for pose, half for the other tiny heads and with the window tokenizer (there a
-        sixteenth for pose), the input's own size otherwise.
+        sixteenth for pose), the input's own size otherwise and for the tiny albedo. resting: no gradient reaches the
+        backbone.
         """
-        features, head = self.backbone(images).patches, self.decode_head
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not resting):
+            features = self.backbone(images).patches
+        head = self.decode_head
         maps = head(features, images) if isinstance(head, SmallHead) else head(features)
         out = {OUTPUT[self.task]: maps}
         if self.task == "pointmap":
@@ -68,6 +71,8 @@ def build_head(
             return SmallHead(dim, len(keypoints()), stride=4, width=96)
         if task == "segmentation":
             return SmallHead(dim, len(parts()), stride=2, width=32, gain=30.0)
+        if task == "albedo":
+            return SmallHead(dim, 6, stride=2, width=24, shading=True)
         return SmallHead(dim, 3, stride=2, width=24, scalar=task == "pointmap")
     spec = head_spec(task, size, style=style, to_2k=to_2k)
     if task == "pose":

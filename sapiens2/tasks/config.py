@@ -112,6 +112,9 @@ class FinetuneConfig(Config):
     checkpoint: Literal["best-val", "last"] = recipe(
         "best-val", "Which checkpoint of the backbone to start from: the one that the probe step chose, or the last."
     )
+    backbone_every: int = recipe(
+        1, "Steps between two that train the backbone too; those between train the head alone, for less time.", ge=1
+    )
     freeze_backbone: bool = recipe(False, "Train the head only.")
     lora_rank: int = recipe(0, "Rank of corrections trained in the backbone's place; 0 trains it whole.", ge=0)
     lora_alpha: float = recipe(16.0, "Gain of the corrections, divided by their rank.", gt=0)

@@ -6,8 +6,6 @@ UDP: the centres of the corner pixels of image and heatmap coincide, so a coordi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -98,8 +96,3 @@ def mirrored(heatmaps: Tensor) -> Tensor:
     """
     order = torch.as_tensor(keypoints().flip, device=heatmaps.device)
     return heatmaps[:, order].flip(-1)
-
-
-def flip_tested(forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Mean of the heatmaps of images [B, 3, H, W] and of their mirror images: the release's test protocol."""
-    return 0.5 * (forward(images) + mirrored(forward(images.flip(-1))))

@@ -58,7 +58,7 @@ class TaskObjective(nn.Module):
         images = normalise(photometric(batch["images"], batch["photometric"]))
         if self.config.label_stride > 1 and "mask" in batch:
             batch = batch | {"mask": thinned(batch["mask"], self.config.label_stride, step)}
-        out = self.model(images)
+        out = self.model(images, resting=step % self.config.backbone_every > 0)
         # Losses are computed in fp32 whatever the model's arithmetic.
         with torch.autocast(images.device.type, enabled=False):
             losses = self.losses({name: tensor.float() for name, tensor in out.items()}, batch)

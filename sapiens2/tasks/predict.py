@@ -17,8 +17,9 @@ from torch import Tensor
 
 from sapiens2.model.normalise import normalise
 from sapiens2.tasks.build import TaskModel
+from sapiens2.tasks.flip_test import flip_tested
 from sapiens2.tasks.head_specs import OUTPUT
-from sapiens2.tasks.heatmaps import decode, flip_tested, to_image
+from sapiens2.tasks.heatmaps import decode, to_image
 from sapiens2.tasks.pointmap_scale import heard, to_metres
 from sapiens2.tasks.regions import MAX_SIDE, Window, crop, person_region, place, whole_region, window_of
 
@@ -53,14 +54,16 @@ class Prediction:
 
 
 @torch.inference_mode()
-def forward(model: TaskModel, crops: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+def forward(model: TaskModel, crops: Tensor, size: tuple[int, int], *, flip: bool = False) -> dict[str, Tensor]:
     """Finished outputs of normalised crops [B, 3, h, w] on a grid of `size` (height, width) over the same region.
+
+    flip: of the mean over each crop and its mirror image.
 
     pose: keypoints [B, 308, 2] in pixels of that grid (corners aligned) and scores; segmentation: labels; the others:
     maps [B, 3, H, W], normals unit, points metric, albedo in [0, 1].
     """
     model.eval()
-    out = model(crops)
+    out = flip_tested(model, crops) if flip else model(crops)
     if model.task == "pose":
         return _pose(out["heatmaps"], size)
 
@@ -80,10 +83,6 @@ def forward(model: TaskModel, crops: Tensor, size: tuple[int, int]) -> dict[str,
 def _pose(heatmaps: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
     xy, scores = decode(heatmaps)
     return {"keypoints": to_image(xy, size, (heatmaps.shape[-2], heatmaps.shape[-1])), "scores": scores}
-
-
-def _heatmaps(model: TaskModel) -> Callable[[Tensor], Tensor]:
-    return lambda images: model(images)[OUTPUT["pose"]]
 
 
 def input_size(model: TaskModel) -> tuple[int, int]:
@@ -108,8 +107,8 @@ def predict(
     None for an image takes it whole. Without boxes `detector` finds them, and an image where it finds nobody gets an
     empty list; without either every image is taken whole. people: a segmentation model whose parts say which pixels
     are a person's (`valid`). input_size: (height, width) of the network, default that of its training. batch: crops per
-    forward pass. flip: pose as the mean of each crop's heatmaps and its mirror image's, at twice the cost. Raises
-    ValueError for images that are not uint8 RGB, boxes of another number or without an area, flip for another task.
+    forward pass. flip: the mean of what the network says of each crop and of its mirror image, at twice the
+    cost. Raises ValueError for images that are not uint8 RGB, and for boxes of another number or without an area.
     """
     if boxes is not None and len(boxes) != len(images):
         raise ValueError(f"{len(boxes)} lists of boxes for {len(images)} images: give one list per image")
@@ -195,8 +194,6 @@ class _Network:
     def __init__(self, model: TaskModel, people: TaskModel | None, size: tuple[int, int] | None, flip: bool) -> None:
         if people is not None and people.task != "segmentation":
             raise ValueError(f"people is a {people.task} model: give a segmentation model")
-        if flip and model.task != "pose":
-            raise ValueError(f"a flip test is for pose, not for {model.task}: leave it out")
         self.flip = flip
         self.model, self.people = model.eval(), None if people is None else people.eval()
         self.size = size or input_size(model)
@@ -232,10 +229,8 @@ class _Network:
     def _run(self, model: TaskModel, jobs: list[tuple[_Picture, int]], size: tuple[int, int]) -> dict[str, Array]:
         crops = np.stack([crop(picture.image, _region(picture.people[index]), size) for picture, index in jobs])
         images = normalise(torch.from_numpy(crops).to(self.device))
-        if model.task == "pose":
-            out = _pose(flip_tested(_heatmaps(model), images) if self.flip else _heatmaps(model)(images), size)
-        else:
-            out = model(images)
+        out = flip_tested(model, images) if self.flip and model is self.model else model(images)
+        out = _pose(out["heatmaps"], size) if model.task == "pose" else out
         if "scale" in out:
             out["scale"] = heard(out["scale"].float(), model.scale)
         return {name: tensor.float().cpu().numpy() for name, tensor in out.items()}

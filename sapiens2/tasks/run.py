@@ -118,7 +118,7 @@ def _flops_per_image(config: FinetuneConfig) -> float:
     with FlopCounterMode(display=False) as part:
         model.backbone(images)
     body, head = part.get_total_flops(), whole.get_total_flops() - part.get_total_flops()
-    backward = 0 if config.freeze_backbone else 1 if config.lora_rank else BACKWARD
+    backward = 0 if config.freeze_backbone else (1 if config.lora_rank else BACKWARD) / config.backbone_every
     return float((1 + backward) * body + (1 + BACKWARD) * head)
 
 

@@ -14,6 +14,8 @@ from sapiens2.tasks.mixture import Deck, Mixture, backgrounds_behind, complete, 
 from sapiens2.tasks.sample import Sample, from_scene
 
 Array = np.ndarray
+_MAPS = {"normal": ("normals",), "pointmap": ("points",), "albedo": ("albedo",)}
+"""What a task needs of the scenes' maps."""
 
 
 class TaskSource:
@@ -35,7 +37,8 @@ class TaskSource:
         key = (self.config.engine.seed, 1, *([number] if number else []))
         task = self.config.task
         if source.path == SYNTHETIC:
-            deck = Deck(self.config.scenes, lambda i: (from_scene(self.store.scene(i)), None), key)
+            maps = _MAPS.get(task, ())
+            deck = Deck(self.config.scenes, lambda i: (from_scene(self.store.scene(i, maps)), None), key)
         else:
             deck = labelled_deck(source, task, self.config.image_size, key)
         how = self.transforms.get("background")

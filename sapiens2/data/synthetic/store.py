@@ -10,6 +10,7 @@ import logging
 import os
 import uuid
 from collections import OrderedDict
+from collections.abc import Collection
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -19,6 +20,8 @@ from sapiens2.data.synthetic.scene import REVISION, Scene, render
 
 Array = np.ndarray
 BLOCK = 16
+MAPS = ("normals", "points", "albedo")
+"""Labels that take longest to unpack."""
 MEMORY_BYTES = 512 << 20
 _LOG = logging.getLogger(__name__)
 _SHORT = 32767
@@ -51,13 +54,13 @@ class SceneStore:
         self._blocks: OrderedDict[int, dict[str, Array]] = OrderedDict()
         self._held = 0
 
-    def scene(self, index: int) -> Scene:
-        """The scene of an index in [0, count)."""
+    def scene(self, index: int, maps: Collection[str] = MAPS) -> Scene:
+        """The scene of an index in [0, count); of the labels in MAPS, those that are not asked for are empty."""
         if not 0 <= index < self.count:
             raise IndexError(f"scene {index} of {self.count}")
         block, row = divmod(index, BLOCK)
         packed = self._block(block)
-        return _unpack({name: array[row] for name, array in packed.items()})
+        return _unpack({name: array[row] for name, array in packed.items()}, maps)
 
     def _path(self, block: int) -> Path | None:
         if self.folder is None:
@@ -110,19 +113,14 @@ def _pack(scene: Scene) -> dict[str, Array]:
     }
 
 
-def _unpack(packed: dict[str, Array]) -> Scene:
-    k, depth = packed["intrinsics"].astype(np.float64), packed["depth"].astype(np.float64)
-    height, width = depth.shape
-    x = (np.arange(width) - k[0, 2]) / k[0, 0] * depth
-    y = (np.arange(height) - k[1, 2])[:, None] / k[1, 1] * depth
-    normals = packed["normals"].astype(np.float32)
-    length = np.linalg.norm(normals, axis=-1, keepdims=True)
+def _unpack(packed: dict[str, Array], maps: Collection[str]) -> Scene:
+    empty = np.zeros((0, 0, 3), np.float32)
     return Scene(
         image=packed["image"],
         mask=packed["mask"],
-        normals=normals / np.maximum(length, 1),
-        points=np.stack([x, y, depth], -1).astype(np.float32),
-        albedo=packed["albedo"].astype(np.float32) / 255,
+        normals=_normals(packed["normals"]) if "normals" in maps else empty,
+        points=_points(packed["depth"], packed["intrinsics"]) if "points" in maps else empty,
+        albedo=packed["albedo"].astype(np.float32) / 255 if "albedo" in maps else empty,
         intrinsics=packed["intrinsics"],
         keypoints=packed["keypoints"],
         visibility=packed["visibility"],
@@ -130,6 +128,19 @@ def _unpack(packed: dict[str, Array]) -> Scene:
         pose=str(packed["kind"][0]),
         backdrop=str(packed["kind"][1]),
     )
+
+
+def _normals(packed: Array) -> Array:
+    normals = packed.astype(np.float32)
+    return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1)
+
+
+def _points(depth: Array, intrinsics: Array) -> Array:
+    k, depth = intrinsics.astype(np.float64), depth.astype(np.float64)
+    height, width = depth.shape
+    x = (np.arange(width) - k[0, 2]) / k[0, 0] * depth
+    y = (np.arange(height) - k[1, 2])[:, None] / k[1, 1] * depth
+    return np.stack([x, y, depth], -1).astype(np.float32)
 
 
 def _read(path: Path) -> dict[str, Array] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from safetensors.torch import save_file
 
 from sapiens2.model.backbone import build_backbone
 from sapiens2.model.heads import DeconvHead, PointmapHead, ShuffleHead, flops, parameter_count
+from sapiens2.model.heads_small import SmallHead, unshaded
+from sapiens2.model.normalise import normalise
 from sapiens2.model.rope import periods
 from sapiens2.model.sizes import architecture
 from sapiens2.model.weights import load_weights
@@ -81,13 +84,28 @@ def test_released_layouts_give_pixels_at_a_small_size() -> None:
 def test_tiny_models_take_any_size(task: str) -> None:
     torch.manual_seed(0)
     model = build_task(task, "tiny").eval()
-    stride = 4 if task == "pose" else 2
+    stride = {"pose": 4, "albedo": 1}.get(task, 2)
     with torch.no_grad():
         for height, width in ((64, 48), (32, 80)):
             out = model(torch.randn(2, 3, height, width))
             channels = {"pose": 308, "segmentation": 29}.get(task, 3)
             assert out[OUTPUT[task]].shape == (2, channels, height // stride, width // stride)
             assert ("scale" in out) == (task == "pointmap")
+
+
+def test_albedo_is_the_picture_without_its_light() -> None:
+    """A factor and an offset of each channel, on a coarser grid: by hand, and the picture where nothing is learned."""
+    pixels = torch.randint(0, 256, (1, 4, 6, 3), dtype=torch.uint8)
+    change = torch.zeros(1, 6, 2, 3)
+    change[:, 0], change[:, 4] = math.log(2), 0.25  # red twice as bright, a quarter more green
+    share = pixels.movedim(-1, 1) / 255
+    expected = torch.stack([2 * share[:, 0], share[:, 1] + 0.25, share[:, 2]], 1)
+    torch.testing.assert_close(unshaded(normalise(pixels), change), expected)
+    model = build_task("albedo", "tiny")
+    assert isinstance(model.decode_head, SmallHead)
+    torch.nn.init.zeros_(model.decode_head.conv_out.weight)
+    big = torch.randint(0, 256, (2, 64, 48, 3), dtype=torch.uint8)
+    torch.testing.assert_close(model(normalise(big))["albedo"], big.movedim(-1, 1) / 255)
 
 
 def test_unknown_task_and_size_are_refused() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
-from sapiens2.tasks.heatmaps import decode, encode, flip_tested, heatmap_sigma, mirrored, to_heatmap, to_image
+from sapiens2.tasks.build import TaskModel
+from sapiens2.tasks.flip_test import flip_tested
+from sapiens2.tasks.heatmaps import decode, encode, heatmap_sigma, mirrored, to_heatmap, to_image
 from sapiens2.tasks.vocabulary import keypoints
 
 
@@ -62,15 +62,20 @@ def test_a_flip_test_agrees_with_a_network_that_sees_no_side_and_mends_one_that_
     images = torch.zeros(1, 3, 8, 8)
     images[..., 0] = 1  # says which way round it is
 
-    def network(shift: float) -> Callable[[torch.Tensor], torch.Tensor]:
-        def answer(x: torch.Tensor) -> torch.Tensor:
-            places = xy if float(x[0, 0, 0, 0]) == 1 else turned
-            return encode(places + torch.tensor([shift, 0.0]), size, 3.0)
+    class Network(TaskModel):
+        def __init__(self, shift: float) -> None:
+            torch.nn.Module.__init__(self)
+            self.task, self.shift = "pose", torch.tensor([shift, 0.0])
 
-        return answer
+        def forward(self, images: torch.Tensor, *, resting: bool = False) -> dict[str, torch.Tensor]:
+            places = xy if float(images[0, 0, 0, 0]) == 1 else turned
+            return {"heatmaps": encode(places + self.shift, size, 3.0)}
 
-    torch.testing.assert_close(flip_tested(network(0.0), images), encode(xy, size, 3.0), rtol=0, atol=1e-5)
+    def tested(shift: float) -> torch.Tensor:
+        return flip_tested(Network(shift), images)["heatmaps"]
+
+    torch.testing.assert_close(tested(0.0), encode(xy, size, 3.0), rtol=0, atol=1e-5)
     torch.testing.assert_close(mirrored(mirrored(encode(xy, size, 3.0))), encode(xy, size, 3.0))
     # A network that always errs to the right errs to the left on the mirror image: the mean is right.
-    got, _ = decode(flip_tested(network(0.7), images))
-    assert float((got - xy).abs().max()) < 0.1 < float((decode(network(0.7)(images))[0] - xy).abs().max())
+    got, _ = decode(tested(0.7))
+    assert float((got - xy).abs().max()) < 0.1 < float((decode(Network(0.7)(images)["heatmaps"])[0] - xy).abs().max())

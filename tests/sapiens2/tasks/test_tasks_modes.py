@@ -29,13 +29,14 @@ def objective(**changes: Any) -> TaskObjective:
     return TaskObjective(chosen, assemble(chosen))
 
 
-def trained_step(made: TaskObjective, rate: float = 1e-2) -> None:
-    batch = TaskSource(made.config).batch(0, 0, 1)
+def trained_step(made: TaskObjective, rate: float = 1e-2, step: int = 0) -> None:
+    batch = TaskSource(made.config).batch(step, 0, 1)
     optimizer = torch.optim.AdamW(made.param_groups(rate, 0.0))
-    made.before_step([batch], 0)
-    made(batch, 0)["loss"].backward()
+    made.before_step([batch], step)
+    made(batch, step)["loss"].backward()
     optimizer.step()
-    made.after_step(0)
+    optimizer.zero_grad()
+    made.after_step(step)
 
 
 def test_rates_and_decay_of_the_published_sizes() -> None:
@@ -81,6 +82,18 @@ def test_a_frozen_backbone_stays_and_the_head_moves() -> None:
     trained_step(made)
     moved = {name for name, p in made.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved and all(name.startswith("decode_head.") for name in moved)
+
+
+def test_a_backbone_rests_between_its_steps() -> None:
+    made = objective(backbone_every=3)
+    moved = []
+    for step in range(4):
+        before = {name: p.detach().clone() for name, p in made.model.named_parameters()}
+        trained_step(made, step=step)
+        changed = [name for name, p in made.model.named_parameters() if not torch.equal(p, before[name])]
+        moved.append({name.split(".")[0] for name in changed})
+    both = {"backbone", "decode_head"}
+    assert moved == [both, {"decode_head"}, {"decode_head"}, both]
 
 
 def test_lora_trains_corrections_and_head_and_merges_into_plain_weights() -> None:

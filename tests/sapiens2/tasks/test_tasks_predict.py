@@ -17,12 +17,13 @@ from sapiens2.model.weights import save_weights
 from sapiens2.tasks.build import build_task
 from sapiens2.tasks.compose import compose
 from sapiens2.tasks.drawing import draw_depth, draw_keypoints, draw_normals, draw_parts, part_colours
-from sapiens2.tasks.head_specs import TASKS
+from sapiens2.tasks.flip_test import flip_tested
+from sapiens2.tasks.head_specs import OUTPUT, TASKS, TaskName
 from sapiens2.tasks.load import load_task
 from sapiens2.tasks.pointmap_scale import Convention
 from sapiens2.tasks.predict import Prediction, _placed, forward, predict
 from sapiens2.tasks.regions import crop, person_region, place, whole_region, window_of
-from sapiens2.tasks.vocabulary import keypoints
+from sapiens2.tasks.vocabulary import keypoints, parts
 
 
 def test_regions_pad_and_keep_the_aspect() -> None:
@@ -135,8 +136,23 @@ def test_a_flip_test_answers_a_mirror_image_with_the_mirrored_answer() -> None:
         return float(np.median(np.abs(other.keypoints - expected)))
 
     assert turned(True) < 0.05 < 1 < turned(False)
-    with pytest.raises(ValueError, match="a flip test is for pose, not for normal"):
-        predict(build_task("normal", "tiny"), [image], flip=True)
+
+
+@pytest.mark.parametrize("task", TASKS[1:])
+def test_flip_tested_maps_of_a_mirror_image_are_the_mirrored_maps(task: TaskName) -> None:
+    torch.manual_seed(0)
+    model, images = build_task(task, "tiny").eval(), torch.randn(1, 3, 64, 48)
+    key = OUTPUT[task]
+    with torch.no_grad():
+        one, other = (flip_tested(model, x)[key] for x in (images, images.flip(-1)))
+        plain = [model(x)[key] for x in (images, images.flip(-1))]
+    expected = one.flip(-1)
+    if task == "segmentation":
+        expected = expected[:, parts().flip.tolist()]
+    if task in ("normal", "pointmap"):
+        expected = torch.cat([-expected[:, :1], expected[:, 1:]], 1)
+    torch.testing.assert_close(other, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(plain[0], one, rtol=1e-3) and not torch.allclose(plain[1], other, rtol=1e-3)
 
 
 def test_labels_are_the_argmax_of_the_interpolated_logits() -> None:

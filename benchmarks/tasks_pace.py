@@ -1,0 +1,71 @@
+"""How many steps of each task fit into the minutes that benchmarks/tasks_learn.py is given, on this machine.
+
+A few steps of every task are timed, as many processes at a time as will train. All recipes are then lengthened or
+shortened by one factor, so that what their steps say of the tasks' needs stays.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+
+from sapiens2.engine.step import FiniteGate, Step, make_optimizer
+from sapiens2.engine.world import cpu_threads, joined
+from sapiens2.tasks.assemble import assemble
+from sapiens2.tasks.config import FinetuneConfig
+from sapiens2.tasks.objective import TaskObjective
+from sapiens2.tasks.source import TaskSource
+
+TIMED = 8
+"""Steps that are timed, a multiple of how often the backbone is trained."""
+SPARE = 0.92
+"""Share of the time that is planned: steps that read scenes from disk for the first time are slower."""
+AROUND_S = 12.0
+"""A training's start, its last pictures and its measurement, of one core."""
+LONGEST = 3.0
+"""Factor beyond which recipes are not lengthened: their rates were found for shorter runs."""
+
+
+def seconds_per_step(config: FinetuneConfig) -> float:
+    """Wall-clock seconds of a training step, from random weights."""
+    with joined(config.engine) as world, cpu_threads(config.engine):
+        objective = TaskObjective(config, assemble(config)).train()
+        optimizer = make_optimizer(objective, config.engine)  # type: ignore[arg-type]
+        step = Step(objective, optimizer, config.engine, world, FiniteGate(world.device))
+        source = TaskSource(config)
+        for number in range(-2, TIMED):
+            if number == 0:
+                began = time.perf_counter()
+            step(number % TIMED, [source.batch(number % TIMED, 0, 1)])
+        return (time.perf_counter() - began) / TIMED
+
+
+def factor(recipes: list[FinetuneConfig], arms: int, jobs: int, seconds: float) -> tuple[float, dict[str, Any]]:
+    """What all steps are to be multiplied by for the trainings to take `seconds`, and what that was found from."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        each = list(pool.map(seconds_per_step, recipes))
+    work = arms * sum(config.engine.steps * cost for config, cost in zip(recipes, each, strict=True))
+    room = seconds * jobs - arms * len(recipes) * AROUND_S
+    found = min(LONGEST, max(0.0, SPARE * room / work))
+    costs = {config.task: round(cost, 4) for config, cost in zip(recipes, each, strict=True)}
+    return found, {"factor": round(found, 4), "seconds per step": costs}
+
+
+def arithmetic() -> str:
+    """The faster of fp32 and bf16 here: CPUs without bf16 products take several times as long with them."""
+    torch.set_num_threads(1)
+    layer, rows = torch.nn.Linear(192, 768), torch.randn(512, 192)
+    took = {}
+    for name in ("bf16", "fp32"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=name == "bf16"):
+            best = float("inf")
+            for _ in range(12):
+                began = time.perf_counter()
+                layer(rows).sum().backward()
+                best = min(best, time.perf_counter() - began)
+        took[name] = best
+    return min(took, key=lambda name: took[name])
