@@ -34,7 +34,7 @@ def seconds_per_step(config: FinetuneConfig) -> float:
     """Wall-clock seconds of a training step, from random weights."""
     with joined(config.engine) as world, cpu_threads(config.engine):
         objective = TaskObjective(config, assemble(config)).train()
-        optimizer = make_optimizer(objective, config.engine)  # type: ignore[arg-type]
+        optimizer = make_optimizer(objective, config.engine)
         step = Step(objective, optimizer, config.engine, world, FiniteGate(world.device))
         source = TaskSource(config)
         for number in range(-2, TIMED):
@@ -44,7 +44,7 @@ def seconds_per_step(config: FinetuneConfig) -> float:
         return (time.perf_counter() - began) / TIMED
 
 
-def factor(recipes: list[FinetuneConfig], arms: int, jobs: int, seconds: float) -> tuple[float, dict[str, Any]]:
+def factor(recipes: list[FinetuneConfig], arms: int, jobs: int, seconds: float) -> dict[str, Any]:
     """What all steps are to be multiplied by for the trainings to take `seconds`, and what that was found from."""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         each = list(pool.map(seconds_per_step, recipes))
@@ -52,7 +52,7 @@ def factor(recipes: list[FinetuneConfig], arms: int, jobs: int, seconds: float) 
     room = seconds * jobs - arms * len(recipes) * AROUND_S
     found = min(LONGEST, max(0.0, SPARE * room / work))
     costs = {config.task: round(cost, 4) for config, cost in zip(recipes, each, strict=True)}
-    return found, {"factor": round(found, 4), "seconds per step": costs}
+    return {"factor": round(found, 4), "seconds per step": costs}
 
 
 def arithmetic() -> str:
