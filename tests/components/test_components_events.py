@@ -5,7 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from openlineage_rules import problems
+from openlineage_rules import officially, problems
 from test_components_store import commit
 
 from components.artifacts import Store
@@ -77,6 +77,7 @@ def test_every_event_is_what_openlineage_asks_for(tmp_path, monkeypatch):
     events = [json.loads(path.read_text()) for path in sorted((tmp_path / "events").glob("*.json"))]
     assert [event["eventType"] for event in events] == ["START", "COMPLETE", "FAIL"]
     assert [problems(event) for event in events] == [[], [], []]
+    assert [officially(event) for event in events] == events
     assert len({event["run"]["runId"] for event in events}) == 1
     (output,) = events[1]["outputs"]
     assert output["facets"]["version"]["datasetVersion"] == "v1"
@@ -102,3 +103,30 @@ def test_an_event_that_breaks_the_specification_is_found(tmp_path, monkeypatch, 
     event = json.loads(path.read_text())
     change(event)
     assert problem in " ".join(problems(event))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda e: e.pop("eventTime"),
+        lambda e: e.update(eventTime="yesterday"),
+        lambda e: e.update(eventType="DONE"),
+        lambda e: e.update(mine=1),
+        lambda e: e["run"].update(runId="7"),
+        lambda e: e["run"]["facets"]["errorMessage"].pop("message"),
+        lambda e: e["run"]["facets"]["errorMessage"].update(message=7),
+        lambda e: e["run"]["facets"]["errorMessage"].update(_schemaURL="https://x/1/#/$defs/ErrorMessageRunFacet"),
+        lambda e: e["outputs"][0]["facets"]["version"].update(datasetVersion=1),
+        lambda e: e["outputs"][0]["outputFacets"]["outputStatistics"].update(rowCount="3"),
+    ],
+)
+def test_what_openlineages_own_classes_refuse_is_found(tmp_path, monkeypatch, change):
+    monkeypatch.delenv("OPENLINEAGE_URL", raising=False)
+    made = commit(str(tmp_path), "filtered", "v1", inputs=[])
+    emit("FAIL", context(str(tmp_path)), made, error=ValueError("too dark"))
+    (path,) = (tmp_path / "events").glob("*.json")
+    event = json.loads(path.read_text())
+    assert officially(event) == event
+    change(event)
+    with pytest.raises((ValueError, TypeError)):
+        officially(event)
