@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from kfp_api import KfpApi
 from micro_runs import digests, sapiens2
 
-from components.artifacts import Store
+from components.artifacts import Store, parquet_bytes
+from components.attempt import file_entry
 from components.settings import Settings
 from components.steps import STEPS
 from pipelines.compile import compile_pipeline
@@ -99,6 +102,40 @@ def test_a_step_that_fails_is_named(api, micro_run):
     gone = f"images_manifest={root}/images/0000000000000000/manifest.json"
     with pytest.raises(RunFailed, match="ended as FAILED: filter: there is no images of version 0000000000000000"):
         submit_here(*arguments, "--param", gone, "--wait", "--poll", "0.3", root=root)
+
+
+def damaged_images(source, root):
+    """A root that holds the newest images of another, one picture's bytes damaged: (manifest, source, partition)."""
+    artifact = Store(str(source)).latest("images")
+    entry = artifact.partitions("images")[pid := sorted(artifact.partitions("images"))[0]][0]
+    table = pq.read_table(source / entry.path)
+    column = table.schema.get_field_index("bytes")
+    bad = pa.array([b"damaged", *table["bytes"].to_pylist()[1:]], table.schema.field(column).type)
+    data = parquet_bytes(table.set_column(column, table.schema.field(column), bad))
+    files = [
+        file_entry(e.path, data, table="images", partition=pid, rows=e.rows) if e == entry else e
+        for e in artifact.manifest.files
+    ]
+    storage = Store(str(root)).storage
+    for each in files:
+        storage.write(each.path, data if each.path == entry.path else (source / each.path).read_bytes())
+    storage.write(f"{artifact.folder}/manifest.json", artifact.manifest.model_copy(update={"files": files}).dump())
+    return storage.full(f"{artifact.folder}/manifest.json"), table["source"][0].as_py(), pid
+
+
+def test_the_log_of_a_submitted_step_that_fails_ends_with_picture_partition_and_command(api, micro_run, tmp_path):
+    manifest, source, pid = damaged_images(micro_run[0], root := tmp_path / "root")
+    arguments = ("stage:detect", "--host", api.url, *MICRO, "--param", f"images_manifest={manifest}")
+    with pytest.raises(RunFailed, match=r"detect: image .* cannot be decoded"):
+        submit_here(*arguments, "--wait", "--poll", "0.3", root=root)
+    (run,) = api.runs.values()
+    lines = [line.strip() for line in run["log"].read_text().splitlines()]
+    last = max(index for index, line in enumerate(lines) if line.startswith("the picture that fails: "))
+    picture, partition, again = lines[last : last + 3]
+    assert len([line for line in lines[last + 3 :] if line]) <= 3  # of kfp.local: a status, a rule, what failed
+    assert picture.startswith("the picture that fails: ") and picture.endswith(f"({source})")
+    assert f"partition {pid};" in partition
+    assert again.startswith(f"run it again: sapiens2 step detect --root {root} --input images=")
 
 
 def test_options_arrive_in_the_payload(pending_api, micro_run):
