@@ -35,10 +35,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from tasks_pace import arithmetic, factor
+from tasks_pace import factor
 
 from sapiens2.data.makehuman import Bodies
 from sapiens2.data.synthetic.store import BLOCK, SceneStore
+from sapiens2.engine.arithmetic import faster
 from sapiens2.evaluation.baselines import label_answer, mean_map, retrieved, thumbnails
 from sapiens2.evaluation.headline import Headline, headline
 from sapiens2.evaluation.measure import MAIN
@@ -79,7 +80,7 @@ def planned(options: argparse.Namespace, began: float) -> dict[str, Any]:
     file = Path(options.out) / "plan.json"
     if file.exists():
         return dict(json.loads(file.read_text()))
-    plan: dict[str, Any] = options.plan | {"arithmetic": arithmetic()}
+    plan: dict[str, Any] = options.plan | {"arithmetic": faster()}
     options.plan = plan
     if options.minutes:
         chosen = [settings(task, options) for task in options.tasks.split(",")]

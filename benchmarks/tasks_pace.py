@@ -11,8 +11,6 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
-import torch
-
 from sapiens2.engine.step import FiniteGate, Step, make_optimizer
 from sapiens2.engine.world import cpu_threads, joined
 from sapiens2.tasks.assemble import assemble
@@ -53,19 +51,3 @@ def factor(recipes: list[FinetuneConfig], arms: int, jobs: int, seconds: float) 
     found = min(LONGEST, max(0.0, SPARE * room / work))
     costs = {config.task: round(cost, 4) for config, cost in zip(recipes, each, strict=True)}
     return {"factor": round(found, 4), "seconds per step": costs}
-
-
-def arithmetic() -> str:
-    """The faster of fp32 and bf16 here: CPUs without bf16 products take several times as long with them."""
-    torch.set_num_threads(1)
-    layer, rows = torch.nn.Linear(192, 768), torch.randn(512, 192)
-    took = {}
-    for name in ("bf16", "fp32"):
-        with torch.autocast("cpu", torch.bfloat16, enabled=name == "bf16"):
-            best = float("inf")
-            for _ in range(12):
-                began = time.perf_counter()
-                layer(rows).sum().backward()
-                best = min(best, time.perf_counter() - began)
-        took[name] = best
-    return min(took, key=lambda name: took[name])

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sapiens2.engine import checkpoint, storage
+from sapiens2.engine.arithmetic import warn_of_slow_bf16
 from sapiens2.engine.config import EngineConfig, recipe_of
 from sapiens2.engine.control import PLAIN, Control
 from sapiens2.engine.feeder import Feeder
@@ -90,6 +91,8 @@ def train(
         _own_randomness(world),
         StopRequest(control.stop) as asked,
     ):
+        if world.leads:
+            warn_of_slow_bf16(config, world.device)
         wanted = recipe_of(config) if recipe is None else recipe
         objective = parallelize(objective, world, config)
         run = _Run(objective, source, config, world, out, state, title, images_per_step, flops_per_image, wanted)
