@@ -115,6 +115,7 @@ def _import_keypoints(name: str, labels: Path, images: Path, out: str, split: st
 def export_command(folder: str, name: str, out: str) -> None:
     """Take the keypoints of labelled data out, in another layout."""
     import json
+    from collections import Counter
 
     from sapiens2.data.formats.convert import coco_file, openpose
     from sapiens2.data.formats.vocabularies import layout
@@ -127,14 +128,16 @@ def export_command(folder: str, name: str, out: str) -> None:
         pictures.setdefault(row.image, []).append(row)
     if name == "openpose":
         Path(out).mkdir(parents=True, exist_ok=True)
+        stems = Counter(Path(picture).stem for picture in pictures)
         for picture, rows in pictures.items():
             text = json.dumps(openpose([row.keypoints for row in rows]))
-            (Path(out) / f"{Path(picture).stem}_keypoints.json").write_text(text)
+            stem = Path(picture).stem if stems[Path(picture).stem] == 1 else picture.replace("/", "_")
+            (Path(out) / f"{stem}_keypoints.json").write_text(text)
     else:
         layout(name)  # an unknown name is refused before pictures are read
         sizes = {picture: read_image(f"{dataset.folder}/{picture}").shape[:2] for picture in pictures}
         people = [
-            (number, picture, sizes[picture], row.keypoints, row.box)
+            (number, picture, sizes[picture], row.keypoints, row.box, row.area)
             for number, (picture, rows) in enumerate(pictures.items(), 1)
             for row in rows
         ]

@@ -5,7 +5,7 @@ A test set at its labels' own size does not fit into memory; what stays of a sam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 from sapiens2.evaluation.bootstrap import Estimate, bootstrap
 from sapiens2.evaluation.headline import Headline, headline_sums
 from sapiens2.evaluation.labelled import answer_native, constant_mean, load_labelled, placed
-from sapiens2.evaluation.measure import TALLIES, Answer
+from sapiens2.evaluation.measure import TALLIES, Answer, PoseTally
 from sapiens2.tasks.build import TaskModel
 from sapiens2.tasks.config import DataSource
 from sapiens2.tasks.sample import Sample
@@ -66,9 +66,12 @@ def _batches(samples: Iterable[Sample], batch: int) -> Iterator[list[Sample]]:
 class Compared:
     """What stays of a test set: sums of every sample under the model and the constant answer, and a few to draw."""
 
-    def __init__(self, task: str, *, pictures: int, keep_poses: bool = False) -> None:
-        """pictures: how many samples are kept whole; keep_poses: all keypoints stay, without their pictures."""
-        self.task, self.pictures, self.keep_poses = task, pictures, keep_poses
+    def __init__(self, task: str, *, pictures: int, keep_poses: bool = False, on: Sequence[str] | None = None) -> None:
+        """pictures: how many samples are kept whole; keep_poses: all keypoints stay, without their pictures.
+
+        on: the picture of each sample to come; poses are then measured and resampled by picture.
+        """
+        self.task, self.pictures, self.keep_poses, self.on = task, pictures, keep_poses, on
         self.shown: list[Item] = []
         self.poses: list[tuple[Sample, Answer]] = []
         self.count = 0
@@ -91,8 +94,12 @@ class Compared:
         """Every metric of `model` and `baseline` with its interval. Raises ValueError without a sample."""
         if not self.count:
             raise ValueError("there are no images to evaluate; raise n_test or give a split that has some")
-        statistics = {name: tally.statistic() for name, tally in self._tallies.items()}
-        return {name: bootstrap(each, self.count, rounds=rounds, seed=seed) for name, each in statistics.items()}
+        found = {}
+        for name, tally in self._tallies.items():
+            whole = (tally.statistic(), self.count)
+            statistic, count = tally.by_picture(self.on) if self.on and isinstance(tally, PoseTally) else whole
+            found[name] = bootstrap(statistic, count, rounds=rounds, seed=seed)
+        return found
 
     def headlines(self) -> tuple[Headline, Headline]:
         """The main metric of the model and of the constant answer, from sums of single images."""

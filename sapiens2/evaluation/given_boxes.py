@@ -1,7 +1,7 @@
 """Pose picture by picture, from given boxes and from the labelled ones: what a detector's misses cost.
 
 Every person of a picture is to be found by its detections: score of the box times mean score of its keypoints, doubles
-removed by keypoint similarity at 0.9. Areas are those of the labelled keypoints' extents, as everywhere here.
+removed by keypoint similarity at 0.9. Areas are the labelled ones, else the extents of the labelled keypoints.
 [specification 6; paper, table 3 and appendix A.2]
 """
 
@@ -17,8 +17,15 @@ import numpy as np
 from sapiens2.data.labelled import LabelledDataset
 from sapiens2.engine import storage
 from sapiens2.evaluation.bootstrap import Estimate, bootstrap
-from sapiens2.evaluation.measure import Answer, tight_box
-from sapiens2.evaluation.oks import Detections, Matches, People, average_precision, instance_scores, match_image
+from sapiens2.evaluation.measure import Answer, people_of
+from sapiens2.evaluation.oks import (
+    Detections,
+    Matches,
+    average_precision,
+    instance_scores,
+    match_image,
+    without_doubles,
+)
 from sapiens2.tasks.build import TaskModel
 from sapiens2.tasks.config import DataSource
 from sapiens2.tasks.predict import predict
@@ -26,7 +33,6 @@ from sapiens2.tasks.sample import Sample
 from sapiens2.tasks.vocabulary import keypoints
 
 Array = np.ndarray
-SAME_PERSON = 0.9
 
 
 def read_boxes(path: str, pictures: Sequence[str]) -> list[Array]:
@@ -57,29 +63,11 @@ def _boxes(path: str, key: str, content: Mapping[str, object]) -> Array:
     return rows if rows.shape[1] == 5 else np.concatenate([rows, np.ones((len(rows), 1))], 1)
 
 
-def without_doubles(points: Array, scores: Array, sigmas: Array) -> Array:
-    """Indices of the detections [D, K, 2] that stay, best first: none is as similar as SAME_PERSON to a better one."""
-    extent = np.ptp(points, axis=1).prod(-1)
-    order, kept = list(np.argsort(-scores, kind="mergesort")), []
-    while order:
-        best = order.pop(0)
-        kept.append(best)
-        rest = np.array(order, int)
-        d2 = ((points[rest] - points[best]) ** 2).sum(-1)
-        area = (extent[rest] + extent[best]) / 2 + np.spacing(1)
-        similar = np.exp(-d2 / (2 * sigmas) ** 2 / area[:, None] / 2).mean(1) if len(rest) else np.zeros(0)
-        order = [d for d, s in zip(order, similar, strict=True) if s <= SAME_PERSON]
-    return np.array(kept, int)
-
-
 def picture_matches(samples: Sequence[Sample], points: Array, scores: Array) -> Matches:
     """The people of one picture against its detections: points [D, 308, 2], scores [D] of box and keypoints."""
-    words = keypoints()
-    boxes = np.stack([tight_box(sample) for sample in samples])
-    area = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1.0)
-    xy, labelled = (np.stack([np.asarray(getattr(s, name)) for s in samples]) for name in ("keypoints", "labelled"))
-    kept = without_doubles(points, scores, words.sigmas)
-    return match_image(People(xy, labelled, area, boxes), Detections(points[kept], scores[kept]), words.sigmas)
+    sigmas = keypoints().sigmas
+    kept = without_doubles(points, scores, sigmas)
+    return match_image(people_of(samples), Detections(points[kept], scores[kept]), sigmas)
 
 
 def measure_boxes(

@@ -31,6 +31,11 @@ def load_labelled(source: DataSource, task: str) -> Iterator[Sample]:
     return (dataset.sample(index) for index in range(len(dataset)))
 
 
+def pictures_of(source: DataSource, task: str) -> list[str]:
+    """The picture of each sample of a split: people that are labelled together share one."""
+    return [row.image for row in LabelledDataset(source.path, task, source.split).rows]
+
+
 def labelled_bins(source: DataSource, task: str) -> Bins:
     """How many people each of these samples' pictures shows, and how much of them is hidden."""
     return row_bins(LabelledDataset(source.path, task, source.split).rows, read_index(source.path), task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +10,15 @@ import numpy as np
 from sapiens2.evaluation import metrics as m
 from sapiens2.evaluation.bootstrap import Statistic
 from sapiens2.evaluation.medians import Medians
-from sapiens2.evaluation.oks import Detections, Matches, People, average_precision, instance_scores, match_image
+from sapiens2.evaluation.oks import (
+    Detections,
+    Matches,
+    People,
+    average_precision,
+    instance_scores,
+    match_image,
+    without_doubles,
+)
 from sapiens2.tasks.pointmap_scale import canonical_scale
 from sapiens2.tasks.sample import Sample
 from sapiens2.tasks.vocabulary import GROUPS, keypoints, parts
@@ -46,51 +54,91 @@ class Tally(Protocol):
         """Every metric of the task over chosen images, in the order in which they were added."""
 
 
+def person_area(sample: Sample) -> float:
+    """Square pixels of a person for keypoint similarity: the labelled area, else the extent of its keypoints."""
+    box = tight_box(sample)
+    return sample.area or max(float((box[2:] - box[:2]).prod()), 1.0)
+
+
+def people_of(samples: Sequence[Sample]) -> People:
+    """The annotated people of one picture."""
+    xy, labelled = (np.stack([_need(getattr(s, name)) for s in samples]) for name in ("keypoints", "labelled"))
+    area = np.array([person_area(sample) for sample in samples])
+    boxes = [tight_box(sample) if sample.box is None else sample.box for sample in samples]
+    return People(xy, labelled, area, np.stack(boxes))
+
+
 class PoseTally:
     """AP and AR of all 308 and of each group, PCK at 5 and 10 % of the box diagonal for body points and for all.
 
-    Of all 308 also by size: medium people cover 32^2 to 96^2 square pixels, large ones more.
+    Of all 308 also by size: medium people cover 32^2 to 96^2 square pixels, large ones more. A detection's score is the
+    mean of its keypoint scores above 0.2.
     """
 
     def __init__(self) -> None:
         words = keypoints()
         self.sigmas = words.sigmas
         self.groups = {"all": np.arange(len(words))} | {name: words.group(name) for name in GROUPS[:-1]}
-        self.matches: dict[str, list[Matches]] = {name: [] for name in (*self.groups, "medium", "large")}
+        self.people: list[tuple[People, Detections]] = []
         self.hits: dict[str, list[tuple[int, int]]] = {}
 
     def add(self, answer: Answer, sample: Sample) -> None:
         """Takes in the answer to one sample."""
-        xy, labelled, box = _need(sample.keypoints), _need(sample.labelled), tight_box(sample)
-        area = max(float((box[2:] - box[:2]).prod()), 1.0)
-        for name, ids in self.groups.items():
-            people = People(xy[None, ids], labelled[None, ids], np.array([area]), box[None])
-            found = Detections(answer["keypoints"][None, ids], instance_scores(answer["scores"][None, ids]))
-            for size in ("all", "medium", "large") if name == "all" else ("all",):
-                kept = name if size == "all" else size
-                self.matches[kept].append(match_image(people, found, self.sigmas[ids], size))
+        found = Detections(answer["keypoints"][None], instance_scores(answer["scores"][None]))
+        people, box = people_of([sample]), tight_box(sample)
+        self.people.append((people, found))
         diagonal = float(np.linalg.norm(box[2:] - box[:2]))
         for share in PCK_SHARES:
             for name in ("body", "all"):
                 ids = self.groups[name]
-                got = m.pck_hits(answer["keypoints"][ids], xy[ids], labelled[ids], diagonal, share)
+                truth, labelled = people.keypoints[0, ids], people.labelled[0, ids]
+                got = m.pck_hits(answer["keypoints"][ids], truth, labelled, diagonal, share)
                 self.hits.setdefault(f"PCK@{share:g} {name}", []).append(got)
 
     def statistic(self) -> Statistic:
-        """Every metric over chosen images."""
-        counts = {name: np.array(values) for name, values in self.hits.items()}
+        """Every metric over chosen samples, each of them alone on its picture."""
+        return self.by_picture(range(len(self.people)))[0]
+
+    def by_picture(self, on: Sequence[Hashable]) -> tuple[Statistic, int]:
+        """Every metric over chosen pictures, and how many there are; `on` says which picture each sample lies on.
+
+        The people of a picture compete for its detections, of which doubles are removed first.
+        """
+        places = {picture: k for k, picture in enumerate(dict.fromkeys(on))}
+        number = np.array([places[picture] for picture in on], int)
+        counts = {name: np.zeros((len(places), 2)) for name in self.hits}
+        for name, values in self.hits.items():
+            np.add.at(counts[name], number, np.array(values))
+        matches = [self._matches([self.people[i] for i in np.flatnonzero(number == k)]) for k in range(len(places))]
 
         def metrics(index: Array) -> dict[str, float]:
             out = {}
             for name, values in counts.items():
                 right, total = values[index].sum(0)
                 out[name] = right / total if total else float("nan")
-            for name, matches in self.matches.items():
-                found = average_precision([matches[i] for i in index])
+            for name in matches[0]:
+                found = average_precision([matches[i][name] for i in index])
                 out |= found if name == "all" else {f"{key} {name}": found[key] for key in ("AP", "AR")}
             return out
 
-        return metrics
+        return metrics, len(places)
+
+    def _matches(self, picture: Sequence[tuple[People, Detections]]) -> dict[str, Matches]:
+        """All 308, each group, and both sizes, on one picture."""
+        xy, labelled, area, box = (
+            np.concatenate([getattr(people, name) for people, _ in picture])
+            for name in ("keypoints", "labelled", "area", "box")
+        )
+        points, scores = (np.concatenate([getattr(d, name) for _, d in picture]) for name in ("keypoints", "scores"))
+        kept = without_doubles(points, scores, self.sigmas) if len(points) > 1 else slice(None)
+        out = {}
+        for name, ids in self.groups.items():
+            people = People(xy[:, ids], labelled[:, ids], area, box)
+            found = Detections(points[kept][:, ids], scores[kept])
+            out[name] = match_image(people, found, self.sigmas[ids])
+            for size in ("medium", "large") if name == "all" else ():
+                out[size] = match_image(people, found, self.sigmas[ids], size)
+        return out
 
 
 class SegmentationTally:

@@ -14,6 +14,7 @@ Array = np.ndarray
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 MAX_DETECTIONS = 20
+SAME_PERSON = 0.9
 SIZES = {"all": (0.0, 1e10), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 _EPS = np.spacing(1)
 
@@ -131,6 +132,21 @@ def average_precision(images: list[Matches]) -> dict[str, float]:
         precision[t] = np.where(at < len(share), share[np.minimum(at, len(share) - 1)], 0.0).mean()
         recall[t] = reached[-1]
     return {"AP": precision.mean(), "AP50": precision[0], "AP75": precision[5], "AR": recall.mean()}
+
+
+def without_doubles(points: Array, scores: Array, sigmas: Array) -> Array:
+    """Indices of the detections [D, K, 2] that stay, best first: none is as similar as SAME_PERSON to a better one."""
+    extent = np.ptp(points, axis=1).prod(-1)
+    order, kept = list(np.argsort(-scores, kind="mergesort")), []
+    while order:
+        best = order.pop(0)
+        kept.append(best)
+        rest = np.array(order, int)
+        d2 = ((points[rest] - points[best]) ** 2).sum(-1)
+        area = (extent[rest] + extent[best]) / 2 + np.spacing(1)
+        similar = np.exp(-d2 / (2 * sigmas) ** 2 / area[:, None] / 2).mean(1) if len(rest) else np.zeros(0)
+        order = [d for d, s in zip(order, similar, strict=True) if s <= SAME_PERSON]
+    return np.array(kept, int)
 
 
 def instance_scores(keypoint_scores: Array, floor: float = 0.2) -> Array:

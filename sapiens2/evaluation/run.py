@@ -18,7 +18,7 @@ from sapiens2.evaluation.bootstrap import Estimate
 from sapiens2.evaluation.compared import Compared, labelled_items, synthetic_items
 from sapiens2.evaluation.config import EvaluateConfig
 from sapiens2.evaluation.given_boxes import boxes_section, measure_boxes
-from sapiens2.evaluation.labelled import labelled_bins
+from sapiens2.evaluation.labelled import labelled_bins, pictures_of
 from sapiens2.evaluation.measure import MAIN, Answer
 from sapiens2.evaluation.metrics import best_scale
 from sapiens2.evaluation.strata import Bins, Stratum, by_stratum, scene_bins
@@ -79,7 +79,8 @@ def _compare(
     """The whole test set, measured one batch after the other."""
     folder = cache_folder() if config.cache_scenes else None
     known = SceneStore(min(trained.scenes, BASELINE_SCENES), *size, "train", trained.scene_seed, folder=folder)
-    compared = Compared(config.task, pictures=config.pictures, keep_poses=bool(config.boxes))
+    on = None if config.labelled is None else pictures_of(config.labelled, config.task)
+    compared = Compared(config.task, pictures=config.pictures, keep_poses=bool(config.boxes), on=on)
     if config.labelled is not None:
         compared.take(labelled_items(model, config.labelled, size, config.batch, lambda: _samples(known)))
         return compared, labelled_bins(config.labelled, config.task)

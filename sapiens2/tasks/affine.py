@@ -89,7 +89,7 @@ def warp(sample: Sample, matrix: Array, size: tuple[int, int]) -> Sample:
         corners = apply(matrix, sample.box[[[0, 1], [2, 1], [0, 3], [2, 3]]].astype(np.float64))
         changes["box"] = np.concatenate([corners.min(0), corners.max(0)]).astype(np.float32)
     changes |= _dense(sample, matrix, size, changes.get("valid"))
-    return replace(sample, **changes)
+    return replace(sample, area=None, **changes)
 
 
 def _keypoints(xy: Array, labelled: Array, matrix: Array, size: tuple[int, int]) -> tuple[Array, Array]:

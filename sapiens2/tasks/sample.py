@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class Sample:
     keypoints: Array | None = None  # float32 [308, 2]
     labelled: Array | None = None  # bool [308] keypoints that count
     box: Array | None = None  # float32 [4] x0, y0, x1, y1 pixels, the person; None: the whole picture
+    area: float | None = None  # square pixels that the person covers; None: the extent of its keypoints
 
 
 def labelled_keypoints(visibility: Array) -> Array:
@@ -69,7 +71,7 @@ def flip(sample: Sample) -> Sample:
         albedo=_mirror(sample.albedo),
     )
     negate = np.array([-1, 1, 1], np.float32)
-    changes: dict[str, Array] = {}
+    changes: dict[str, Any] = {}
     if sample.mask is not None:
         lookup = np.arange(256, dtype=np.uint8)
         lookup[: len(parts())] = parts().flip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def read_coco(path: str | Path, name: str, *, images: str = "images", split: str
             out.left_out["people without a mapped keypoint"] += 1
             continue
         image = f"{images}/{row.image}" if images else row.image
-        out.rows.append(Row(image=image, split=split, box=row.box, keypoints=row.keypoints, where=here))
+        out.rows.append(replace(row, image=image, split=split, where=here))
     return out
 
 
@@ -88,7 +88,8 @@ def _row(
         x, y, w, h = (float(v) for v in annotation["bbox"])
         # COCO's boxes are in pixel edges; here the centre of the first pixel is 0.
         box = (x - 0.5, y - 0.5, x + w - 0.5, y + h - 0.5) if w > 0 and h > 0 else None
-    return Row(image=picture["file_name"], box=box, keypoints=mapped)
+    area = float(annotation.get("area") or 0)
+    return Row(image=picture["file_name"], box=box, area=area if area > 0 else None, keypoints=mapped)
 
 
 def _points(where: str, annotation: dict[str, Any], which: Layout) -> Array:

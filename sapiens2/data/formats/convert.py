@@ -57,16 +57,22 @@ def coco_annotation(points: Array, name: str = "coco17") -> dict[str, Any]:
     return lists | {"num_keypoints": int((split[0][:, 2] > 0).sum())}
 
 
-def coco_file(people: Sequence[tuple[int, str, tuple[int, int], Array, Array | None]], name: str) -> dict[str, Any]:
-    """A whole COCO file: people are (image id, file name, (height, width), points [308, 3], box or None)."""
+Person = tuple[int, str, tuple[int, int], Array, Array | None, float | None]
+"""Image id, file name, (height, width), points [308, 3], box or None, square pixels or None: the area of the box."""
+
+
+def coco_file(people: Sequence[Person], name: str) -> dict[str, Any]:
+    """A whole COCO file, with one annotation a person."""
     images: dict[int, dict[str, Any]] = {}
     annotations = []
-    for number, (image_id, file_name, (height, width), points, box) in enumerate(people, 1):
+    for number, (image_id, file_name, (height, width), points, box, area) in enumerate(people, 1):
         images[image_id] = {"id": image_id, "file_name": file_name, "width": width, "height": height}
         annotation: dict[str, Any] = {"id": number, "image_id": image_id, "category_id": 1, "iscrowd": 0}
         if box is not None:
             x0, y0, x1, y1 = (float(v) for v in box)
             annotation |= {"bbox": [x0 + 0.5, y0 + 0.5, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
+        if area is not None:
+            annotation["area"] = area
         annotations.append(annotation | coco_annotation(points, name))
     which = layout("coco17" if name == "wholebody133" else name)
     category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(which.names), "skeleton": []}

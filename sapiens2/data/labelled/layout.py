@@ -62,6 +62,7 @@ class Row:
     image: str
     split: str = "train"
     box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1 pixels, the person
+    area: float | None = None  # square pixels that the person covers, for keypoint similarity
     keypoints: Array | None = None  # float64 [308, 3] x, y pixels and 0 unlabelled, 1 hidden, 2 seen
     mask: str | None = None  # PNG of class ids, 255 unknown
     valid: str | None = None  # PNG, not 0 where normals, points and albedo are known
@@ -151,6 +152,10 @@ def parse_row(where: str, values: Any) -> Row:
             given[name] = _numbers(where, name, given[name], shape, say)
     if "box" in given:
         given["box"] = tuple(given["box"].tolist())
+    if "area" in given:
+        given["area"] = float(_numbers(where, "area", given["area"], (), "square pixels"))
+        if not 0 < given["area"] < float("inf"):
+            raise LabelError(where, f"`area` is {given['area']:g}", "give square pixels, or leave it out")
     return Row(**given, where=where)
 
 
@@ -171,7 +176,7 @@ def row_values(row: Row) -> dict[str, Any]:
     for name in _NAMES:
         value = getattr(row, name)
         if value is not None:
-            values[name] = np.asarray(value).round(3).tolist() if name in ("box", "keypoints") else value
+            values[name] = np.asarray(value).round(3).tolist() if name in ("box", "area", "keypoints") else value
     if row.intrinsics is not None:
         values["intrinsics"] = row.intrinsics.tolist()
     return values

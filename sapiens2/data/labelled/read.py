@@ -29,7 +29,7 @@ def read_sample(folder: str, facts: DatasetFacts, row: Row, task: str) -> Sample
     """
     image = read_image(storage.join(folder, row.image))
     size = image.shape[:2]
-    sample = Sample(image=image, box=read_box(row, size))
+    sample = Sample(image=image, box=read_box(row, size), area=row.area)
     if task == "pose":
         xy, labelled = read_keypoints(row, size)
         return replace(sample, keypoints=xy, labelled=labelled)

@@ -61,7 +61,7 @@ class DatasetWriter:
             files["intrinsics"] = sample.intrinsics.astype(np.float64)
         if sample.box is not None:
             files["box"] = tuple(float(v) for v in sample.box)
-        row = Row(**files, split=split, group=group)
+        row = Row(**files, area=sample.area, split=split, group=group)
         self.rows.append(row)
         return row
 

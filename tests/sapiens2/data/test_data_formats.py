@@ -72,7 +72,7 @@ def coco(folder: Path, annotations: list[dict[str, Any]]) -> Path:
 def person(**more: Any) -> dict[str, Any]:
     flat = [0.0] * 51
     flat[27:30], flat[30:33] = [50, 20, 2], [10, 21, 1]  # left wrist, right wrist
-    return {"id": 3, "image_id": 7, "bbox": [5, 6, 50, 40], "keypoints": flat, "iscrowd": 0} | more
+    return {"id": 3, "image_id": 7, "bbox": [5, 6, 50, 40], "area": 900, "keypoints": flat, "iscrowd": 0} | more
 
 
 def test_coco_by_hand(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_coco_by_hand(tmp_path: Path) -> None:
     assert points is not None and found.rows[0].box == (4.5, 5.5, 54.5, 45.5) and found.rows[0].image == "images/a.png"
     assert points[WORDS.id("left_wrist")].tolist() == [50, 20, 2]
     assert points[WORDS.id("right_wrist")].tolist() == [10, 21, 1]
-    assert (points[:, 2] > 0).sum() == 2
+    assert (points[:, 2] > 0).sum() == 2 and found.rows[0].area == 900
     assert found.rows[1].keypoints is not None and found.rows[1].keypoints[0, 2] == 0
 
 
@@ -131,12 +131,12 @@ def test_a_coco_file_goes_out_and_comes_in(tmp_path: Path) -> None:
     ids = layout("coco17").reads
     points[ids] = [*np.array([20.0, 30.0]), 2]
     points[ids, 0] += np.arange(17)
-    content = coco_file([(1, "a.png", (48, 64), points, np.array([1.0, 2, 30, 40]))], "coco17")
+    content = coco_file([(1, "a.png", (48, 64), points, np.array([1.0, 2, 30, 40]), 321.5)], "coco17")
     path = tmp_path / "out.json"
     path.write_text(json.dumps(content))
     (row,) = read_coco(path, "coco17", images="").rows
     np.testing.assert_array_equal(row.keypoints, points)  # type: ignore[arg-type]
-    assert row.box == (1, 2, 30, 40) and row.image == "a.png"
+    assert row.box == (1, 2, 30, 40) and row.image == "a.png" and row.area == 321.5
     assert content["categories"][0]["keypoints"][9] == "left_wrist"
 
 

@@ -46,8 +46,9 @@ def edit(folder: Path, line: int = 0, **changes: Any) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_what_is_written_is_read_back(task: str, tmp_path: Path) -> None:
     first, second = people()
-    folder = write(tmp_path / "data", [first, second])
+    folder = write(tmp_path / "data", [replace(first, area=1234.5), second])
     dataset = LabelledDataset(str(folder), task, "train")
+    assert dataset.sample(0).area == 1234.5 and LabelledDataset(str(folder), task, "test").sample(0).area is None
     assert len(dataset) == 1 and len(LabelledDataset(str(folder), task, None)) == 2
     read = dataset.sample(0)
     np.testing.assert_array_equal(read.image, first.image)
@@ -181,6 +182,8 @@ WRONG = [
     ("pose", odd_visibility, r"keypoint 11 \(left_knee\) has the visibility 0\.7; use 0"),
     ("pose", lambda f: edit(f, keypoints=[[1, 2, 2]] * 17), r"`keypoints` has the shape \[17, 3\]; give 308 rows"),
     ("pose", lambda f: edit(f, box=[10, 10, 5, 20]), r"`box` .* has no area; give \[x0, y0, x1, y1\]"),
+    ("pose", lambda f: edit(f, area=-5), r"line 1: `area` is -5; give square pixels, or leave it out"),
+    ("pose", lambda f: edit(f, area="big"), r"line 1: `area` is not an array of numbers; give square pixels"),
     ("pose", lambda f: (f / "images/000.png").write_bytes(b"no"), r"images/000\.png: is not a picture"),
     ("normal", nan_normals, r"normals/000\.npz: has NaN or infinite normals at 1 labelled pixels; store 0"),
     ("normal", long_normals, r"normals are not of length 1; divide each by its length"),

@@ -65,6 +65,7 @@ def test_trained_and_measured_on_labelled_data(task: str, folder: str, tmp_path:
             out=str(tmp_path / "g"),
         )
         assert set(given["boxes"]) == {"given", "labelled"} and given["metrics"] == metrics["metrics"]
+        assert all(given["boxes"]["labelled"][name] == metrics["metrics"][name] for name in ("AP", "AR"))
         assert (tmp_path / "g" / "table.csv").read_text().splitlines()[-1].startswith('"tiny, given boxes",')
     assert metrics["baseline"][MAIN[task][0]]["value"] is not None
 

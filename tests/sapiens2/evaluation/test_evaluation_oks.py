@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from sapiens2.evaluation.measure import PoseTally, person_area, statistic_of
 from sapiens2.evaluation.oks import (
     RECALLS,
     SIZES,
@@ -16,6 +19,7 @@ from sapiens2.evaluation.oks import (
     match_image,
     similarity,
 )
+from sapiens2.tasks.sample import Sample
 from sapiens2.tasks.vocabulary import keypoints
 
 SIGMAS = np.array([0.026, 0.025, 0.025, 0.035, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089])
@@ -201,3 +205,32 @@ def coco_people(seed: int, points: int) -> list[tuple[People, Detections]]:
         found = found[rng.random(len(found)) < 0.85]
         images.append((People(truth, labelled, area, box), Detections(found, rng.random(len(found)))))
     return images
+
+
+def test_people_of_a_picture_compete_for_its_detections() -> None:
+    """A hidden person whose answer lies on the one before it: alone a near hit at 0.5, in the picture a double."""
+    rng = np.random.default_rng(0)
+    front = rng.uniform(0, 100, (308, 2)).astype(np.float32)
+    behind = front + np.float32(0.5)
+    image, labelled, scores = np.zeros((4, 4, 3), np.uint8), np.ones(308, bool), np.full(308, 0.9)
+    samples = [Sample(image, keypoints=points, labelled=labelled, area=1e4) for points in (front, behind, front)]
+    answers = [{"keypoints": p, "scores": s} for p, s in ((front, scores), (front, scores / 2), (front, scores))]
+    tally = PoseTally()
+    for answer, sample in zip(answers, samples, strict=True):
+        tally.add(answer, sample)
+    alone, (together, count) = tally.statistic()(np.arange(3)), tally.by_picture(["a", "a", "b"])
+    assert count == 2 and together(np.arange(2))["AR"] == pytest.approx(2 / 3)
+    assert alone["AR"] > together(np.arange(2))["AR"] and together(np.array([1]))["AP"] == pytest.approx(1)
+    assert together(np.array([0, 0]))["PCK@0.05 all"] == alone["PCK@0.05 all"] == 1
+
+
+def test_the_labelled_area_counts_in_place_of_the_extent() -> None:
+    points = np.random.default_rng(0).uniform(0, 100, (308, 2)).astype(np.float32)
+    sample = Sample(np.zeros((4, 4, 3), np.uint8), keypoints=points, labelled=np.ones(308, bool))
+    answer = {"keypoints": points + np.float32(3), "scores": np.ones(308)}
+    extent = float(np.ptp(points, axis=0).prod())
+    found = {}
+    for area in (None, extent, extent / 16):
+        found[area] = statistic_of("pose", [answer], [replace(sample, area=area)])(np.arange(1))["AR body"]
+    assert found[None] == found[extent] > found[extent / 16]
+    assert person_area(replace(sample, area=50.0)) == 50 and person_area(sample) == pytest.approx(extent)
