@@ -136,7 +136,7 @@ def named_fields(task: str, name: str) -> dict[str, Any]:
     return fields | {f"engine.{key}": value for key, value in engine.items()}
 
 
-_LEARN_STEPS: dict[str, int] = {"pose": 900, "segmentation": 3200, "normal": 3200, "pointmap": 500, "albedo": 900}
+_LEARN_STEPS: dict[str, int] = {"pose": 700, "segmentation": 3200, "normal": 3400, "pointmap": 300, "albedo": 900}
 
 
 def learn(task: TaskName = "pose") -> FinetuneConfig:
