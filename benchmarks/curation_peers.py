@@ -63,8 +63,8 @@ def peer_vectors(order: dict[str, Any]) -> dict[str, Any]:
         def connect(target: tuple[str, int], *_: Any, **__: Any) -> socket.socket:
             host = name or target[0]
             host = "127.0.0.1" if host == "localhost" else host
-            for *_, place in socket.getaddrinfo(host, target[1], flags=socket.AI_NUMERICHOST):
-                tried.append(str(place[0]))
+            for found in socket.getaddrinfo(host, target[1], flags=socket.AI_NUMERICHOST):
+                tried.append(str(found[4][0]))
             raise ConnectionRefusedError
 
         with mock.patch("socket.create_connection", connect):
@@ -88,7 +88,7 @@ def peer_hostile(order: dict[str, Any]) -> dict[str, Any]:
         made, *_, error = resizer(io.BytesIO((Path(order["folder"]) / name).read_bytes()))
         ends[name] = "none" if made is None or error else "kept"
         if name in order["turned"] and made is not None:
-            pixels = cv2.imdecode(np.frombuffer(made, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+            pixels = np.asarray(cv2.imdecode(np.frombuffer(made, np.uint8), cv2.IMREAD_COLOR))[..., ::-1]
             corners[name] = pixels.shape[:2], pixels.tobytes().hex()
     return {"ends": ends, "corners": corners}
 
