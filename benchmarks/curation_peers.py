@@ -63,8 +63,8 @@ def peer_vectors(order: dict[str, Any]) -> dict[str, Any]:
         def connect(target: tuple[str, int], *_: Any, **__: Any) -> socket.socket:
             host = name or target[0]
             host = "127.0.0.1" if host == "localhost" else host
-            for found in socket.getaddrinfo(host, target[1], flags=socket.AI_NUMERICHOST):
-                tried.append(str(found[4][0]))
+            found = socket.getaddrinfo(host, target[1], flags=socket.AI_NUMERICHOST)
+            tried.extend(str(each[4][0]) for each in found)
             raise ConnectionRefusedError
 
         with mock.patch("socket.create_connection", connect):
