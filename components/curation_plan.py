@@ -7,6 +7,7 @@ one's own. A step's time is seconds = rate * rows * (rows / measured rows)^(expo
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -113,7 +114,7 @@ def plan(rates: Rates, images: float, *, cpus: int, gpus: int = 0, network_gbit:
 
     Raises ValueError when a count is not positive, or steps need a GPU and there is none.
     """
-    if images < 1 or cpus < 1 or gpus < 0:
+    if not 1 <= images < math.inf or cpus < 1 or gpus < 0:
         raise ValueError(f"a plan needs pictures and cores: images={images:g}, cpus={cpus}, gpus={gpus}")
     made: list[StepPlan] = []
     rows = float(images)

@@ -120,6 +120,8 @@ class Placements:
             data = yaml.safe_load(Path(path).read_text()) or {}
         except FileNotFoundError as error:
             raise PlacementError(f"there is no placement file {path}") from error
+        except UnicodeDecodeError as error:
+            raise PlacementError(f"{path} is no text: a placement is a YAML with `default` and `steps`") from error
         except yaml.YAMLError as error:
             raise PlacementError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
         if not isinstance(data, dict) or set(data) - {"default", "steps"}:

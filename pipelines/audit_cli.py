@@ -78,7 +78,7 @@ def calibrate_command(
     from components.artifacts import Store
     from components.audit_verdicts import calibrate_attribute, calibrate_rule, read_labels
 
-    labels = read_labels(Path(file).read_text("utf-8"), file)
+    labels = read_labels(Path(file).read_text("utf-8", errors="replace"), file)
     date = datetime.now(UTC).date().isoformat()
     if labels["kind"] == "attribute":
         verdict = calibrate_attribute(labels, Store(root).find(labels["artifact"]), date=date)

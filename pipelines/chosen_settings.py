@@ -45,6 +45,8 @@ def _from_yaml(file: str | None) -> dict[str, Any]:
         data = yaml.safe_load(Path(file).read_text()) or {}
     except FileNotFoundError as error:
         raise ValueError(f"there is no configuration file {file}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no text: --config takes a YAML of overrides") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(data, dict) or not all(isinstance(fields, dict) for fields in data.values()):

@@ -11,10 +11,9 @@ import click
 
 from pipelines.chosen_settings import refuse_cold_start, settings_of, tuned
 from pipelines.cli_options import LazyGroup, recipe_options, root_option, settings_options
+from pipelines.user_errors import INTERRUPTED, USER_ERROR, code_of, say, told
 
 PACKAGES = ("components", "pipelines", "curation", "sapiens2")
-USER_ERROR = 2
-INTERRUPTED = 130
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # it would look through every installed package for some
 
 
@@ -322,45 +321,12 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(USER_ERROR)
-    except (ValueError, FileNotFoundError, PermissionError) as error:
-        _say(f"error: {error}", error)
-        sys.exit(USER_ERROR)
     except Exception as error:
-        code = _code_of(error)
+        code = code_of(error)
         if code is None:
             raise
-        _say(str(error) if code == INTERRUPTED else f"error: {_told(error)}", error)
+        say(str(error) if code == INTERRUPTED else f"error: {told(error)}", error)
         sys.exit(code)
-
-
-def _say(text: str, error: Exception) -> None:
-    """The line for the user, and what was noted on its way: where it was, which command runs the step again."""
-    click.echo("\n".join([text, *getattr(error, "__notes__", ())]), err=True)
-
-
-def _told(error: Exception) -> str:
-    """The line for the user; what pyarrow says of an object store names no mend."""
-    if not _of_the_store(error):
-        return str(error)
-    return (
-        f"the object store failed ({error}); look at the address, the network, the credentials, "
-        "and AWS_ENDPOINT_URL where the store is not Amazon's"
-    )
-
-
-def _of_the_store(error: Exception) -> bool:
-    return isinstance(error, OSError) and "AWS Error" in str(error)
-
-
-def _code_of(error: Exception) -> int | None:
-    """The exit code of an error that is told in a line: a step of a run that failed, a training that was stopped."""
-    if type(error).__name__ == "Interrupted":  # of sapiens2.engine, which the command line does not import
-        return INTERRUPTED
-    if hasattr(error, "user"):
-        return USER_ERROR if error.user else 1
-    if _of_the_store(error):
-        return USER_ERROR
-    return None
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import click
 
 from components.steps import TASKS
 from pipelines import display
-from pipelines.cli import USER_ERROR
+from pipelines.user_errors import USER_ERROR
 
 console = display.console()
 SHOWN = 20  # problems printed; the page has more

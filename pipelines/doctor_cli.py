@@ -160,9 +160,11 @@ def _ray() -> Finding:
 @doctor.command("train")
 @click.option("--recipe", default="", help="A pretraining recipe; see `sapiens2 plan train`.")
 @click.option("--size", help="The paper's recipe at a size; tiny for a CPU.")
-@click.option("--batch", default=8, show_default=True, help="Images of a step.")
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images of a step.")
 @click.option("--image-size", nargs=2, type=int, metavar="HEIGHT WIDTH", help="Global views; local ones are half.")
-@click.option("--steps", default=10, show_default=True, help="Timed steps, after two that are not.")
+@click.option(
+    "--steps", type=click.IntRange(1), default=10, show_default=True, help="Timed steps, after two that are not."
+)
 @click.option("--set", "pairs", multiple=True, metavar="pretrain.FIELD=VALUE", help="Override one setting.")
 @click.option("--json", "as_json", is_flag=True, help="The numbers as JSON.")
 def train_command(
@@ -179,6 +181,8 @@ def train_command(
 
     from sapiens2.pretrain.measure import measure
 
+    if recipe and size:
+        raise click.UsageError("--recipe and --size both name a recipe: give one")
     overrides: dict[str, Any] = {"pretrain.batch": batch, "pretrain.koleo_group": _group(batch)}
     if image_size:
         overrides |= {"pretrain.image_size": image_size, "pretrain.local_size": [side // 2 for side in image_size]}

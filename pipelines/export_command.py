@@ -18,7 +18,7 @@ def run_export(
     from sapiens2.tasks.load import load_backbone, load_task
     from sapiens2.tasks.predict import input_size
 
-    weights = resolve_checkpoint(checkpoint or task, root)
+    weights = resolve_checkpoint(checkpoint, root, task)
     model: Any
     if task == "backbone":
         sized: Any = size

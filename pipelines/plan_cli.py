@@ -40,6 +40,8 @@ def train_command(recipe: str, size: str | None, pairs: tuple[str, ...], as_json
     """FLOPs, memory per GPU, days, GPU-hours and disk of a pretraining run."""
     from sapiens2.pretrain.budget import budget
 
+    if recipe and size:
+        raise click.UsageError("--recipe and --size both name a recipe: give one")
     name = recipe or size or ""
     if not name:
         console.print(_recipes())

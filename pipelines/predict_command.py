@@ -42,7 +42,7 @@ def run_predict(
     inputs = list_inputs(images)
     job = make_job(
         task,
-        resolve_checkpoint(checkpoint or task, root),
+        resolve_checkpoint(checkpoint, root, task),
         out,
         size=size,
         people=None if people is None else resolve_checkpoint(people, root),

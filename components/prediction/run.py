@@ -30,12 +30,15 @@ class RayOptions:
     gpus: float = 0
 
 
-def resolve_checkpoint(reference: str, root: str) -> str:
+def resolve_checkpoint(reference: str | None, root: str, task: str = "") -> str:
     """The path or URI of the weights that a path, or an artifact `KIND[=VERSION]` or tag under the root, stands for.
 
-    Raises ValueError when it is neither.
+    None stands for the latest artifact of the task, also where the working folder has a folder of that name, such as
+    the answers of an earlier run. Raises ValueError when it is neither.
     """
-    if "://" in reference or "/" in reference or reference.endswith(".safetensors") or Path(reference).exists():
+    if reference is None:
+        reference = task
+    elif "://" in reference or "/" in reference or reference.endswith(".safetensors") or Path(reference).exists():
         return reference
     artifact = Store(root).find(reference)
     return artifact.storage.full(artifact.file_path("model.safetensors"))

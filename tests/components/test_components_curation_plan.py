@@ -56,6 +56,8 @@ def test_hashes_are_shuffled_when_there_are_many():
 def test_what_makes_no_plan_is_said():
     with pytest.raises(ValueError, match="a plan needs pictures and cores"):
         plan(rates(), 0, cpus=1)
+    with pytest.raises(ValueError, match="a plan needs pictures and cores"):
+        plan(shipped("builtin"), float("nan"), cpus=1)
     with pytest.raises(ValueError, match="detect of this profile needs a GPU; give --gpus"):
         plan(rates(detect=Rate(0.1, "x", gpu_seconds=0.1)), 10, cpus=1)
     with pytest.raises(ValueError, match="unknown profile 'huge'"):

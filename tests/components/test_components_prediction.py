@@ -304,10 +304,15 @@ def _nearly(here: dict[str, bytes], there: dict[str, bytes]) -> set[str]:
     return {name for name in here if abs(len(here[name]) - len(there[name])) <= 64}
 
 
-def test_checkpoints_by_path_and_by_artifact(tmp_path: Path, models: Any) -> None:
+def test_checkpoints_by_path_and_by_artifact(tmp_path: Path, models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_checkpoint(models["pose"], str(tmp_path)) == models["pose"]
     with pytest.raises(ValueError, match="no artifact, tag or version 'pose'"):
         resolve_checkpoint("pose", str(tmp_path))
+    (tmp_path / "pose").mkdir()  # the answers of an earlier run are not taken for weights
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="no artifact, tag or version 'pose'"):
+        resolve_checkpoint(None, str(tmp_path), "pose")
+    assert resolve_checkpoint("pose", str(tmp_path)) == "pose"
     with pytest.raises(ValueError, match="holds a pose model of size tiny, not task normal"):
         predict_all(make_job("normal", models["pose"], str(tmp_path / "out")), list_inputs(models["pose"]))
     with pytest.raises(FileNotFoundError, match="no weights at"):

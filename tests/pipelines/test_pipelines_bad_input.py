@@ -19,6 +19,9 @@ CASES = {
     ),
     "bad --set": (["run", "--set", "filter"], ["step.field=value"]),
     "bad yaml": (["run", "--config", "{yaml}"], ["must map steps to fields"]),
+    "a folder as --config": (["run", "--config", "{empty}"], ["{empty}: that is a folder"]),
+    "a picture as --config": (["run", "--config", "{jpeg}"], ["photo.jpg is no text", "YAML"]),
+    "a picture as labels of an audit": (["audit", "calibrate", "{jpeg}"], ["photo.jpg holds no labels of an audit"]),
     "nothing to label": (
         ["annotate", "export", "--to", "cvat", "--task", "pose", "--out", "{empty}/b"],
         ["no artifact, tag or version 'selection'"],
@@ -40,13 +43,15 @@ def test_one_line_names_the_thing_and_the_mend(case, tmp_path, micro_pool):
     arguments, expected = CASES[case]
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.yaml").write_text("filter\n")
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0 no text")
     places = {"empty": tmp_path / "empty", "pool": micro_pool, "yaml": tmp_path / "bad.yaml"}
+    places["jpeg"] = tmp_path / "photo.jpg"
     filled = [argument.format(**places) for argument in arguments]
     done = sapiens2(*filled, root=tmp_path / "root", cwd=tmp_path, check=False, SAPIENS2_MODELS="")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     for text in expected:
-        assert text in done.stderr
+        assert text.format(**places) in done.stderr
     assert not list((tmp_path / "root").glob("*/*/manifest.json"))
 
 

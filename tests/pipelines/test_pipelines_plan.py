@@ -46,6 +46,9 @@ def test_recipes_are_listed_and_unknown_ones_refused(tmp_path):
     assert "0.1b-256" in listed and "1b-2k-output" in listed and "starts from" in listed
     wrong = plain("plan", "train", "--recipe", "2b", cwd=tmp_path, check=False)
     assert wrong.returncode == 2 and "unknown recipe '2b'; choose one of micro" in wrong.stderr
+    for command in (("plan", "train"), ("doctor", "train")):
+        both = plain(*command, "--recipe", "0.1b-256", "--size", "5b", cwd=tmp_path, check=False)
+        assert both.returncode == 2 and "--recipe and --size both name a recipe" in both.stderr
 
 
 def test_what_does_not_fit_gets_a_mend(tmp_path):
