@@ -30,7 +30,8 @@ def demo(task: TaskName = "pose") -> FinetuneConfig:
     """About twenty seconds on one core, after four for the scenes, which all tasks share.
 
     Measured with 150 steps, on held-out scenes and from random weights: PCK@0.1 of the body 0.5 (mean of the training
-    labels 0.47), mIoU 0.09 (0.04), normals 33 degrees (36.5), scaled point error 0.07 (0.16); albedo not since its head is new.
+    labels 0.47), mIoU 0.09 (0.04), normals 33 degrees (36.5), scaled point error 0.07 (0.16).
+    Albedo was not measured since its head changed.
     """
     return FinetuneConfig(
         task=task,
