@@ -186,6 +186,8 @@ def train_command(
     overrides: dict[str, Any] = {"pretrain.batch": batch, "pretrain.koleo_group": _group(batch)}
     if image_size:
         overrides |= {"pretrain.image_size": image_size, "pretrain.local_size": [side // 2 for side in image_size]}
+    if not torch.cuda.is_available():
+        overrides["pretrain.engine.compile"] = False  # a minute of a C++ compiler, for a few steps
     name = recipe or size or "tiny"
     config: Any = Settings(recipe=name, overrides=overrides | parse_overrides(pairs)).config(PRETRAIN)
     device = torch.device("cuda" if torch.cuda.is_available() and config.engine.device != "cpu" else "cpu")

@@ -30,8 +30,7 @@ TERA, GIBIBYTE = 1e12, 2**30
 @click.option(
     "--checkpointing",
     type=click.Choice(["none", "elementwise", "selective", "full"]),
-    default="none",
-    show_default=True,
+    help="What backward computes again; default: what the recipe sets.",
 )
 @click.option("--eager", is_flag=True, help="Plan without compiled blocks.")
 @click.option("--set", "pairs", multiple=True, metavar="pretrain.FIELD=VALUE", help="Override one setting.")
@@ -48,6 +47,7 @@ def train_command(recipe: str, size: str | None, pairs: tuple[str, ...], as_json
         return
     config: Any = Settings(recipe=name, overrides=parse_overrides(pairs)).config(PRETRAIN)
     hardware["compiled"] = not hardware.pop("eager")
+    hardware["checkpointing"] = hardware["checkpointing"] or config.engine.checkpointing
     made = budget(config, **hardware)
     if as_json:
         click.echo(json.dumps(made.summary() | {"recipe": name, **hardware}, indent=1))

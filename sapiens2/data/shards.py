@@ -114,5 +114,10 @@ def _open(file: str, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
     system, path = locate(file)
     try:
         return pq.ParquetFile(path, filesystem=system, metadata=metadata)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"the shard {file} is not there, moved or deleted since its export: `sapiens2 artifacts verify` tells what "
+            "an artifact lacks, `sapiens2 run` makes it again; a run is never continued without one of its shards"
+        ) from error
     except pa.ArrowInvalid as error:
         raise ValueError(f"{file} is not a Parquet file: {error}") from error

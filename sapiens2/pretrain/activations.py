@@ -1,7 +1,7 @@
 """What a step of the objective keeps in memory for its backward pass, counted on the code itself.
 
 The objective's forward runs on fake tensors, which have shapes and no storage, while autograd's own hooks tell what it
-would keep. So the count follows the model and the losses wherever they change, and costs about a second at any size.
+would keep. So the count follows the model and the losses wherever they change, and takes seconds at any size.
 """
 
 from __future__ import annotations

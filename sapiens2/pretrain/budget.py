@@ -127,10 +127,12 @@ def budget(
     batch_per_gpu: int | None = None,
     checkpointing: Checkpointing = "none",
     compiled: bool = True,
+    predictor: Predictor | None = None,
 ) -> Budget:
     """The budget of a run; `mfu` is the share of the datasheet's FLOP/s that the model's own arithmetic reaches.
 
-    Without `batch_per_gpu` the largest micro-batch that fits and divides the batch is taken. Raises ValueError for an
+    Without `batch_per_gpu` the largest micro-batch that fits and divides the batch is taken. A `predictor` of
+    the same config spares counting its memory again. Raises ValueError for an
     unknown GPU, a share outside (0, 1], a batch that does not divide among the GPUs, or a micro-batch that does not
     divide a GPU's share, or leaves KoLeo groups that the GPUs together do not hold whole.
     """
@@ -140,7 +142,7 @@ def budget(
         raise ValueError(f"mfu={mfu} is no share: give a number above 0 and up to 1, such as 0.4")
     if gpus < 1 or config.batch % gpus:
         raise ValueError(f"a batch of {config.batch} images does not divide among {gpus} GPUs: choose another number")
-    predictor, room = Predictor(config), GPUS[gpu].memory
+    predictor, room = predictor or Predictor(config), GPUS[gpu].memory
     layout = Layout(images=1, ranks=gpus, checkpointing=checkpointing, compiled=compiled)
     largest = predictor.largest_batch(layout, room)
     share = config.batch // gpus

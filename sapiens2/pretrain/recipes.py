@@ -1,6 +1,9 @@
 """Recipes: each a function that returns a config, its header saying what to expect and what it costs.
 
-The costs in the headers are arithmetic, not measurements, unless they say so; a test computes them again.
+The costs in the headers are arithmetic, not measurements, unless they say so. Their rows are those of
+`recipe_costs`, and tests hold them against the code: FLOPs of one image and of the run, images seen, days on so many
+H200s (989 TFLOP/s) at the share that is aimed at, and the memory that is predicted for each GPU with so many images at
+a time and with the recipe's own compilation and checkpointing.
 """
 
 from __future__ import annotations
@@ -19,17 +22,29 @@ def paper(size: SizeName = "1b", *, window_tokenizer: bool = False) -> PretrainC
     """The paper's recipe at any size: 5e5 steps of 1536 images, 1024 x 768, bfloat16; 4096 x 3072 with the tokenizer.
 
     Not run by us: what the paper leaves open follows DINOv3 and MAE (specification 8.2), and the batch is inferred from
-    one pass over its 750 million images. Arithmetic per image (`cost.step_cost`), and H200 days of the run at 45 % of
-    989 TFLOP/s: 0.1b 7.56 TFLOP, 151 days; 0.4b 20.7 TFLOP, 414 days; 0.8b 39.6 TFLOP, 790 days; 1b 67.8 TFLOP,
-    1355 days; 5b 222 TFLOP, 4439 days; 1b-4k 171 TFLOP, 3420 days. Predicted memory on each of 64 H200s, compiled, with
-    checkpointing="selective", 24 images at a time: 0.1b 29 GiB, 0.4b 56, 0.8b 85, 1b 121; 5b with 12 images 133.
+    one pass over its 750 million images. Blocks are compiled; from 0.8b on, norms and gates are computed again.
+
+    recipe          TFLOP/image       FLOP     images  H200s   MFU    days  at a time  GiB each
+    0.1b                   7.56   5.81e+21      768 M     64   33%    3.22         24      73.6
+    0.4b                   20.7   1.59e+22      768 M     64   40%    7.28         12      76.6
+    0.8b                   39.6   3.04e+22      768 M     64   42%    13.2          8      54.3
+    1b                     67.8   5.21e+22      768 M     64   45%    21.2          8      78.2
+    5b                      222   1.71e+23      768 M     64   38%    82.1          4      89.9
+    1b-4k                   171   1.31e+23      768 M     64   45%    53.4          8      82.5
     """
     large = size in ("1b", "5b")
     scale = 4 if window_tokenizer else 1
     return PretrainConfig(
         size=size,
         window_tokenizer=window_tokenizer,
-        engine=EngineConfig(steps=500_000, warmup_steps=1000, precision="bf16", checkpoint_every=1000),
+        engine=EngineConfig(
+            steps=500_000,
+            warmup_steps=1000,
+            precision="bf16",
+            checkpoint_every=1000,
+            compile=True,
+            checkpointing="none" if size in ("0.1b", "0.4b") else "elementwise",
+        ),
         image_size=(1024 * scale, 768 * scale),
         local_size=(512 * scale, 384 * scale),
         prototypes=131_072 if large else 65_536,
@@ -44,15 +59,17 @@ def paper(size: SizeName = "1b", *, window_tokenizer: bool = False) -> PretrainC
 def small(size: SizeName = "0.1b") -> PretrainConfig:
     """256 x 192 on one GPU in about an hour: 8000 steps of 256 images, 2.05 million in all.
 
-    Not run by us. 0.1b-256 0.394 TFLOP an image, 8.07e+17 FLOP for the run: 0.91 hours on one H200 at 25 % of 989
-    TFLOP/s. Predicted memory, compiled: 58 GiB with all 256 images at a time.
-    Rotary positions are relative to the image, so the result continues at higher resolutions (`enlarged`).
+    Not run by us. Rotary positions are relative to the image, so the result continues at higher resolutions
+    (`enlarged`).
+
+    recipe          TFLOP/image       FLOP     images  H200s   MFU    days  at a time  GiB each
+    0.1b-256              0.394   8.07e+17    2.048 M      1   25%  0.0378        256      58.1
     """
     return for_batch(
         PretrainConfig(
             size=size,
             engine=EngineConfig(
-                steps=8000, lr=1.5e-4, min_lr=1e-6, precision="bf16", checkpoint_every=500, log_every=20
+                steps=8000, lr=1.5e-4, min_lr=1e-6, precision="bf16", checkpoint_every=500, log_every=20, compile=True
             ),
             batch=256,
             image_size=(256, 192),
@@ -66,8 +83,12 @@ def small(size: SizeName = "0.1b") -> PretrainConfig:
 def enlarged(finished: PretrainConfig, times: int = 2, share: float = 0.25) -> PretrainConfig:
     """The next stage of a curriculum: a finished run's config at `times` its resolution, for a share of its steps.
 
-    Start it from the finished run's weights. A token costs the same, so an image costs about times^2 as much:
-    0.1b-512 1.54 TFLOP an image, 7.90e+17 FLOP; 0.1b-1024 7.56 TFLOP an image, 9.68e+17 FLOP.
+    Not run by us. Start it from the finished run's weights. A token costs the same, so an image costs about times^2 as
+    much.
+
+    recipe          TFLOP/image       FLOP     images  H200s   MFU    days  at a time  GiB each
+    0.1b-512               1.54    7.9e+17    512,000      1   25%   0.037         64      53.1
+    0.1b-1024              7.56   9.68e+17    128,000      1   33%  0.0343         16      51.9
     """
     steps = max(2, round(share * finished.engine.steps))
     engine = finished.engine.model_copy(update={"steps": steps, "lr": finished.engine.lr / 2})
@@ -83,9 +104,14 @@ def continued(size: SizeName = "1b", *, window_tokenizer: bool = False) -> Pretr
     """Released weights, your pictures: 20,000 steps of 256 images at full resolution with a short re-warm.
 
     Not run by us. Decoder and projection head start fresh, so the prototypes are frozen over the warm-up of 1000 steps,
-    the rate stays at a fifth of the paper's, and the teacher looks back over as many images as the paper's. For 5.12
-    million images: 0.1b-continued 7.56 TFLOP an image, 3.87e+19 FLOP; 5b-continued 222 TFLOP an image, 1.14e+21 FLOP;
-    1b-continued 67.8 TFLOP an image, 3.47e+20 FLOP, which is 9.0 days of one H200 at 45 % of 989 TFLOP/s.
+    the rate stays at a fifth of the paper's, and the teacher looks back over as many images as the paper's.
+
+    recipe          TFLOP/image       FLOP     images  H200s   MFU    days  at a time  GiB each
+    0.1b-continued         7.56   3.87e+19     5.12 M      8   33%   0.172          8      25.2
+    0.4b-continued         20.7   1.06e+20     5.12 M      8   40%   0.388          8      52.4
+    0.8b-continued         39.6   2.03e+20     5.12 M      8   42%   0.705          8      56.0
+    1b-continued           67.8   3.47e+20     5.12 M      8   45%    1.13          8      81.4
+    5b-continued            222   1.14e+21     5.12 M      8   38%    4.38          4     100.4
     """
     base = paper(size, window_tokenizer=window_tokenizer)
     engine = base.engine.model_copy(update={"steps": 20_000, "lr": 2e-5})
@@ -96,8 +122,11 @@ def input_2k(finished: PretrainConfig) -> PretrainConfig:
     """The paper's 2K phase, read as 2K input: the encoder of a finished run completes pictures of twice the side.
 
     Reconstruction alone, as the paper names nothing else, for 2 % of the run's steps at a tenth of its rate; start it
-    from the finished run's weights. 1b-2k-input 86.4 TFLOP an image, 1.33e+21 FLOP. It checks that k-NN does not get
-    worse (`sapiens2.evaluation.knn_check`).
+    from the finished run's weights. It checks that k-NN does not get worse (`sapiens2.evaluation.knn_check`). Not run
+    by us.
+
+    recipe          TFLOP/image       FLOP     images  H200s   MFU    days  at a time  GiB each
+    1b-2k-input            86.4   1.33e+21    15.36 M     64   45%   0.539          8     116.9
     """
     sizes: dict[str, object] = {
         name: tuple(2 * side for side in getattr(finished, name)) for name in ("image_size", "local_size")
@@ -108,8 +137,11 @@ def input_2k(finished: PretrainConfig) -> PretrainConfig:
 def output_2k(finished: PretrainConfig) -> PretrainConfig:
     """The paper's 2K phase, read as 2K output: a finished 4K run completes 2048 x 1536 pixels from its 64 x 48 tokens.
 
-    As `input_2k`, but the sizes stay: 32 x 32 x 3 values a token. 1b-2k-output 40.2 TFLOP an image, 6.18e+20 FLOP.
-    Raises ValueError for a run without the window tokenizer.
+    As `input_2k`, but the sizes stay: 32 x 32 x 3 values a token. Raises ValueError for a run without the window
+    tokenizer. Not run by us.
+
+    recipe          TFLOP/image       FLOP     images  H200s   MFU    days  at a time  GiB each
+    1b-2k-output           40.2   6.18e+20    15.36 M     64   45%   0.251          8      34.9
     """
     if not finished.window_tokenizer:
         raise ValueError(
@@ -132,7 +164,11 @@ def _changed(config: PretrainConfig, changes: dict[str, object]) -> PretrainConf
 
 
 def micro() -> PretrainConfig:
-    """Two steps of four images that walk the whole path and learn nothing: 0.13 CPU seconds a step, 0.4 to build."""
+    """Two steps of four images that walk the whole path and learn nothing: 0.13 CPU seconds a step, 0.4 to build.
+
+    recipe          TFLOP/image       FLOP     images  H200s   MFU    days  at a time  GiB each
+    micro               0.00152   1.21e+10          8    CPU                        4      0.10
+    """
     return PretrainConfig(
         size="tiny",
         engine=EngineConfig(steps=2, lr=5e-4, min_lr=1e-6, warmup_steps=1, checkpoint_every=1, log_every=1),
@@ -199,6 +235,9 @@ def demo() -> PretrainConfig:
     1.03 to 0.93, contrastive 4.37 to 3.88 (4.16 is chance for 64 prototypes), mutual information of the teacher 0 to
     0.89 nats, RankMe 1 to 8.6 of 16. At the paper's teacher temperature that information stayed below 0.01 nats, so
     it is 0.02 here. The teacher looks back over 20 steps: `scaled_ema` would leave it at its start in so few images.
+
+    recipe          TFLOP/image       FLOP     images  H200s   MFU    days  at a time  GiB each
+    tiny                0.00394   3.47e+12        880    CPU                        8      0.25
     """
     return PretrainConfig(
         size="tiny",

@@ -52,7 +52,7 @@ def test_recipes_are_listed_and_unknown_ones_refused(tmp_path):
 
 
 def test_what_does_not_fit_gets_a_mend(tmp_path):
-    shown = plain("plan", "train", "--size", "5b", "--gpu", "a100", "--gpus", "8", cwd=tmp_path).stdout
+    shown = plain("plan", "train", "--size", "5b", "--gpu", "a100", "--gpus", "2", cwd=tmp_path).stdout
     assert "does not fit" in shown and "try --checkpointing selective" in shown  # elementwise would not fit either
 
 

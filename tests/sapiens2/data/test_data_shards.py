@@ -93,8 +93,20 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     other.write_bytes(b"this is no parquet file at all")
     with pytest.raises(ValueError, match=r"other.parquet is not a Parquet file"):
         Shards([str(other)])
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"the shard .*absent\.parquet is not there, .* artifacts verify"):
         Shards([str(tmp_path / "absent.parquet")])
+
+
+def test_a_shard_that_vanishes_is_an_error_and_no_gap(tmp_path: Path) -> None:
+    """Rows are found by their number, so that without a shard all that follow would be others."""
+    files = write(str(tmp_path), [3, 4])
+    shards = Shards(files, cached_groups=1)
+    Path(files[1]).unlink()
+    assert shards[0].image_id
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError, match="is not there") as caught:
+            shards[len(shards) - 1]
+        assert "row group" in caught.value.__notes__[0]
 
 
 @settings(max_examples=60, deadline=None)

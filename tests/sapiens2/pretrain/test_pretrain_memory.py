@@ -22,9 +22,11 @@ from sapiens2.engine.world import World
 from sapiens2.model import block as block_module
 from sapiens2.model.block import Block
 from sapiens2.model.normalise import constant
+from sapiens2.pretrain import recipe_costs, recipes
 from sapiens2.pretrain.config import PretrainConfig
-from sapiens2.pretrain.memory import BYTES, Layout, Predictor, check_fits, state_bytes
+from sapiens2.pretrain.memory import BYTES, Layout, Predictor, check_fits, micro_batch, state_bytes, unit_of
 from sapiens2.pretrain.objective import PretrainObjective
+from sapiens2.pretrain.recipe_names import RECIPES
 from sapiens2.pretrain.recipes import demo, micro, paper
 from sapiens2.pretrain.views import sample
 
@@ -235,6 +237,23 @@ def test_the_largest_batch_fits_and_the_next_group_does_not(predictors: dict[str
         )
         assert fits <= room < exceeds
     assert predictor.largest_batch(Layout(images=1), 10 * GIBIBYTE) == 0
+
+
+@pytest.mark.parametrize("name", ["0.1b", "0.1b-continued", "1b", "1b-continued", "micro"])
+def test_the_memory_in_the_headers_is_true(name: str, predictors: dict[str, Predictor]) -> None:
+    """All rows are written by the same code; counting for all of them would take minutes."""
+    predictor = predictors.get(RECIPES[name].make().size)
+    stated = recipe_costs.stated(Path(recipes.__file__).read_text())[name]
+    assert stated == recipe_costs.row(name, predictor), "python -m sapiens2.pretrain.recipe_costs"
+
+
+@pytest.mark.parametrize(("ranks", "least"), [(1, 8), (2, 4), (3, 8), (8, 1), (64, 1), (12, 2)])
+def test_more_ranks_need_fewer_images_of_a_group_each(ranks: int, least: int) -> None:
+    config = paper("1b").model_copy(update={"batch": 1536})
+    assert unit_of(config, ranks) == least and ranks * least % config.koleo_group == 0
+    assert micro_batch(config, ranks, 1536) == 1536 // ranks and micro_batch(config, ranks, least - 1) == 0
+    alone = config.model_copy(update={"koleo_weight": 0.0})
+    assert unit_of(alone, ranks) == 1
 
 
 def test_a_batch_that_cannot_fit_is_refused_with_the_mend(tmp_path: Path) -> None:
