@@ -31,5 +31,4 @@ def test_points_and_pose_are_learned(tmp_path: Path) -> None:
     for row in rows.values():
         for value, low, _ in row["gains"].values():
             assert value >= 0.3 and low > 0.1, row
-    assert outcome["processor seconds"] < 300, outcome["processor seconds"]
     assert {row["on"] for row in outcome["rows"]} == {"held out", "MakeHuman"}
