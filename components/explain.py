@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +53,7 @@ def resolve_image(store: Store, reference: str) -> tuple[set[str], set[str]]:
 
 
 def _resolved(store: Store, reference: str, images: Sequence[Artifact]) -> tuple[set[str], set[str], set[str]]:
-    """Image ids, source ids, and those of the sources that were rejected."""
+    """Image ids, source ids, and those of the sources that a version rejected."""
     from curation.tables import image_id
 
     path = Path(reference).expanduser()
@@ -79,18 +78,13 @@ def _resolved(store: Store, reference: str, images: Sequence[Artifact]) -> tuple
     return ids, sources, rejected
 
 
-def _known_id(images: Sequence[Artifact], reference: str) -> bool:
-    """Whether the reference is the whole id of a picture, which then needs no look at names."""
-    if not re.fullmatch(rf"[0-9a-f]{{{ID_DIGITS}}}", reference) or Path(reference).exists():
-        return False
-    finder = RowFinder(image_id=[reference])
-    return any(finder.rows(artifact, "images", "image_id", ["image_id"], once=True) for artifact in images)
-
-
 def _meant(
     store: Store, files: Sequence[str], reference: str, wanted: set[str], by_bytes: bool
 ) -> list[dict[str, Any]]:
-    """source_id, image_id and reason of the sources that the reference means, from the files of `sources`."""
+    """source_id, image_id and reason of the sources that the reference means, from the files of `sources`.
+
+    Every row of such a source, also of a version that rejected it, which has no image_id.
+    """
     columns = ["source_id", "source", "image_id", "reason"]
     tables = store.each(lambda file: read_parquet(store.storage, file, columns, use_threads=False), files)
     if not tables:
@@ -101,7 +95,8 @@ def _meant(
     known = pc.or_kleene(_named(table["source"], reference, by_bytes), _prefix(table["image_id"], reference))
     if wanted:
         known = pc.or_kleene(known, pc.is_in(table["image_id"], value_set=value_set(wanted)))
-    return table.filter(known).select(["source_id", "image_id", "reason"]).to_pylist()
+    meant = pc.is_in(table["source_id"], value_set=table["source_id"].filter(pc.fill_null(known, False)).unique())
+    return table.filter(meant).select(["source_id", "image_id", "reason"]).to_pylist()
 
 
 def _named(column: Any, reference: str, by_bytes: bool) -> Any:
@@ -124,8 +119,7 @@ def _prefix(column: Any, reference: str) -> Any:
 def why(store: Store, reference: str) -> Iterator[Line]:
     """What every version of every stage says of an image, in the order of the stages, oldest version first."""
     images = list(store.all("images"))
-    known = _known_id(images, reference)
-    ids, _, rejected = ({reference}, set(), set()) if known else _resolved(store, reference, images)
+    ids, _, rejected = _resolved(store, reference, images)
     finder = RowFinder(image_id=ids, source_id=rejected)
     for kind in STAGES:
         made, tell = images if kind == "images" else list(store.all(kind)), EXPLAIN.get(kind, _decision)

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pyarrow as pa
 import pytest
+import removal_roots
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from removal_roots import build_pool, build_root, commit
@@ -131,3 +132,15 @@ def test_a_whole_id_tells_as_much_as_a_name(built):
     assert repr(list(why(store, ids[4]))) == repr(list(why(store, ids[4][:20]))) != "[]"
     with pytest.raises(ValueError, match="is no picture that was ingested"):
         list(why(store, "f" * 32))
+
+
+def test_why_tells_of_the_version_that_rejected_what_another_kept(built, tmp_path, monkeypatch):
+    store, ids = built
+    shutil.copytree(store.root, tmp_path / "root")
+    stricter = removal_roots.CONFIG.model_copy(update={"min_side_px": 50})  # pictures of 60 x 44
+    monkeypatch.setattr(removal_roots, "CONFIG", stricter)
+    commit(tmp_path / "root", "images", removal_roots.ingested(build_pool(tmp_path / "pool")), version="f" * 16)
+    for name in (ids[3], ids[3][:8], "3.jpg"):
+        told = [line for line in why(Store(str(tmp_path / "root")), name) if line.artifact.kind == "images"]
+        assert [line.verdict for line in told] == ["kept", "rejected"], name
+        assert "too_small" in told[1].text
