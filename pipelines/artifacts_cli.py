@@ -50,7 +50,8 @@ def list_command(kind: str | None, as_json: bool, root: str) -> None:
         click.echo("".join(f"{json.dumps(line)}\n" for line in lines), nl=False)
         return
     if not rows:
-        click.echo(f"nothing under {store.root} yet: `sapiens2 run` makes something")
+        what = f"no artifact of kind {kind!r}" if kind and names else "nothing"
+        click.echo(f"{what} under {store.root} yet: `sapiens2 run` makes something")
         return
     from rich.table import Table
 

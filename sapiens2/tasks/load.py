@@ -30,8 +30,10 @@ def load_task(
     path: local or s3://. What the model is comes from the config.json beside the weights; without one, from `task` and
     `size`, and what these leave open from the names inside, as in released files. device: default a GPU if there is
     one. `model.image_size` is the size it was trained at, where that is known. Raises FileNotFoundError for a missing
-    file, ValueError for a model of another task or size than asked for and for weights that do not fit.
+    file, ValueError for a device that is not here, a model of another task or size than asked for and for weights that
+    do not fit.
     """
+    place = _device(device)
     weights = path if path.endswith(".safetensors") else storage.join(path, "model.safetensors")
     about = _config_beside(weights)
     state = read_state(weights)
@@ -45,7 +47,19 @@ def load_task(
     load_state(model, state, where=weights)
     if about.get("image_size"):
         model.image_size = (int(about["image_size"][0]), int(about["image_size"][1]))
-    return model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return model.eval().to(place)
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of a name, or the default. Raises ValueError for one that torch does not know or find."""
+    try:
+        chosen = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ValueError(f"there is no device {name!r}: use cpu, cuda or cuda:N") from error
+    there = torch.cuda.device_count()
+    if chosen.type == "cuda" and (chosen.index or 0) >= there:
+        raise ValueError(f"device {name!r}, but torch finds {there} GPUs: use cpu, or leave it out")
+    return chosen
 
 
 def load_backbone(path: str, *, size: SizeName | None = None) -> Backbone:

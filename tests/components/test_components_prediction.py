@@ -24,6 +24,7 @@ from sapiens2.data.synthetic import render
 from sapiens2.model.weights import save_weights
 from sapiens2.tasks.build import build_task
 from sapiens2.tasks.head_specs import TASKS
+from sapiens2.tasks.load import load_task
 from sapiens2.tasks.vocabulary import keypoints, parts
 
 
@@ -315,5 +316,8 @@ def test_checkpoints_by_path_and_by_artifact(tmp_path: Path, models: Any, monkey
     assert resolve_checkpoint("pose", str(tmp_path)) == "pose"
     with pytest.raises(ValueError, match="holds a pose model of size tiny, not task normal"):
         predict_all(make_job("normal", models["pose"], str(tmp_path / "out")), list_inputs(models["pose"]))
+    for device, said in (("cuda:99", "torch finds .* GPU"), ("gpu", "there is no device 'gpu'")):
+        with pytest.raises(ValueError, match=said):
+            load_task(models["pose"], device=device)
     with pytest.raises(FileNotFoundError, match="no weights at"):
         make_job("pose", str(tmp_path / "nowhere"), str(tmp_path / "out"))
