@@ -16,7 +16,7 @@ install: .venv/.installed
 
 .venv/.installed: requirements.lock pyproject.toml | .uv/bin/uv
 	test -x $(PY) || $(UV) venv --quiet --python $(PYTHON) .venv
-	VIRTUAL_ENV=.venv $(UV) pip sync --compile-bytecode --quiet requirements.lock
+	UV_COMPILE_BYTECODE_TIMEOUT=0 VIRTUAL_ENV=.venv $(UV) pip sync --compile-bytecode --quiet requirements.lock
 	VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --editable .
 	touch $@
 
