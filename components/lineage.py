@@ -9,6 +9,7 @@ from typing import Any
 from components.artifacts import Artifact, Store
 from components.plan import diff_values
 from components.steps import STEPS
+from curation.audit.funnel import level
 
 Key = tuple[str, str]  # kind, version
 
@@ -103,9 +104,8 @@ def _counts(store: Store, artifact: Artifact) -> dict[str, dict[str, int]]:
     """Rows in, kept, and dropped by reason, of the artifact's step and all before it."""
     found: dict[str, dict[str, int]] = {}
     for made in ancestors(store, [artifact], missing_ok=True).values():
-        metrics = made.manifest.metrics
-        if {"rows_in", "kept", "dropped"} <= metrics.keys():
-            found[made.manifest.step] = {"in": metrics["rows_in"], "kept": metrics["kept"], **metrics["dropped"]}
+        if counted := level(made.manifest.metrics):
+            found[made.manifest.step] = {"in": counted.rows_in, "kept": counted.kept, **counted.dropped}
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -12,6 +12,7 @@ from markupsafe import Markup
 from components.fragments import render_fragment, render_section
 from components.lineage_page import lineage_svg, plain, templates
 from curation.audit.axes import duration, number
+from curation.audit.funnel import level
 
 Manifest = Mapping[str, Any]
 Fragment = Mapping[str, Any]
@@ -180,11 +181,8 @@ def tiles(report: ReportInput) -> list[tuple[str, str, str]]:
 
 def funnel(steps: Sequence[StepSummary]) -> Markup:
     """The curation steps that counted their rows; empty when the run has none."""
-    levels = [
-        {"name": s.name, "rows_in": s.metrics["rows_in"], "kept": s.metrics["kept"], "dropped": s.metrics["dropped"]}
-        for s in steps
-        if s.stage == "Curation" and s.name != "card" and {"rows_in", "kept", "dropped"} <= set(s.metrics)
-    ]
+    counted = [(s.name, level(s.metrics)) for s in steps if s.stage == "Curation" and s.name != "card"]
+    levels = [{"name": name, **asdict(found)} for name, found in counted if found]
     return render_section({"type": "funnel", "title": "", "steps": levels}) if levels else Markup("")
 
 

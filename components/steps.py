@@ -165,7 +165,7 @@ CURATION: tuple[Step, ...] = (
         "card",
         ("ingest", "detect", "score", "filter", "dedup", "cluster", "balance", "export"),
         "the dataset card: funnel, histograms, contact sheets",
-        revision=2,
+        revision=3,
         sources=("curation.stages.card", "curation.audit"),
     ),
 )
@@ -240,6 +240,7 @@ REPORT = Step(
     config="components.report_step:ReportConfig",
     body="components.report_step:report",
     summary="one page over everything that led here",
+    revision=2,
     sources=("components.report_step", "components.report_page"),
 )
 

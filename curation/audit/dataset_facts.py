@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.audit.funnel import level
 from curation.stages.measures import floats, largest_person_px
 
 Tables = Mapping[str, pa.Table]
@@ -75,11 +77,8 @@ def final_ids(tables: Tables) -> list[str]:
 
 def funnel(metrics: Metrics) -> list[Row]:
     """Rows in, kept and dropped by reason of each step that counted them."""
-    return [
-        {"name": step, "rows_in": m["rows_in"], "kept": m["kept"], "dropped": dict(m["dropped"])}
-        for step in STEPS
-        if (m := metrics.get(step)) and {"rows_in", "kept", "dropped"} <= set(m)
-    ]
+    levels = [(step, level(metrics.get(step) or {})) for step in STEPS]
+    return [{"name": step, **asdict(found)} for step, found in levels if found]
 
 
 def drops(tables: Tables) -> dict[tuple[str, str], list[str]]:
