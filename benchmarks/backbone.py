@@ -54,7 +54,9 @@ def pair(case: Case) -> tuple[Backbone, nn.Module]:
     arch = replace(SIZES[case.size], layers=case.layers)
     torch.manual_seed(0)
     with torch.device(case.device):
-        ours = build_backbone(arch).eval()
+        # In bfloat16 the port rotates in bfloat16, as released weights need it.
+        rope = "float32" if case.device == "cpu" else "bfloat16"
+        ours = build_backbone(arch, rope_dtype=rope).eval()
     with torch.no_grad():
         for parameter in ours.parameters():
             scale = 0.3 if parameter.ndim < 2 else 0.5 * parameter[0].numel() ** -0.5

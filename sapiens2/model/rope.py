@@ -74,13 +74,13 @@ def _coordinates(size: int, dtype: torch.dtype, device: torch.device | str) -> T
 def rotate(x: Tensor, rows: RopeRows) -> Tensor:
     """Rotates q or k by position, in the table's dtype; x: [B, heads, n, head_dim].
 
-    Where nothing is recorded for a backward pass the halves are rotated in place, without a turned copy of x; the
-    result is the same to the last bit.
+    Where nothing is recorded for a backward pass, nor compiled, the halves are rotated in place, without a turned copy
+    of x: 7 passes over its memory instead of 10. The result is the same to the last bit.
     """
     cos, sin = rows.cos.unsqueeze(1), rows.sin.unsqueeze(1)
     x = x.to(cos.dtype)
     first, second = x.chunk(2, dim=-1)
-    if not plain_inference(x):
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return x * cos + torch.cat([-second, first], dim=-1) * sin
     turned, half = x * cos, first.shape[-1]
     turned[..., :half] -= second * sin[..., :half]

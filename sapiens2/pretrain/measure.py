@@ -91,7 +91,7 @@ def measure(config: PretrainConfig, device: torch.device, steps: int) -> Measure
         views = _seconds_of_views(source)
         matrix = matrix_flops(device, config.engine.precision)
         before = _used(device, reset=True)
-        objective = parallelize(PretrainObjective(config), world, config.engine)
+        objective = parallelize(drawn_on(device, config), world, config.engine)
         objective.train()
         step = Step(objective, make_optimizer(objective, config.engine), config.engine, world, FiniteGate(device))
         seconds, waited = _timed_steps(step, source, world, config, steps)
@@ -113,6 +113,15 @@ def measure(config: PretrainConfig, device: torch.device, steps: int) -> Measure
         data_wait=waited / seconds,
         views=views,
     )
+
+
+def drawn_on(device: torch.device, config: PretrainConfig) -> PretrainObjective:
+    """An objective whose weights are drawn on the device itself; on a GPU they are others than a run's, and quick."""
+    with torch.device("meta"):
+        objective = PretrainObjective(config)
+    objective.to_empty(device=device)
+    objective.init_weights()
+    return objective
 
 
 def _timed_steps(

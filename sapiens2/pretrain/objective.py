@@ -71,11 +71,18 @@ class PretrainObjective(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draws student, head and decoder from the seed; the teacher starts as the student."""
-        generator = torch.Generator().manual_seed(self.config.engine.seed)
+        """Draws student, head and decoder from the seed; the teacher starts as the student.
+
+        They are drawn where they lie: a run draws on the CPU, so that its start is the same on every machine. After
+        `to_empty` of an objective built on the meta device this sets all there is, on a GPU in a moment.
+        """
+        device = self.centre.device
+        generator = None if device.type == "meta" else torch.Generator(device).manual_seed(self.config.engine.seed)
         for module in (self.backbone, self.head, self.decoder):
             module.init_weights(generator)
         self._copy_to_teacher()
+        for buffer in self.buffers():
+            buffer.zero_()
 
     def load_backbone(self, path: str) -> None:
         """Starts from a checkpoint: student and teacher take its weights, head and decoder stay fresh."""
