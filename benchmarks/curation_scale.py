@@ -4,9 +4,13 @@ Every size runs in a process of its own on N generated rows (measurements, hashe
 is a copy of another: half with its very hash, half with two to eight bits changed). Seconds are the process's own (user
 and system, over all its threads), which other load on the machine does not lengthen much; peaks are of the resident
 memory during a step, tables included. `hashes` is the exact search of radius 8 within dedup, taken out of dedup's own
-line. Prints a table with fitted exponents and the slopes between neighbouring sizes, and JSON as the last line:
+line. Filter and the plan of export take less than two seconds at small sizes: they are repeated for that long, and the
+median counts. Prints a table with fitted exponents and the slopes between neighbouring sizes; the last line is JSON:
 
     python benchmarks/curation_scale.py --rows 10000 100000 1000000
+
+`--stages filter export` measures only these. What comes before them is then made, not measured: without dedup each row
+that filter kept is a group of its own, without balance every fifth of them is left out.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +40,8 @@ from curation.tables import SCORE_COLUMNS, scores_schema
 COPIES = 0.05
 SCENES_PER_ROWS = 50  # rows that share a scene, on average
 STEPS = ("filter", "hashes", "dedup", "cluster", "balance", "export")
+REPEATED = ("filter", "export")  # cheap ones, whose single measurement would be that of a cold cache
+REPEAT_FOR_S = 2.0
 
 
 def normal(rng: Any, n: int, dim: int) -> Any:
@@ -134,52 +141,73 @@ def peak_bytes() -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def measure(n: int) -> dict[str, dict[str, float]]:
-    """Rows in and kept, own seconds, wall seconds, and peak memory in bytes, of each step on n rows."""
+class Watch:
+    """Runs steps on n rows and notes own seconds, wall seconds and peak memory in bytes of each in `found`."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.found = n, dict[str, dict[str, float]]()
+        self.searched = np.zeros(2)
+
+    def search(self, codes: Any, radius: int) -> Any:
+        """The exact search of hashes, timed apart."""
+        pairs, seconds = timed(lambda: distinct_pairs(codes, radius))
+        self.searched += seconds
+        return pairs
+
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        """What `work` returns; a cheap step is repeated, the median of its times counts."""
+        peak_bytes()
+        times: list[tuple[float, float]] = []
+        while not times or (name in REPEATED and sum(wall for _, wall in times) < REPEAT_FOR_S):
+            result, seconds = timed(work)
+            times.append(seconds)
+        middle = np.median(times, axis=0) - (self.searched if name == "dedup" else 0)
+        row = {"seconds": float(middle[0]), "wall": float(middle[1]), "peak_bytes": peak_bytes()}
+        if name == "export":
+            rows = sum(len(plan.image_ids) for plan in result)
+            row |= {"rows_in": rows, "kept": rows}
+        else:
+            noted = ("rows_in", "kept", "agreement", "descriptor_recall_low", "descriptor_probes", "clusters")
+            row |= {k: result.metrics[k] for k in noted if k in result.metrics}
+        self.found[name] = row
+        print(f"{self.n} {name}: {row}", file=sys.stderr, flush=True)
+        return result if name == "export" else result.tables["data"]
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, tuple[float, float]]:
+    """(what `work` returns, its own and its wall seconds)."""
+    began, wall = time.process_time(), time.monotonic()
+    result = work()
+    return result, (time.process_time() - began, time.monotonic() - wall)
+
+
+def measure(n: int, stages: Sequence[str] = STEPS) -> dict[str, dict[str, float]]:
+    """Rows in and kept, own seconds, wall seconds, and peak memory in bytes, of each of these stages on n rows."""
     images, detections, scores = tables(n)
     config = filters.FilterConfig(
         min_person_px=350, min_person_score=0.02, max_aspect=4, min_realism=0.05, max_text_ratio=0.95
     ).model_copy(update=dict.fromkeys(("min_exposure", "max_exposure", "min_contrast", "min_sharpness")))
     config = config.model_copy(update={"max_flatness": None, "max_text_person_overlap": None})
-    found: dict[str, dict[str, float]] = {}
-    searched = [0.0, 0.0]
-
-    def search(codes: Any, radius: int) -> Any:
-        began, wall = time.process_time(), time.monotonic()
-        pairs = distinct_pairs(codes, radius)
-        searched[0] += time.process_time() - began
-        searched[1] += time.monotonic() - wall
-        return pairs
-
-    def step(name: str, work: Any) -> Any:
-        peak_bytes()
-        began, wall = time.process_time(), time.monotonic()
-        result = work()
-        found[name] = {"seconds": time.process_time() - began, "wall": time.monotonic() - wall}
-        found[name]["peak_bytes"] = peak_bytes()
-        print(f"{n} {name}: {found[name]}", file=sys.stderr, flush=True)
-        if name != "export":
-            found[name] |= {k: result.metrics[k] for k in ("rows_in", "kept")}
-            noted = ("agreement", "descriptor_recall_low", "descriptor_probes", "clusters")
-            found[name] |= {k: result.metrics[k] for k in noted if k in result.metrics}
-            return result.tables["data"]
-        return result
-
-    filtered = step("filter", lambda: filters.run(images, detections, scores, config))
-    settings = dedup.DedupConfig(shuffle_from=1)
-    deduped = step("dedup", lambda: dedup.run(images, scores, filtered, settings, detections=detections, search=search))
-    found["hashes"] = found["dedup"] | {"seconds": searched[0], "wall": searched[1]}
-    for index, name in enumerate(("seconds", "wall")):
-        found["dedup"][name] -= searched[index]
-    clusters = step("cluster", lambda: cluster.run(scores, deduped, cluster.ClusterConfig()))
-    chosen = step(
-        "balance",
-        lambda: balance.run(images, detections, scores, deduped, clusters, balance.BalanceConfig()),
-    )
-    plans = step("export", lambda: export.plan(chosen, deduped, export.ExportConfig()))
-    rows = sum(len(plan.image_ids) for plan in plans)
-    found["export"] |= {"rows_in": rows, "kept": rows}
-    return found
+    watch = Watch(n)
+    filtered = watch.step("filter", lambda: filters.run(images, detections, scores, config))
+    deduped = filtered.filter(filtered["keep"]).append_column("group_id", filtered.filter(filtered["keep"])["image_id"])
+    if "dedup" in stages:
+        settings = dedup.DedupConfig(shuffle_from=1)
+        search = watch.search
+        deduped = watch.step(
+            "dedup", lambda: dedup.run(images, scores, filtered, settings, detections=detections, search=search)
+        )
+        seconds, wall = watch.searched.tolist()
+        watch.found["hashes"] = watch.found["dedup"] | {"seconds": seconds, "wall": wall}
+    chosen = deduped.set_column(1, "keep", pa.array(np.arange(len(deduped)) % 5 > 0))
+    if "cluster" in stages:
+        clusters = watch.step("cluster", lambda: cluster.run(scores, deduped, cluster.ClusterConfig()))
+    if "balance" in stages:
+        settled = balance.BalanceConfig()
+        chosen = watch.step("balance", lambda: balance.run(images, detections, scores, deduped, clusters, settled))
+    if "export" in stages:
+        watch.step("export", lambda: export.plan(chosen, deduped, export.ExportConfig()))
+    return {name: watch.found[name] for name in STEPS if name in watch.found and name in stages}
 
 
 def growth(runs: dict[int, dict[str, dict[str, float]]], name: str) -> tuple[float, list[float]]:
@@ -194,19 +222,23 @@ def main() -> None:
     """Every size in its own process, then the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--stages", nargs="+", choices=STEPS, default=STEPS, help="measure only these")
     parser.add_argument("--one", type=int)
     arguments = parser.parse_args()
+    stages = [name for name in STEPS if name in arguments.stages]
+    for name, needs in (("hashes", "dedup"), ("balance", "cluster")):
+        if name in stages and needs not in stages:
+            parser.error(f"--stages {name} needs {needs} as well")
     if arguments.one:
-        print(json.dumps(measure(arguments.one)))
+        print(json.dumps(measure(arguments.one, stages)))
         return
     runs = {}
     for n in sorted(arguments.rows):
         began = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, __file__, "--one", str(n)], stdout=subprocess.PIPE, text=True, check=True
-        )
+        command = [sys.executable, __file__, "--one", str(n), "--stages", *stages]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         runs[n] = json.loads(done.stdout.splitlines()[-1])
-        for name in STEPS:
+        for name in stages:
             row = runs[n][name]
             print(
                 f"{n:>9} {name:<8} {row['rows_in']:>9.0f} in {row['seconds']:8.2f} s, {row['wall']:8.2f} s of wall, "
@@ -218,7 +250,7 @@ def main() -> None:
             f"{n:>9} {steps:.1f} s of wall in the steps, {time.monotonic() - began:.1f} s with the making of the rows"
         )
     exponents = {}
-    for name in STEPS:
+    for name in stages:
         if len(runs) > 1:
             exponents[name], slopes = growth(runs, name)
             steps = ", ".join(f"{slope:.2f}" for slope in slopes)

@@ -21,6 +21,7 @@ from curation.tables import DECISIONS, SHARDS, from_rows, require_columns
 __all__ = ["ExportConfig", "ShardPlan", "build_shard", "fragment", "held_out", "locate", "plan", "profile_config"]
 
 SPLITS = ("train", "val")
+_KEYS_AT_A_TIME = 1 << 14  # keys that are Python strings at once: they stay in the cache of the processor
 LABELLED_TEST = "labelled_test"  # the reason of a picture that is kept for tests
 
 
@@ -85,33 +86,36 @@ def plan(
     require_columns(selection, ["image_id", "keep"], "export: selection")
     require_columns(deduped, ["image_id", "group_id"], "export: deduped")
     kept = pc.unique(selection.filter(selection["keep"])["image_id"].cast(pa.string()))
-    kept = kept.filter(pc.invert(pc.is_in(kept, pa.array(sorted(without), pa.string()))))
-    kept = kept.take(pc.sort_indices(kept))
+    if without:
+        kept = kept.filter(pc.invert(pc.is_in(kept, pa.array(sorted(without), pa.string()))))
     groups = rows_for(deduped, kept, "export: deduped", ["group_id"])["group_id"].combine_chunks().dictionary_encode()
-    validation = validation_groups(groups.dictionary.to_pylist(), config.val_share, config.seed)
-    held = pc.is_in(groups.dictionary, pa.array(sorted(validation), pa.string())).take(groups.indices)
-    by_split = {"train": kept.filter(pc.invert(held)).to_pylist(), "val": kept.filter(held).to_pylist()}
+    held = _validation(groups.dictionary, config.val_share, config.seed)[groups.indices.to_numpy()]
     plans = []
-    for split in SPLITS:
-        order, _ = _lots(config.seed, "order", by_split[split])
-        ordered = [by_split[split][at] for at in order]
+    for split, chosen in zip(SPLITS, (~held, held), strict=True):
+        own = kept.filter(pa.array(chosen))
+        ordered = own.take(pa.array(_lots(config.seed, "order", own)[0]))
         for index, start in enumerate(range(0, len(ordered), config.rows_per_shard)):
-            rows = tuple(ordered[start : start + config.rows_per_shard])
+            rows = tuple(ordered[start : start + config.rows_per_shard].to_pylist())
             plans.append(ShardPlan(f"{split}-{index:05d}", split, rows, start))
     return plans
 
 
-def _lots(seed: int, purpose: str, keys: Sequence[str]) -> tuple[list[int], NDArray[np.float64]]:
-    """(the order of the keys by their lots, the lots in 0..1): the sha256 of seed, purpose and key, as a number.
+def _lots(seed: int, purpose: str, keys: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """(the order of distinct keys by their lots, the lots in 0..1): the sha256 of seed, purpose and key, as a number.
 
-    The same lot wherever and whenever it is drawn.
+    The same lot wherever and whenever it is drawn, so the order does not depend on that of the keys.
     """
-    start = f"{seed}/{purpose}/".encode()
-    digests = b"".join([hashlib.sha256(start + key.encode()).digest() for key in keys])
-    words = np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 4)  # the number, 64 bits at a time
-    first = words[:, 0]
-    order = np.argsort(first) if len(np.unique(first)) == len(first) else np.lexsort(words.T[::-1])
-    return order.tolist(), first / 2.0**64
+    start, words = f"{seed}/{purpose}/".encode(), np.empty((len(keys), 4), np.uint64)  # 64 bits of the number at a time
+    for at in range(0, len(keys), _KEYS_AT_A_TIME):
+        some = keys[at : at + _KEYS_AT_A_TIME].to_pylist()
+        digests = b"".join([hashlib.sha256(start + key.encode()).digest() for key in some])
+        words[at : at + len(some)] = np.frombuffer(digests, ">u8").reshape(-1, 4)
+    first = words[:, 0].copy()
+    order = np.argsort(first)
+    ranked = first[order]
+    if (ranked[1:] == ranked[:-1]).any():
+        order = np.lexsort(words.T[::-1])
+    return order, first / 2.0**64
 
 
 def validation_groups(group_ids: Iterable[str], share: float, seed: int) -> set[str]:
@@ -120,12 +124,17 @@ def validation_groups(group_ids: Iterable[str], share: float, seed: int) -> set[
     Where there are two groups or more and a share to hold out, each side has at least one: the lowest draw is held
     out, the highest is not.
     """
-    groups = list(dict.fromkeys(group_ids))
-    if share == 0 or len(groups) < 2:
-        return set()
-    order, lots = _lots(seed, "split", groups)
-    held = min(max(int((lots < share).sum()), 1), len(groups) - 1)
-    return {groups[at] for at in order[:held]}
+    groups = pa.array(dict.fromkeys(group_ids), pa.string())
+    return set(groups.filter(pa.array(_validation(groups, share, seed))).to_pylist())
+
+
+def _validation(groups: pa.Array, share: float, seed: int) -> NDArray[np.bool_]:
+    """Whether each of the distinct groups is held out, bool [G]; see `validation_groups`."""
+    held = np.zeros(len(groups), bool)
+    if share and len(groups) > 1:
+        order, lots = _lots(seed, "split", groups)
+        held[order[: min(max(int((lots < share).sum()), 1), len(groups) - 1)]] = True
+    return held
 
 
 def locate(plans: Sequence[ShardPlan], split: str, position: int) -> tuple[ShardPlan, int]:
