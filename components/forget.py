@@ -39,19 +39,27 @@ class Found:
     unknown: list[str] = field(default_factory=list)  # asked for, and nowhere under the root
 
 
-def requested(lines: Iterable[str], where: str) -> list[str]:
-    """Image ids (a sha256 counts as one) and URLs, one a line. Raises ValueError naming a line that is neither."""
-    from curation.images.denylist import Denylist
+def requested(lines: Iterable[str], where: str, *, numbered: bool = False) -> list[str]:
+    """Image ids (a sha256 counts as one) and URLs, one a line.
+
+    Raises ValueError naming a line that is neither; numbered: with its number in the file `where`.
+    """
+    from curation.images.denylist import entry
 
     asked: set[str] = set()
     for number, line in enumerate(lines, 1):
-        found = Denylist.parse([line], f"{where}, line {number}")
-        if found.hosts or found.phashes or set(found.hashes) - {"id", "sha256"}:
+        place = f"{where}, line {number}" if numbered else where
+        try:
+            kind, value = entry(line, place) or ("", "")
+        except ValueError:
+            kind, value = "nothing", line
+        if kind not in ("url", "id", "sha256", ""):
             raise ValueError(
-                f"{where}, line {number}: {line.strip()!r} does not name one picture; give image ids, sha256 or URLs, "
-                "and put hosts and other hashes into ingest.denylist_files"
+                f"{place}: {line.strip()[:80]!r} does not name one picture; give an image id (32 hex digits), a sha256 "
+                "(64) or a URL. Hosts and other hashes go into ingest.denylist_files"
             )
-        asked |= found.urls | {h[:32] for hashes in found.hashes.values() for h in hashes}
+        if kind:
+            asked.add(value if kind == "url" else value[:32])
     if not asked:
         raise ValueError(f"{where} names no picture; write image ids, sha256 or URLs, one a line")
     return sorted(asked)

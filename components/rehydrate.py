@@ -65,7 +65,12 @@ def rehydrate(
     retry: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Rehydrated:
-    """Fetch what is not there yet. retry: ask again for what failed before."""
+    """Fetch what is not there yet. retry: ask again for what failed before.
+
+    Raises ValueError, and writes nothing, where no row has an address.
+    """
+    if not any(table["url"].to_pylist()):
+        raise ValueError(_nothing_to_fetch(table.num_rows))
     storage, found, failures = Storage(out), 0, Counter[str]()
     batches = range(0, table.num_rows, batch_rows)
     for number, start in enumerate(batches):
@@ -115,6 +120,15 @@ def _fetch(rows: list[dict[str, Any]], policy: FetchPolicy) -> tuple[list[dict[s
             if not waiting[index]:
                 waiting.pop(index)
     return [row for _, row in sorted(kept, key=lambda pair: pair[0])], [lost[index] for index in sorted(lost)]
+
+
+def _nothing_to_fetch(rows: int) -> str:
+    if not rows:
+        return "the release selects no picture, so there is nothing to fetch; release a selection that keeps some"
+    return (
+        f"none of the {rows} pictures of the release has an address: they came from files of who made it, and nobody "
+        "else can fetch them. Ask there for the pictures themselves, or for a release of a pool that was a list of URLs"
+    )
 
 
 def _failure(row: dict[str, Any], reason: str, detail: str) -> dict[str, Any]:

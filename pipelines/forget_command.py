@@ -67,7 +67,7 @@ def _resume(store: Store) -> None:
 
 def _asked(file: str | None, urls: Sequence[str], hashes: Sequence[str]) -> list[str]:
     """What the options name. Raises ValueError for none, and for what is neither id nor URL."""
-    asked = requested(_lines(file), file) if file else []
+    asked = requested(_lines(file), file, numbered=True) if file else []
     asked += requested(urls, "--url") if urls else []
     asked += requested(hashes, "--hash") if hashes else []
     if not asked:

@@ -25,10 +25,18 @@ def run_release(out: str, reference: str, dropped: bool, root: str) -> None:
 
 
 def run_rehydrate(place: str, out: str, retry: bool, settings: Settings) -> None:
-    """Fetch, and say what came of it."""
+    """Fetch, and say what came of it. Raises ClickException when not a single picture came, ValueError as rehydrate."""
     config: Any = settings.config(STEPS["ingest"])
     found = rehydrate(read_release(place), out, config.policy(), retry=retry)
     click.echo(f"{found.pictures} pictures fetched and verified")
     for reason, count in found.failures.items():
         click.echo(f"  {count:>9} {reason}")
-    click.echo(f"a pool for `sapiens2 run --pool {out.rstrip('/')}/pictures`")
+    out = out.rstrip("/")
+    if not found.pictures:
+        raise click.ClickException(
+            f"no picture could be fetched; {out}/failures has the reason of each. When it is mended, the same command "
+            "with --retry asks again"
+        )
+    if lost := sum(found.failures.values()):
+        click.echo(f"{lost} are missing: {out}/failures has the reason of each, --retry asks for them again")
+    click.echo(f"a pool for `sapiens2 run --pool {out}/pictures`")

@@ -41,10 +41,10 @@ class Denylist:
         urls: set[str] = set()
         hosts: set[str] = set()
         for number, line in enumerate(lines, 1):
-            text = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()
-            if not text:
+            found = entry(line, f"{where}, line {number}")
+            if found is None:
                 continue
-            kind, value = _entry(text, f"{where}, line {number}")
+            kind, value = found
             if kind == "phash":
                 phashes.add(int(value, 16))
             elif kind in _DIGITS:
@@ -91,8 +91,14 @@ def denylisted(by: str) -> Reject:
     return Reject(Reason.DENYLISTED, f"on a denylist by {by}")
 
 
-def _entry(text: str, where: str) -> tuple[str, str]:
-    """(kind, value) of an entry; kinds are those of _DIGITS, url and host."""
+def entry(line: str, place: str) -> tuple[str, str] | None:
+    """(kind, value) of a line, None of an empty one; kinds are id, sha256, sha1, md5, phash, url and host.
+
+    Raises ValueError that begins with `place` for a line that is no entry.
+    """
+    text = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()
+    if not text:
+        return None
     if "://" in text:
         return "url", text
     kind, _, value = text.lower().rpartition(":")
@@ -102,6 +108,6 @@ def _entry(text: str, where: str) -> tuple[str, str]:
     if len(value) == _DIGITS.get(kind) and _HEX.fullmatch(value):
         return kind, value
     raise ValueError(
-        f"{where}: {text[:80]!r} is no entry of a denylist; write a URL, 32 or 64 hex digits, host:NAME, or one of "
+        f"{place}: {text[:80]!r} is no entry of a denylist; write a URL, 32 or 64 hex digits, host:NAME, or one of "
         "sha256:, sha1:, md5:, phash: before hex digits"
     )

@@ -222,8 +222,11 @@ def test_by_address_and_by_hash_and_what_is_unknown(tmp_path):
 
 def test_requests_are_read_strictly():
     assert requested(["A" * 64, "", "# why", "https://a/b"], "f") == ["a" * 32, "https://a/b"]
-    with pytest.raises(ValueError, match=r"f, line 1: 'host:a\.example' does not name one picture"):
-        requested(["host:a.example"], "f")
+    for wrong in ("host:a.example", "sha1:" + "0" * 40, "phash:" + "0" * 16, "zz"):
+        with pytest.raises(ValueError, match=rf"^f, line 2: '{wrong}' does not name one picture"):
+            requested(["", wrong], "f", numbered=True)
+    with pytest.raises(ValueError, match=r"^--hash: 'zz' does not name one picture"):
+        requested(["zz"], "--hash")
     with pytest.raises(ValueError, match=r"f names no picture"):
         requested(["# nothing"], "f")
 

@@ -81,6 +81,10 @@ def root(web, tmp_path):
     return store, ids
 
 
+def option(setting):
+    return ("--set", f"ingest.{setting}")
+
+
 def decided(ids, dropped, reason, schema):
     rows = [{"image_id": i, "keep": i != dropped, "reason": reason if i == dropped else None} for i in ids]
     return from_rows([row | {"value": 0.1, "threshold": 0.3} for row in rows], schema)
@@ -157,3 +161,29 @@ def test_the_commands(root, tmp_path):
     assert done.exit_code == 0 and "4 pictures fetched and verified" in done.output, done.output
     blocked = CliRunner().invoke(cli, [*line[:-1], str(tmp_path / "q"), "--set", "ingest.respect_robots=false"])
     assert "blocked_address" in blocked.output and "0 pictures" in blocked.output
+    assert blocked.exit_code == 1 and "no picture could be fetched" in blocked.output
+    assert "a pool for" not in blocked.output
+
+
+def test_what_is_missing_is_counted_and_the_rest_is_a_pool(root, web, tmp_path):
+    store, _ = root
+    release(store, store.find("selection"), str(tmp_path / "o"))
+    del web[1]["/4.jpg"]
+    settings = ("allow_private_addresses=true", "respect_robots=false", "fetch_retries=0")
+    line = ["rehydrate", str(tmp_path / "o"), "--out", f"{tmp_path}/p/", *(x for s in settings for x in option(s))]
+    done = CliRunner().invoke(cli, line)
+    assert done.exit_code == 0 and "3 pictures fetched" in done.output, done.output
+    assert "1 are missing" in done.output and f"--pool {tmp_path}/p/pictures" in done.output
+
+
+@pytest.mark.parametrize(
+    ("addresses", "words"), [([None, ""], "none of the 2 pictures"), ([], "the release selects no picture")]
+)
+def test_a_release_of_pictures_without_addresses_is_refused_at_once(tmp_path, addresses, words):
+    table = pa.table({"url": pa.array(addresses, pa.string()), "sha256": pa.array(["0" * 64] * len(addresses))})
+    pq.write_table(table, tmp_path / "r.parquet")
+    line = ["rehydrate", str(tmp_path / "r.parquet"), "--out", str(tmp_path / "p")]
+    done = CliRunner().invoke(cli, line)
+    with pytest.raises(ValueError, match=words):
+        rehydrate(table, str(tmp_path / "p"), CONFIG.policy())
+    assert done.exit_code and "a pool for" not in done.output and not (tmp_path / "p").exists()
