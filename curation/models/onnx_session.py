@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 
+class BrokenOutput(ValueError):
+    """A network answered NaN or infinity: thresholds on it would silently find nothing."""
+
+
 class OnnxSession:
     """A network from a file, opened at its first run, so that it travels to workers as a path.
 
@@ -56,18 +60,30 @@ class OnnxSession:
             raise ValueError(f"{self.path} is not an ONNX network that can be run here: {error}") from error
 
     def run(self, x: NDArray[Any]) -> list[NDArray[Any]]:
-        """All outputs, in the order of `output_names`, for the one input `x`."""
+        """All outputs, in the order of `output_names`, for the one input `x`. Raises BrokenOutput for NaN, infinity."""
+        return self._checked(self._run(x))
+
+    def _run(self, x: NDArray[Any]) -> list[NDArray[Any]]:
         return list(self.session.run(None, {self.input_names[0]: np.ascontiguousarray(x)}))
+
+    def _checked(self, outputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        for name, values in zip(self.output_names, outputs, strict=True):
+            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+                raise BrokenOutput(
+                    f"the network {self.path} gave NaN or infinity ({name}); check its weights and input"
+                )
+        return outputs
 
     def run_fixed(self, x: NDArray[Any], batch: int) -> list[NDArray[Any]]:
         """All outputs for `x` [N, ...], run in batches of exactly `batch` rows, the last one padded with zeros.
 
         Kernels are chosen by shape, so a row's bits may depend on how many rows travel with it; a fixed shape keeps
-        a fresh result equal to a remembered one.
+        a fresh result equal to a remembered one. Raises BrokenOutput for NaN or infinity in a row of `x`.
         """
         parts: list[list[NDArray[Any]]] = []
         for start in range(0, len(x), batch):
             rows = x[start : start + batch]
             padding = np.zeros((batch - len(rows), *x.shape[1:]), dtype=x.dtype)
-            parts.append([out[: len(rows)] for out in self.run(np.concatenate([rows, padding]))])
+            outputs = self._run(np.concatenate([rows, padding]))
+            parts.append(self._checked([out[: len(rows)] for out in outputs]))
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from curation.models.boxes import Detections, Pixels, suppress
+from curation.models.person_torch_weights import refuse_broken
 
 _PERSON = 1
 _CLASSES = 91
@@ -20,7 +21,7 @@ _CLASSES = 91
 class TorchvisionDetector:
     """`detect(images)` with fasterrcnn_mobilenet_v3_large_fpn. side: long side of the network's input in px.
 
-    Raises ValueError when the file is not a state dict of that network.
+    Raises ValueError when the file is not a state dict of that network, or holds NaN.
     """
 
     revision = "torchvision-1"
@@ -73,4 +74,5 @@ class TorchvisionDetector:
             model.load_state_dict(torch.load(self.path, map_location="cpu", weights_only=True))
         except (RuntimeError, OSError, pickle.UnpicklingError, TypeError, AttributeError) as error:
             raise ValueError(f"{self.path} is not a state dict of this network: {error}") from error
+        refuse_broken(model, self.path)
         return model.eval().to(self.device)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from curation.models.boxes import Detections, Pixels, suppress
+from curation.models.person_torch_weights import refuse_broken
 from curation.models.weights import cache_directory
 
 _PERSON = 0  # COCO class index
@@ -21,7 +22,7 @@ _PERSON = 0  # COCO class index
 class UltralyticsDetector:
     """`detect(images)` with a local .pt file. device: "cpu", "cuda:0", ...; side: letterbox long side in px.
 
-    Raises ValueError when the file cannot be loaded or its class 0 is not `person`.
+    Raises ValueError when the file cannot be loaded, holds NaN, or its class 0 is not `person`.
     """
 
     revision = "ultralytics-1"
@@ -76,4 +77,5 @@ def _load(path: Path) -> Any:
         raise ValueError(f"{path} could not be loaded by ultralytics: {error}") from error
     if model.names.get(_PERSON) != "person":
         raise ValueError(f"{path}: class {_PERSON} is {model.names.get(_PERSON)!r}, a person detector has 'person'")
+    refuse_broken(model.model, path)
     return model

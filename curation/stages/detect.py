@@ -17,6 +17,7 @@ from curation.images.decode import Image, decode
 from curation.images.reasons import Reject
 from curation.models.boxes import Boxes, Detections, Pixels, best_first, crop_around, iou, short_sides
 from curation.models.cache import ModelCache
+from curation.models.onnx_session import BrokenOutput
 from curation.models.person_detector import PersonDetector, build_person_detector
 from curation.models.weights import model_key
 from curation.stages.detect_config import DetectConfig as DetectConfig
@@ -58,7 +59,7 @@ class DetectPartition:
     def __call__(self, images: pa.Table, cache: ModelCache | None = None) -> StageResult:
         """Table `data`: one row of DETECTIONS per row of `images`, in its order.
 
-        Raises ValueError when a column is missing or a picture cannot be decoded.
+        Raises ValueError when a column is missing, a picture cannot be decoded, or the network gives NaN on one.
         """
         require_columns(images, ["image_id", "width", "height", "bytes"], "detect")
         began = time.perf_counter()
@@ -85,7 +86,10 @@ class DetectPartition:
         fresh = {}
         for row in rows:
             image_id, width, height, data = (column[row].as_py() for column in columns)
-            fresh[image_id] = self._measure(image_id, width, height, data)
+            try:
+                fresh[image_id] = self._measure(image_id, width, height, data)
+            except BrokenOutput as error:
+                raise ValueError(f"detect: image {image_id}: {error}") from error
         return fresh
 
     def _measure(self, image_id: str, width: int, height: int, data: bytes) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from curation.images.reasons import Reject
 from curation.models.cache import ModelCache
+from curation.models.onnx_session import BrokenOutput
 from curation.models.score_values import remembered, restored
 from curation.models.scorer import Scorer, View, boxes_fingerprint, short_side
 from curation.models.views import view_of
@@ -84,6 +85,23 @@ def _persons(detections: pa.Table) -> Persons:
     return {i: list(zip(boxes or [], scores or [], strict=True)) for i, boxes, scores in zip(*columns, strict=True)}
 
 
+def _scored(scorer: Scorer, views: list[View]) -> list[dict[str, Any]]:
+    """What a scorer says of pictures. Raises ValueError with the ids of those on which its network gives NaN."""
+    try:
+        return scorer.score(views)
+    except BrokenOutput as error:
+        broken = [view.image_id for view in views if len(views) == 1 or _breaks(scorer, view)]
+        raise ValueError(f"score: {scorer.name} on image {', '.join(broken)}: {error}") from error
+
+
+def _breaks(scorer: Scorer, view: View) -> bool:
+    try:
+        scorer.score([view])
+    except BrokenOutput:
+        return True
+    return False
+
+
 class _Work:
     """One call: what is known, what has to be measured, and the rows that come of it."""
 
@@ -153,7 +171,7 @@ class _Work:
         if not views:
             return
         fresh: dict[str, dict[str, Any]] = {}
-        for view, values in zip(views, scorer.score(views), strict=True):
+        for view, values in zip(views, _scored(scorer, views), strict=True):
             stored = remembered(values, where=f"{scorer.name} on image {view.image_id}")
             if scorer.uses_boxes:
                 stored["boxes"] = self.prints[view.image_id]

@@ -118,6 +118,11 @@ def test_torchvision_state_dict_loads_and_answers(tmp_path: Path):
     once, again = detector.detect([PICTURE, PICTURE])
     check(once, 0.2)
     np.testing.assert_array_equal(once.boxes, again.boxes)
+    with torch.no_grad():
+        network.roi_heads.box_predictor.bbox_pred.bias[0] = float("nan")
+    torch.save(network.state_dict(), path)
+    with pytest.raises(ValueError, match=r"rcnn\.pth: roi_heads\.box_predictor\.bbox_pred\.bias holds NaN"):
+        TorchvisionDetector(path, score_floor=0.2, nms_iou=0.6, side=128).detect([PICTURE])
 
 
 def test_torchvision_refuses_another_network(tmp_path: Path):

@@ -63,3 +63,9 @@ def write_constant(path: Path, input_shape: Sequence[int], outputs: Sequence[np.
     answers = [_value(f"o{i}", values.shape) for i, values in enumerate(outputs)]
     path.write_bytes(_model(nodes, constants, [_value("x", input_shape)], answers))
     return path
+
+
+def write_log(path: Path) -> Path:
+    """A network y = log x on rows [n, 1]: NaN for rows below zero."""
+    path.write_bytes(_model([_node("Log", ["x"], "y")], [], [_value("x", ["n", 1])], [_value("y", ["n", 1])]))
+    return path
