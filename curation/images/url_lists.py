@@ -70,7 +70,10 @@ def _table(file: PoolFile) -> pa.Table:
         with file.open() as stream:
             table = pq.read_table(stream) if file.name.lower().endswith(".parquet") else _csv(file.name, stream)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"the list {file.name} cannot be read: {error}") from error
+        raise ValueError(
+            f"the list {file.name} cannot be read ({error}); give a table whose first line names a url column, or a "
+            ".txt with one http(s) address a line"
+        ) from error
     if not any(name.lower() in URL_COLUMNS for name in table.column_names):
         raise ValueError(
             f"the list {file.name} has no url column, only {table.column_names}; "

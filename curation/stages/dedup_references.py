@@ -170,6 +170,7 @@ def _features(uri: str, descriptor: str) -> References:
     if not n:
         raise ValueError(f"{uri} of dedup.apart_from has no rows")
     names = _column(table, "source") or _column(table, "image_id") or [f"row {k}" for k in range(n)]
+    _refuse_types(table, uri)
     vectors = np.zeros((n, dim), np.float32)
     for k, vector in enumerate(_column(table, DESCRIPTOR) or []):
         if vector is not None:
@@ -179,6 +180,12 @@ def _features(uri: str, descriptor: str) -> References:
                     f"dedup.descriptor={descriptor} has {dim}: describe both with one copy descriptor"
                 )
             vectors[k] = vector
+    if not np.isfinite(vectors).all():
+        wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
+        raise ValueError(
+            f"{uri} of dedup.apart_from: the {DESCRIPTOR} of {len(wrong)} rows holds NaN or infinity, the first is "
+            f"{names[wrong[0]]}; describe them anew, or leave null what has none"
+        )
     codes = {name: _column(table, name) or [None] * n for name in HASHES}
     if any(name in table.column_names for name in HASHES):
         require_columns(table, HASHES, f"{uri} of dedup.apart_from")
@@ -196,6 +203,24 @@ def _features(uri: str, descriptor: str) -> References:
         {},
         {uri: 0},
     )
+
+
+def _refuse_types(table: pa.Table, uri: str) -> None:
+    """Raises ValueError where a column of a table of features is of another kind than `images` and `scores` have."""
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    for name in (*HASHES, DESCRIPTOR):
+        if name not in table.column_names:
+            continue
+        kind: pa.DataType = table.schema.field(name).type
+        if name == DESCRIPTOR:
+            right = any(test(kind) for test in lists) and pa.types.is_floating(kind.value_type)
+        elif name == "phash_quality":
+            right = pa.types.is_floating(kind)
+        else:
+            right = pa.types.is_integer(kind)
+        if not right and not pa.types.is_null(kind):
+            wanted = {DESCRIPTOR: "a list of floats", "phash_quality": "a float"}.get(name, "a 64-bit integer")
+            raise ValueError(f"{uri} of dedup.apart_from: {name} is {kind}, and should be {wanted}, as in our tables")
 
 
 def _column(table: pa.Table, name: str) -> list[Any] | None:

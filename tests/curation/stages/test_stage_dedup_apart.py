@@ -177,3 +177,21 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         read_references(config("none", None), {})
     with pytest.raises(ValueError, match="relative: steps run in folders of their own"):
         DedupConfig(apart_from=("eval",))
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"copy_embedding": [[0.1] * 512, [float("nan")] * 512], "source": ["a", "b"]}, r"of 1 rows .*the first is b;"),
+        ({"copy_embedding": [0.1, 0.2]}, "copy_embedding is double, and should be a list of floats"),
+        ({"copy_embedding": ["0.1", "0.2"]}, "copy_embedding is string, and should be a list"),
+        ({"phash": ["ff"], "phash_mirror": [3], "phash_quality": [1.0]}, "phash is string, and should be a 64-bit"),
+        ({"phash": [1], "phash_mirror": [3], "phash_quality": ["good"]}, "phash_quality is string, and should be a fl"),
+    ],
+)
+def test_features_of_another_kind_are_named(tmp_path: Path, columns: dict[str, list[object]], said: str) -> None:
+    path = tmp_path / "features.parquet"
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(ValueError, match=said) as told:
+        read_references(DedupConfig(apart_from=(str(path),), descriptor="builtin"), {})
+    assert str(path) in str(told.value)
