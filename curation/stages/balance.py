@@ -65,7 +65,8 @@ class BalanceConfig(Config):
             raise ValueError(f"confusion names the axes {strangers}; choose among {', '.join(AXES)}")
         crossed = [axis for axis in self.floors if axis in self.caps and self.floors[axis] > self.caps[axis]]
         if crossed:
-            raise ValueError(f"on {crossed} the floor is above the cap; lower the floor")
+            told = ", ".join(f"{axis} ({self.floors[axis]} above {self.caps[axis]})" for axis in crossed)
+            raise ValueError(f"the floor is above the cap on {told}; lower the floor, or raise the cap")
         return self
 
     def target(self, supply: int) -> int:

@@ -194,7 +194,7 @@ def test_order_of_rows_does_not_matter() -> None:
         ({"target_size": 2.5}, "positive count"),
         ({"caps": {"mood": 0.5}}, "choose among head_pose"),
         ({"caps": {"extent": 1.5}}, "shares in"),
-        ({"caps": {"extent": 0.2}, "floors": {"extent": 0.3}}, "lower the floor"),
+        ({"caps": {"extent": 0.2}, "floors": {"extent": 0.3}}, r"extent \(0\.3 above 0\.2\); lower the floor"),
     ],
 )
 def test_bad_settings_are_refused(fields: dict[str, Any], message: str) -> None:
