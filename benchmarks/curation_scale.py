@@ -5,7 +5,8 @@ is a copy of another: half with its very hash, half with two to eight bits chang
 and system, over all its threads), which other load on the machine does not lengthen much; peaks are of the resident
 memory during a step, tables included. `hashes` is the exact search of radius 8 within dedup, taken out of dedup's own
 line. Filter and the plan of export take less than two seconds at small sizes: they are repeated for that long, and the
-median counts. Prints a table with fitted exponents and the slopes between neighbouring sizes; the last line is JSON:
+median counts. Prints a table with fitted exponents and the slopes between neighbouring sizes, then how the seconds of
+`sapiens2 plan curate` compare with the measured ones; the last line is JSON:
 
     python benchmarks/curation_scale.py --rows 10000 100000 1000000
 
@@ -30,7 +31,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pyarrow as pa
 
-from curation.dedup.hamming import distinct_pairs
+from components.curation_plan import shipped
+from curation.dedup.hamming import distinct_pairs, estimate
 from curation.models.copy_descriptor import DIMS
 from curation.stages import balance, cluster, dedup, export
 from curation.stages import filter as filters
@@ -218,6 +220,38 @@ def growth(runs: dict[int, dict[str, dict[str, float]]], name: str) -> tuple[flo
     return float(np.polyfit(rows, seconds, 1)[0]), slopes.tolist()
 
 
+PLANNED = ("filter", "hashes", "dedup", "cluster", "balance")  # of export the plan rates the writing, not the order
+
+
+def plan_seconds(name: str, rows: float) -> float:
+    """What `sapiens2 plan curate` reckons for a step on so many rows, from the shipped rates."""
+    if name == "hashes":
+        return estimate(round(rows), dedup.DedupConfig().hash_candidate_radius)[0]
+    return shipped("builtin").steps[name].seconds(rows)
+
+
+def foretold(runs: dict[int, dict[str, dict[str, float]]], name: str) -> float:
+    """Seconds of the largest size as the smaller ones foretell them: a straight line through their logarithms."""
+    *smaller, largest = runs.values()
+    rows = np.log([run[name]["rows_in"] for run in smaller])
+    line = np.polyfit(rows, np.log([max(run[name]["seconds"], 1e-3) for run in smaller]), 1)
+    return float(np.exp(np.polyval(line, np.log(largest[name]["rows_in"]))))
+
+
+def hold_against_plan(runs: dict[int, dict[str, dict[str, float]]], stages: Sequence[str]) -> dict[str, Any]:
+    """Prints the plan's seconds, and the smaller sizes' forecast of the largest, as shares of the measured."""
+    told: dict[str, Any] = {}
+    for name in (name for name in stages if name in PLANNED):
+        shares = {n: plan_seconds(name, run[name]["rows_in"]) / run[name]["seconds"] for n, run in runs.items()}
+        told[name] = {"plan": shares}
+        text = ", ".join(f"{share:.2f} at {n:,}" for n, share in shares.items())
+        if len(runs) > 2:
+            told[name]["foretold"] = foretold(runs, name) / runs[max(runs)][name]["seconds"]
+            text += f"; foretold for {max(runs):,} by the smaller sizes: {told[name]['foretold']:.2f}"
+        print(f"{name:<8} the plan's seconds, as a share of the measured: {text}")
+    return told
+
+
 def main() -> None:
     """Every size in its own process, then the table."""
     parser = argparse.ArgumentParser()
@@ -255,7 +289,7 @@ def main() -> None:
             exponents[name], slopes = growth(runs, name)
             steps = ", ".join(f"{slope:.2f}" for slope in slopes)
             print(f"{name:<8} time grows as rows ^ {exponents[name]:.2f} (between neighbouring sizes: {steps})")
-    print(json.dumps({"runs": runs, "exponents": exponents}))
+    print(json.dumps({"runs": runs, "exponents": exponents, "plan": hold_against_plan(runs, stages)}))
 
 
 if __name__ == "__main__":
