@@ -13,6 +13,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from curation.dedup import near_on_gpu
 from curation.dedup.features import SLACK, pair_cosines
 
 Ints = NDArray[np.int64]
@@ -76,16 +77,30 @@ def look(
         rows = asking[np.searchsorted(cells, cell, "left") : np.searchsorted(cells, cell, "right")]
         others = lying[np.searchsorted(of, cell, "left") : np.searchsorted(of, cell, "right")]
         work += len(rows) * len(others)
-        for row, near in _near(unit, rows, others, k, threshold):
+        for row, near in _candidates(unit, rows, others, k, threshold):
             cosine = pair_cosines(unit, row, near)
             close = cosine >= threshold
             parts.append(joined([Lists(row[close], near[close], cosine[close])], k))
     return joined(parts, k), work
 
 
+def _candidates(unit: Unit, rows: Ints, others: Ints, k: int, threshold: float) -> Iterator[tuple[Ints, Ints]]:
+    """As `_near`, on a GPU where there is one and enough to do for it."""
+    if len(rows) * len(others) < near_on_gpu.WORTH or not near_on_gpu.usable():
+        yield from _near(unit, rows, others, k, threshold)
+        return
+    for row, near, crowded, shard in near_on_gpu.search(unit, rows, others, _limit(k), threshold - SLACK):
+        yield row, near
+        yield from _near(unit, crowded, shard, k, threshold)
+
+
+def _limit(k: int) -> int:
+    return max(_CROWD, 4 * k)
+
+
 def _near(unit: Unit, rows: Ints, others: Ints, k: int, threshold: float) -> Iterator[tuple[Ints, Ints]]:
     """(row, near) of every pair that may reach the threshold, block by block; of crowded rows their best."""
-    limit = max(_CROWD, 4 * k)
+    limit = _limit(k)
     for first, start in product(range(0, len(others), _TILE), range(0, len(rows), _TILE)):
         there, here = others[first : first + _TILE], rows[start : start + _TILE]
         cosine = unit[here] @ unit[there].T
