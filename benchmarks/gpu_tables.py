@@ -18,17 +18,19 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 OURS = (
-    "1b:8:compiled+elementwise",
-    "0.8b:8:compiled+elementwise",
-    "0.4b:12:compiled",
+    "1b:8:compiled",
+    "0.8b:8:compiled",
+    "0.4b:16:compiled",
     "0.1b:24:compiled",
     "5b:4:compiled+full",
+    "0.8b:16:compiled+elementwise",
+    "1b:8:compiled+elementwise",
 )
 BESIDE = ("0.4b:4:compiled:both", "0.4b:4:eager:both", "1b:2:compiled:both", "1b:2:eager:both")
 STEP = ("pretrain_step.py", "--device", "cuda")
 BACKBONE = ("backbone.py", "--device", "cuda")
 COMPILED = ("--sizes", "0.1b,0.4b", "--batches", "8", "--compiled")
-WARM_SECONDS = 120
+WARM_SECONDS = 120  # at most
 
 
 def parts(out: Path) -> dict[str, tuple[str, ...]]:
@@ -37,8 +39,8 @@ def parts(out: Path) -> dict[str, tuple[str, ...]]:
     backbone = (*BACKBONE, "--rounds", "15", "--out", str(out / "backbone.jsonl"))
     return {
         "kernels": ("attention_kernels.py",),
-        "steps": (*steps, "--profile", "--cases", ",".join(OURS)),
-        "cudnn": (*steps, "--attention", "cudnn", "--cases", OURS[0]),
+        "steps": (*steps, "--cases", ",".join(OURS)),
+        "cudnn": (*steps, "--attention", "cudnn", "--cases", OURS[-1]),
         "backbone": (*backbone, "--sizes", "0.1b,0.4b,0.8b,1b,5b", "--batches", "1,8"),
         "precision": ("precision.py", "--out", str(out / "precision.json")),
         "beside": (*steps, "--cases", ",".join(BESIDE)),
@@ -63,11 +65,11 @@ def command(arguments: tuple[str, ...]) -> list[str]:
     return [sys.executable, *([first] if first == "-m" else [str(HERE / first)]), *rest]
 
 
-def warm(out: Path) -> None:
+def warm(out: Path, wanted: list[str]) -> None:
     """All at once, for a while."""
     began = time.monotonic()
     running = []
-    for number, arguments in enumerate(warmers()):
+    for number, arguments in enumerate(warmers(wanted)):
         log = (out / f"warm-{number}.log").open("w")
         running.append(subprocess.Popen(command(arguments), stdout=log, stderr=subprocess.STDOUT))
     for process in running:
@@ -85,16 +87,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of logs and results")
     parser.add_argument("--seconds", type=float, default=1200, help="of all parts together, after the warming")
     parser.add_argument("--only", help="parts, by commas")
+    parser.add_argument("--step-seconds", type=float, default=600, help="of the part `steps`")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ["PYTHONUNBUFFERED"] = "1"
-    warm(options.out)
+    every = parts(options.out)
+    wanted = options.only.split(",") if options.only else list(every)
+    warm(options.out, wanted)
     began, failed = time.monotonic(), []
-    for name, arguments in parts(options.out).items():
-        if options.only and name not in options.only.split(","):
-            continue
+    for name in wanted:
+        arguments = every[name]
         left = options.seconds - (time.monotonic() - began)
+        left = min(left, options.step_seconds) if name == "steps" else left
         if left < 5:
             failed.append(f"{name} (no time left)")
             continue

@@ -30,7 +30,7 @@ from sapiens2.pretrain.recipes import paper
 PEAK = 989e12  # dense bfloat16 FLOP/s of an H100 or H200
 TARGET_MFU = {"0.1b": 0.33, "0.4b": 0.40, "0.8b": 0.42, "1b": 0.45, "5b": 0.38}
 CASES = (
-    "0.1b:24:compiled,0.4b:12:compiled,0.8b:8:compiled+elementwise,1b:8:compiled+elementwise,5b:4:compiled+elementwise,"
+    "1b:8:compiled+elementwise,0.8b:8:compiled,0.4b:16:compiled,0.1b:24:compiled,5b:4:compiled+full,"
     "0.4b:4:compiled:both,0.4b:4:eager:both,1b:2:compiled:both"
 )
 WARMUP = 3  # steps; step 0 measures RankMe, which waits for the device
