@@ -5,7 +5,7 @@
 <root>/<kind>/<version>/work/...           resumable state while a step runs
 <root>/tags/<name>.json                    a human's name for a version
 <root>/tags/latest/<name>.json             the newest version by kind, written by a run
-<root>/index/                              what a list shows of each manifest; can be deleted at any time
+<root>/index/                              what lists and `why` would look for; can be deleted at any time
 """
 
 from __future__ import annotations

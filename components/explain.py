@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from components.artifacts import Artifact, ArtifactError, Store, read_parquet
+from components import picture_index
+from components.artifacts import Artifact, Store
+from components.named_pictures import resolve_image, resolved
+from components.picture_index import OTHER, SOURCE_COLUMNS, SOURCES, PictureIndex, Shown
 from components.removals import removals
-from components.row_finder import RowFinder, value_set
+from components.row_finder import RowFinder
 from components.steps import TASKS
 from curation.audit.copies import likeness
 
 STAGES = ("images", "detections", "scores", "filtered", "deduped", "clusters", "selection", "shards")
 SHOWN_SCORES = ("realism", "text_ratio", "sharpness", "exposure", "aesthetic", "face_count", "yaw_deg")
-DECISION = ["keep", "reason", "value", "threshold", "representative_id"]
-ID_DIGITS = 32
+IMAGE = ("image_id", "source", "format", "width", "height", "n_sources")
+REJECT = ("source_id", "source", "reason", "detail")
+DECISION = ("image_id", "keep", "reason", "value", "threshold", "representative_id")
+COPY = ("image_id", "kind", "source", "evaluation_set")
 HELD_OUT = "held_out"  # the table of shards whose pictures were not exported
+PICTURE = ("image_id",)
+DECIDED = {"data": Shown(PICTURE, DECISION), "evaluation_copies": Shown(PICTURE, COPY)}
+SHOWN = {  # every column that is asked for here, by kind and table: the index keeps these
+    "images": {
+        SOURCES: Shown(("source_id",), SOURCE_COLUMNS),
+        "rejects": Shown(("source_id", "image_id"), REJECT),
+        "images": Shown(PICTURE, IMAGE),
+    },
+    "detections": {"data": Shown(PICTURE, ("boxes", "box_scores"))},
+    "scores": {"data": Shown(PICTURE, ("scored", *SHOWN_SCORES))},
+    "filtered": DECIDED,
+    "deduped": DECIDED,
+    "clusters": {"data": Shown(PICTURE, ("path", "distance"))},
+    "selection": DECIDED,
+    "shards": {HELD_OUT: Shown(PICTURE, ("reason", "representative_id")), OTHER: Shown(PICTURE, ("position",))},
+}
 
 Said = Iterator[tuple[str, str]]  # verdict and text, a row each
 
@@ -43,98 +63,41 @@ class Consumed:
     through: str
 
 
-def resolve_image(store: Store, reference: str) -> tuple[set[str], set[str]]:
-    """(image ids, source ids) that a path, URL, source name or id prefix means.
-
-    A file that exists is known by its bytes; else by its source name or the end of it. Raises ArtifactError.
-    """
-    ids, sources, _ = _resolved(store, reference, list(store.all("images")))
-    return ids, sources
-
-
-def _resolved(store: Store, reference: str, images: Sequence[Artifact]) -> tuple[set[str], set[str], set[str]]:
-    """Image ids, source ids, and those of the sources that a version rejected."""
-    from curation.tables import image_id
-
-    path = Path(reference).expanduser()
-    if not images:
-        raise ArtifactError(f"there is no `images` artifact under {store.root}: nothing was ingested yet")
-    wanted = {image_id(path.read_bytes())} if path.is_file() else set()
-    files = {entry.sha256: entry.path for artifact in images for entry in artifact.manifest.files_of("sources")}
-    found = _meant(store, list(files.values()), reference, wanted, path.is_file())
-    ids = {row["image_id"] for row in found if row["image_id"]}
-    sources = {row["source_id"] for row in found}
-    rejected = {row["source_id"] for row in found if row["reason"]}
-    if wanted:  # a file that was rejected is known by its bytes too
-        finder = RowFinder(image_id=wanted)
-        for artifact in images:
-            rejected |= {row["source_id"] for row in finder.rows(artifact, "rejects", "image_id", ["source_id"])}
-        sources |= rejected
-    if not sources:
-        raise ArtifactError(
-            f"{reference!r} is no picture that was ingested under {store.root}: give its path, its URL, or at least "
-            "six digits of its id"
-        )
-    return ids, sources, rejected
-
-
-def _meant(
-    store: Store, files: Sequence[str], reference: str, wanted: set[str], by_bytes: bool
-) -> list[dict[str, Any]]:
-    """source_id, image_id and reason of the sources that the reference means, from the files of `sources`.
-
-    Every row of such a source, also of a version that rejected it, which has no image_id.
-    """
-    columns = ["source_id", "source", "image_id", "reason"]
-    tables = store.each(lambda file: read_parquet(store.storage, file, columns, use_threads=False), files)
-    if not tables:
-        return []
-    table = pa.concat_tables(tables)
-    import pyarrow.compute as pc
-
-    known = pc.or_kleene(_named(table["source"], reference, by_bytes), _prefix(table["image_id"], reference))
-    if wanted:
-        known = pc.or_kleene(known, pc.is_in(table["image_id"], value_set=value_set(wanted)))
-    meant = pc.is_in(table["source_id"], value_set=table["source_id"].filter(pc.fill_null(known, False)).unique())
-    return table.filter(meant).select(["source_id", "image_id", "reason"]).to_pylist()
-
-
-def _named(column: Any, reference: str, by_bytes: bool) -> Any:
-    """Rows whose source is the reference, or ends with it at a separator; or, for a file, with the file's name."""
-    import pyarrow.compute as pc
-
-    same = pc.is_in(column, value_set=value_set([reference]))
-    if by_bytes and Path(reference).is_absolute():
-        return same
-    return pc.or_(same, pc.or_(pc.ends_with(column, f"/{reference}"), pc.ends_with(column, f"::{reference}")))
-
-
-def _prefix(column: Any, reference: str) -> Any:
-    import pyarrow.compute as pc
-
-    is_id = 6 <= len(reference) <= ID_DIGITS and all(c in "0123456789abcdef" for c in reference)
-    return pc.starts_with(column, reference if is_id else "\0")
-
-
 def why(store: Store, reference: str) -> Iterator[Line]:
     """What every version of every stage says of an image, in the order of the stages, oldest version first."""
-    images = list(store.all("images"))
-    ids, _, rejected = _resolved(store, reference, images)
-    finder = RowFinder(image_id=ids, source_id=rejected)
-    for kind in STAGES:
-        made, tell = images if kind == "images" else list(store.all(kind)), EXPLAIN.get(kind, _decision)
-        latest = store.latest(kind) if made else None
-        told = store.each(lambda artifact, tell=tell: list(tell(artifact, finder)), made)  # type: ignore[misc]
-        for artifact, lines in zip(made, told, strict=True):
+    made = {kind: list(store.all(kind)) for kind in STAGES}
+    finder = _finder(store, reference, made)
+    for kind, artifacts in made.items():
+        tell = EXPLAIN.get(kind, _decision)
+        latest = store.latest(kind) if artifacts else None
+        told = store.each(lambda artifact, tell=tell: list(tell(artifact, finder)), artifacts)  # type: ignore[misc]
+        for artifact, lines in zip(artifacts, told, strict=True):
             for verdict, text in lines:
                 yield Line(artifact, verdict, text, latest is not None and latest.version == artifact.version)
 
 
+def _finder(store: Store, reference: str, made: dict[str, list[Artifact]]) -> RowFinder:
+    """What finds the rows about an image: by the index, and by the tables where it does not help."""
+
+    def found(index: PictureIndex | None) -> RowFinder:
+        ids, _, rejected = resolved(store, reference, made["images"], index)
+        return RowFinder(index, image_id=ids, source_id=rejected)
+
+    index = picture_index.opened(store.storage, [artifact for each in made.values() for artifact in each], SHOWN)
+    if index is None:
+        return found(None)
+    try:
+        with closing(index):
+            return found(index)
+    except (sqlite3.DatabaseError, json.JSONDecodeError):  # torn where nothing was read before
+        picture_index.drop(store.storage)
+        return found(None)
+
+
 def _images(artifact: Artifact, finder: RowFinder) -> Said:
-    for row in finder.rows(artifact, "rejects", "source_id", ["source", "reason", "detail"]):
+    for row in finder.rows(artifact, "rejects", "source_id", REJECT):
         yield "rejected", f"{row['source']}: {row['reason']} ({row['detail']})"
-    shown = ["image_id", "source", "format", "width", "height", "n_sources"]
-    for row in finder.rows(artifact, "images", "image_id", shown, once=True):
+    for row in finder.rows(artifact, "images", "image_id", IMAGE, once=True):
         text = f"{row['source']} {row['format']} {row['width']}x{row['height']}, {row['n_sources']} source(s)"
         yield "kept", f"{text}, id {row['image_id']}"
 
@@ -162,7 +125,7 @@ def _decision(artifact: Artifact, finder: RowFinder) -> Said:
     if all(kept):
         yield from (("kept", "") for _ in kept)
         return
-    for row in finder.rows(artifact, "data", "image_id", ["image_id", *DECISION], once=True):
+    for row in finder.rows(artifact, "data", "image_id", DECISION, once=True):
         if row["keep"]:
             yield "kept", ""
             continue
@@ -180,9 +143,7 @@ def _copied(artifact: Artifact, row: dict[str, Any], finder: RowFinder) -> str:
     """Of which evaluation picture a dropped one is a copy, or that a picture of its group is."""
     if row["reason"] != "evaluation_copy":
         return ""
-    for copy in finder.rows(
-        artifact, "evaluation_copies", "image_id", ["image_id", "kind", "source", "evaluation_set"]
-    ):
+    for copy in finder.rows(artifact, "evaluation_copies", "image_id", COPY):
         if copy["image_id"] == row["image_id"]:
             return f" by {copy['kind']}; a copy of {copy['source']} in {copy['evaluation_set']}"
     return "; another picture of its group is a copy of an evaluation picture"

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components import listing
+from components import listing, picture_index
 from components.artifacts import Artifact, ArtifactError, Store, parquet_bytes, read_parquet
 from components.attempt import live_lease
 from components.explain import consumed_by
@@ -179,6 +179,7 @@ def carry_out(store: Store, found: Found) -> Removal:
         _rewrite_cached(store, path, redaction.ids)
     _sweep(store, {*found.rows, *removal.artifacts})
     listing.drop(storage)
+    picture_index.drop(storage)  # after the old files are gone: see there
     done = pending.model_copy(update={"state": "done"})
     write(storage, done)
     return done

@@ -6,14 +6,16 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from components.artifacts import Artifact
 from components.manifest import FileEntry
+from components.picture_index import PictureIndex
 from components.storage import Storage
+
+if TYPE_CHECKING:  # what the index answers is told before pyarrow is loaded
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 FEW = 1000  # rows that are read with all their columns at once
 SOUGHT = 8  # texts that are looked for one by one
@@ -22,11 +24,13 @@ SOUGHT = 8  # texts that are looked for one by one
 class RowFinder:
     """The rows of artifacts whose key is one of some values; `wanted` are the values by the key's column.
 
-    A file is read once, however many versions list it or hold the same bytes.
+    A file is read once, however many versions list it or hold the same bytes, and not at all where `index` has it.
     """
 
-    def __init__(self, **wanted: Iterable[str]) -> None:
-        self._wanted = {key: value_set(values) for key, values in wanted.items()}
+    def __init__(self, index: PictureIndex | None = None, **wanted: Iterable[str]) -> None:
+        self._wanted = {key: set(values) for key, values in wanted.items()}
+        self._index = index
+        self._indexed = {key: index.rows(key, values) for key, values in self._wanted.items()} if index else {}
         self._known: dict[tuple[str, str, tuple[str, ...]], list[dict[str, Any]]] = {}
         self._places: set[str | None] = set()  # partitions in which some of the values were found
 
@@ -67,6 +71,10 @@ class RowFinder:
     ) -> list[dict[str, Any]]:
         """The rows of one file. few: some are probably there, so a small one is read with all columns at once."""
         asked = (entry.sha256, key, tuple(columns))
+        if self._index is not None and self._index.holds(entry.sha256, key):
+            said = self._indexed[key].get(entry.sha256, [])
+            if all(row.keys() >= set(columns) for row in said):
+                return [{name: row[name] for name in columns} for row in said]
         if asked not in self._known:
             read = self._read_all if few and (entry.rows or 0) <= FEW else self._read
             self._known[asked] = read(storage, entry, key, columns) if entry.rows else []
@@ -74,6 +82,8 @@ class RowFinder:
 
     def _read(self, storage: Storage, entry: FileEntry, key: str, columns: Sequence[str]) -> list[dict[str, Any]]:
         """The key's column first, then the rest of the row groups that hold one of the values."""
+        import pyarrow.parquet as pq
+
         with storage.fs.open_input_file(storage.path(entry.path)) as stream:
             file, found = pq.ParquetFile(stream), []
             rows = self._among(file.read(columns=[key], use_threads=False)[key], key)
@@ -84,13 +94,15 @@ class RowFinder:
 
     def _read_all(self, storage: Storage, entry: FileEntry, key: str, columns: Sequence[str]) -> list[dict[str, Any]]:
         """All at once, which for few rows is quicker than twice."""
+        import pyarrow.parquet as pq
+
         with storage.fs.open_input_file(storage.path(entry.path)) as stream:
             table = pq.ParquetFile(stream).read(columns=list({*columns, key}), use_threads=False)
         part = table.select(list(columns))
         return [part.slice(row, 1).to_pylist()[0] for row in self._among(table[key], key)]
 
     def _among(self, column: pa.ChunkedArray, key: str) -> list[int]:
-        return places(column, self._wanted[key])
+        return places(column, value_set(self._wanted[key]))
 
 
 def places(column: pa.ChunkedArray, wanted: pa.Array) -> list[int]:
@@ -98,6 +110,8 @@ def places(column: pa.ChunkedArray, wanted: pa.Array) -> list[int]:
 
     A few are looked for in the bytes as they lie in memory: loading Arrow's functions takes longer than all of that.
     """
+    import pyarrow as pa
+
     texts = [value.as_buffer().to_pybytes() for value in wanted] if len(wanted) <= SOUGHT else [b""]
     if column.type != pa.string() or not all(texts):
         return _places_by_arrow(column, wanted)
@@ -150,6 +164,8 @@ def value_set(values: Iterable[str]) -> pa.Array:
 
     Built from bytes: from a Python list, pyarrow would import pandas first, a quarter of a second.
     """
+    import pyarrow as pa
+
     texts = [value.encode() for value in sorted(set(values))]
     offsets = array("i", accumulate((len(text) for text in texts), initial=0))
     return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(texts)))

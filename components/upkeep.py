@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from components import picture_index
 from components.artifacts import Artifact, ArtifactError, Store, read_parquet
 from components.attempt import live_lease
 from components.digest import add_digests, table_digest
@@ -79,10 +80,11 @@ def _held(store: Store) -> set[Key]:
 
 
 def collect(store: Store, item: Garbage) -> None:
-    """Delete a version: the manifest first, so that nobody reads half of it."""
+    """Delete a version: the manifest first, so that nobody reads half of it; and what an index had of it."""
     if store.committed(item.kind, item.version):
         store.storage.delete(f"{item.kind}/{item.version}/manifest.json")
     store.storage.delete_folder(f"{item.kind}/{item.version}")
+    picture_index.drop(store.storage)
 
 
 def _paths(store: Store, key: Key) -> list[str]:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from removal_roots import build_pool, build_root, commit
 
 from components.artifacts import Store
-from components.explain import consumed_by, resolve_image, why
+from components.explain import consumed_by, why
+from components.named_pictures import resolve_image
 from components.row_finder import RowFinder, value_set
 from curation.audit.copies import likeness
 from curation.tables import DEDUPED, from_rows
