@@ -4,7 +4,7 @@ import shutil
 import sqlite3
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -99,16 +99,38 @@ def test_a_question_adds_so_much_and_the_next_goes_on(built, plainly, root, monk
     assert len(counts) > 4 and counts[-1] == len(listed)
 
 
+def of_stages(store):
+    return (artifact for artifact in store.all() if artifact.kind in SHOWN)
+
+
+def test_rows_of_many_pictures_come_in_the_order_of_the_table(built, root):
+    store = Store(str(root))
+    index = picture_index.opened(store.storage, list(of_stages(store)), SHOWN)
+    with_index, plain = (RowFinder(each, image_id=built[2].values()) for each in (index, None))
+    several = 0
+    for artifact in of_stages(store):
+        for table in tables_of(artifact) & set(artifact.manifest.tables) - {"sources", "rejects"}:
+            shown = SHOWN[artifact.kind].get(table) or SHOWN[artifact.kind]["*"]
+            rows = with_index.rows(artifact, table, "image_id", shown.columns)
+            assert rows == plain.rows(artifact, table, "image_id", shown.columns)
+            several += len(rows) > 4
+    assert several > 4
+    index.close()
+
+
 def tables_of(artifact):
     shown = SHOWN.get(artifact.kind, {})
     return set(artifact.manifest.tables) if "*" in shown else set(shown)
 
 
+def asked(path, question):
+    """The first row of the answer."""
+    with closing(sqlite3.connect(path)) as base:
+        return base.execute(question).fetchone()
+
+
 def files_in(root):
-    base = sqlite3.connect(root / INDEX)
-    ((count,),) = base.execute("SELECT count(*) FROM files")
-    base.close()
-    return count
+    return asked(root / INDEX, "SELECT count(*) FROM files")[0]
 
 
 def test_few_files_are_worth_no_index_and_a_new_version_is_told_before_it_is_in_one(built, root, monkeypatch):
@@ -144,6 +166,10 @@ def test_a_removed_picture_is_in_no_index_and_told_from_no_old_one(built, root):
             (root / INDEX).write_bytes(old)
         assert "is no picture that was ingested" in told(root, ids[1])
         assert {x[1] for x in told(root, "1.jpg")} == {"rejected"}
+        store = Store(str(root))
+        index = picture_index.opened(store.storage, list(of_stages(store)), SHOWN)
+        assert named_pictures.resolved(store, "1.jpg", list(store.all("images")), index)[0] == set()
+        index.close()
         assert "kept" in {x[1] for x in told(root, ids[3])}
 
 
@@ -172,6 +198,9 @@ def spoil(path, how):
         path.write_bytes(data[:page] + b"\0" * (len(data) - page))
     elif how == "zeros at the end":
         path.write_bytes(data[: len(data) - page] + b"\0" * page)
+    elif how in ("rows", "sources"):  # a page that is read only when it is asked about
+        (number,) = asked(path, f"SELECT rootpage FROM sqlite_master WHERE name = '{how}'")
+        path.write_bytes(data[: (number - 1) * page] + b"\0" * page + data[number * page :])
     elif how == "another format":
         base = sqlite3.connect(path)
         base.execute("UPDATE meta SET format = format + 1")
@@ -186,7 +215,20 @@ def spoil(path, how):
 
 @pytest.mark.parametrize(
     "how",
-    [0, 50, 5000, -1, -4096, b"no index " * 900, "zeros inside", "zeros at the end", "another format", "another base"],
+    [
+        0,
+        50,
+        5000,
+        -1,
+        -4096,
+        b"no index " * 900,
+        "zeros inside",
+        "zeros at the end",
+        "rows",
+        "sources",
+        "another format",
+        "another base",
+    ],
 )
 def test_a_spoiled_index_is_noticed_and_made_anew(built, plainly, root, how):
     told(root, "3.jpg")
@@ -195,14 +237,16 @@ def test_a_spoiled_index_is_noticed_and_made_anew(built, plainly, root, how):
     for name in names_of(built):
         assert told(root, name) == plainly[name], name
     assert files_in(root) == whole
+    assert how == "zeros at the end" or asked(root / INDEX, "PRAGMA integrity_check") == ("ok",)
 
 
 def test_an_index_that_another_process_holds_is_not_waited_for(built, plainly, root):
     told(root, "3.jpg")
     holder = sqlite3.connect(root / INDEX, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
-    began = time.monotonic()
+    began, same = time.monotonic(), (root / INDEX).stat().st_ino
     assert told(root, "3.jpg") == plainly["3.jpg"]
+    assert (root / INDEX).stat().st_ino == same  # not taken for a torn one
     assert time.monotonic() - began < 30
     holder.execute("ROLLBACK")
     holder.execute("BEGIN IMMEDIATE")  # it is being extended: what is there is told from it
