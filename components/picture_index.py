@@ -27,7 +27,7 @@ from components.storage import Storage
 INDEX = "index/pictures.sqlite"
 PATIENCE_SECONDS = 0.5  # with whoever reads or writes it at the same time
 FORMAT = 1  # one of another format, or for other columns, is made anew
-WORTH_WRITING = 64  # files that are not in the index yet; fewer are read as quickly
+WORTH_MAKING = 64  # files that the versions list, those of several as often; fewer are read as quickly
 SMALL_ROWS = 10_000  # of a version; a larger one has few files for its rows, and is read
 AT_ONCE_ROWS = 100_000  # that one question adds; the next goes on
 LARGEST_BYTES = 256 << 20  # of the index
@@ -71,7 +71,7 @@ class PictureIndex:
 
     def refuse_garbage(self, used: set[str]) -> None:
         """Raises sqlite3.DatabaseError when most of what is here is of files that nothing lists any more."""
-        if len(self._files) > 2 * len(used & set(self._files)) + WORTH_WRITING:
+        if len(self._files) > 2 * len(used & set(self._files)) + WORTH_MAKING:
             raise sqlite3.DatabaseError("garbage")
 
     def holds(self, sha256: str, key: str) -> bool:
@@ -160,7 +160,8 @@ def _opened(storage: Storage, artifacts: Sequence[Artifact], shown: Columns) -> 
             found = _snapshot(base, about)
             found.refuse_garbage({entry.sha256 for _, files in used for entry, _ in files})
         lacking = list(_lacking(used, found))
-        if len(lacking) >= WORTH_WRITING and not (found and path.stat().st_size > LARGEST_BYTES):
+        worth = path.stat().st_size <= LARGEST_BYTES if found else sum(len(f) for _, f in used) >= WORTH_MAKING
+        if lacking and worth:
             try:
                 path.parent.mkdir(exist_ok=True)
                 base = base or opening.enter_context(closing(_connected(f"{path.as_uri()}?mode=rwc")))

@@ -39,7 +39,7 @@ def built(tmp_path_factory):
 @pytest.fixture
 def root(built, plainly, tmp_path, monkeypatch):
     """A copy whose few files are worth an index."""
-    monkeypatch.setattr(picture_index, "WORTH_WRITING", 1)
+    monkeypatch.setattr(picture_index, "WORTH_MAKING", 1)
     return Path(shutil.copytree(built[0], tmp_path / "root"))
 
 
@@ -133,19 +133,28 @@ def files_in(root):
     return asked(root / INDEX, "SELECT count(*) FROM files")[0]
 
 
-def test_few_files_are_worth_no_index_and_a_new_version_is_told_before_it_is_in_one(built, root, monkeypatch):
+def test_a_new_version_is_in_the_index_when_it_was_told_of(built, root):
     told(root, "3.jpg")
     before = files_in(root)
-    monkeypatch.setattr(picture_index, "WORTH_WRITING", 4)
     again = commit(root, "images", removal_roots.ingested(built[1]), version="e" * 16)  # the bytes of another version
+    assert f"images={'e' * 16}" in {x[0] for x in told(root, "3.jpg")}
     assert again.manifest.files and files_in(root) == before
     commit(root, "clusters", {"all": {"data": clusters_of(built[2], 0.5)}}, version="d" * 16)
     assert [x[2] for x in told(root, built[2][3]) if x[0] == f"clusters={'d' * 16}"] == ["cluster 0, distance 0.500"]
-    assert files_in(root) == before
-    for number in range(4):
-        commit(root, "clusters", {"all": {"data": clusters_of(built[2], 0.6 + number)}}, version=f"c{number:015x}")
+    assert files_in(root) == before + 1
+
+
+@pytest.mark.parametrize(("versions", "made"), [(4, False), (6, True)])
+def test_few_files_are_worth_no_index_and_those_of_many_versions_are(built, root, monkeypatch, versions, made):
+    (first,) = (a for a in Store(str(root)).all("detections"))
+    few = sum(len(list(picture_index._told(artifact, SHOWN))) for artifact in of_stages(Store(str(root))))
+    monkeypatch.setattr(picture_index, "WORTH_MAKING", few + 5 * len(list(picture_index._told(first, SHOWN))))
+    for number in range(versions):  # each lists the files of the first
+        folder, version = root / "detections" / f"{number:016x}", f"{number:016x}"
+        folder.mkdir()
+        (folder / "manifest.json").write_bytes(first.manifest.model_copy(update={"version": version}).dump())
     told(root, "3.jpg")
-    assert files_in(root) == before + 5
+    assert (root / INDEX).exists() == made
 
 
 def clusters_of(ids, distance):
