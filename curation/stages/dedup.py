@@ -38,6 +38,9 @@ from curation.tables import DEDUPED, EDGES, require_columns
 __all__ = ["DedupConfig", "Thumbnails", "profile_config", "run"]
 
 
+_MOBILENET_COSINE = 0.99  # at 0.98 up to one pair in six is of strangers: benchmarks/results/curation_copies.md
+
+
 class DedupConfig(Config):
     """When two pictures are one."""
 
@@ -90,6 +93,13 @@ class DedupConfig(Config):
         if not self.candidate_cosine <= self.min_cosine:
             raise ValueError(
                 f"candidate_cosine={self.candidate_cosine} is above min_cosine={self.min_cosine}; lower the former"
+            )
+        least = min(self.min_cosine, self.hash_confirm_cosine)
+        if self.descriptor == "mobilenet" and (least < _MOBILENET_COSINE or not self.centre):
+            raise ValueError(
+                f"descriptor=mobilenet with centre={str(self.centre).lower()} and merging from a cosine of {least} would "
+                "merge strangers: set centre=true, min_cosine=1 and hash_confirm_cosine=1, so that it only says which "
+                "pictures are compared, or describe copies with builtin"
             )
         return self
 

@@ -233,6 +233,21 @@ def test_bounds_must_be_ordered() -> None:
         DedupConfig(candidate_cosine=0.9, min_cosine=0.8)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"centre": True},
+        {"min_cosine": 1.0, "hash_confirm_cosine": 1.0},
+        {"centre": True, "min_cosine": 1.0, "hash_confirm_cosine": 0.9},
+    ],
+)
+def test_mobilenet_merges_nothing_by_itself(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="would merge strangers: set centre=true, min_cosine=1"):
+        DedupConfig(descriptor="mobilenet", **fields)
+    DedupConfig(descriptor="mobilenet", centre=True, min_cosine=1.0, hash_confirm_cosine=1.0)
+
+
 def test_thresholds_of_another_descriptor_are_refused() -> None:
     with pytest.raises(ValueError, match=r"6 numbers, dedup\.descriptor=builtin has 512"):
         run([{}, {}], config=DedupConfig(descriptor="builtin"))
