@@ -31,8 +31,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pyarrow as pa
 
-from components.curation_plan import shipped
-from curation.dedup.hamming import distinct_pairs, estimate
+from components.curation_plan import hash_seconds, shipped
+from curation.dedup.hamming import distinct_pairs
 from curation.models.copy_descriptor import DIMS
 from curation.stages import balance, cluster, dedup, export
 from curation.stages import filter as filters
@@ -226,7 +226,7 @@ PLANNED = ("filter", "hashes", "dedup", "cluster", "balance")  # of export the p
 def plan_seconds(name: str, rows: float) -> float:
     """What `sapiens2 plan curate` reckons for a step on so many rows, from the shipped rates."""
     if name == "hashes":
-        return estimate(round(rows), dedup.DedupConfig().hash_candidate_radius)[0]
+        return hash_seconds(rows)
     return shipped("builtin").steps[name].seconds(rows)
 
 

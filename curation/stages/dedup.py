@@ -97,8 +97,8 @@ class DedupConfig(Config):
         least = min(self.min_cosine, self.hash_confirm_cosine)
         if self.descriptor == "mobilenet" and (least < _MOBILENET_COSINE or not self.centre):
             raise ValueError(
-                f"descriptor=mobilenet with centre={str(self.centre).lower()} and merging from a cosine of {least} would "
-                "merge strangers: set centre=true, min_cosine=1 and hash_confirm_cosine=1, so that it only says which "
+                f"descriptor=mobilenet with centre={str(self.centre).lower()} and a cosine of {least} would merge "
+                "strangers: set centre=true, min_cosine=1 and hash_confirm_cosine=1, so that it only says which "
                 "pictures are compared, or describe copies with builtin"
             )
         return self

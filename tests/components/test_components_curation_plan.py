@@ -53,6 +53,11 @@ def test_hashes_are_shuffled_when_there_are_many():
     assert many.bound == "cpu" and many.shuffled >= 16 * 1e9 and many.hours == pytest.approx(many.core_hours / 100)
 
 
+@pytest.mark.parametrize(("rows", "seconds"), [(8_066, 0.20), (81_123, 3.02), (810_253, 93.78)])
+def test_hashes_take_what_was_measured(rows, seconds):
+    assert 0.65 < of(plan(rates(), rows, cpus=1), "hashes").hours * 3600 / seconds < 1.5
+
+
 def test_what_makes_no_plan_is_said():
     with pytest.raises(ValueError, match="a plan needs pictures and cores"):
         plan(rates(), 0, cpus=1)
