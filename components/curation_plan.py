@@ -22,7 +22,7 @@ TABLE = Path(__file__).with_name("curation_rates.json")
 ORDER = ("ingest", "detect", "score", "filter", "dedup", "cluster", "balance", "export")
 PER_PICTURE = ("ingest", "detect", "score", "export")  # spread over all cores; the others work in one process
 PROFILES = ("builtin", "small", "full")
-# Dedup's searches took 1.6 to 2.6 times the model's seconds at 8,066 to 810,253 pictures (benchmarks/curation_scale.py).
+# Dedup's searches took 1.6 to 2.6 times the model's seconds at 8,066 to 810,253 rows (benchmarks/curation_scale.py).
 # The model has the sorts and checks of tables of uniform codes, not the joining of what they found.
 OVER_MODEL = 2.0
 SENT_BYTES, HELD_BYTES = 16, 24  # of a code in the shuffle, for each table; of a code in one process
