@@ -34,8 +34,29 @@ class Measures:
 
 
 def sorted_by_id(table: pa.Table) -> pa.Table:
-    """The table in the order of image_id, so that no decision depends on the order of its input rows."""
-    return table.sort_by("image_id")
+    """The table in the order of image_id, so that no decision depends on the order of its input rows.
+
+    Raises ValueError where a picture has more than one row.
+    """
+    ordered = table.sort_by("image_id")
+    ids = ordered["image_id"].combine_chunks()
+    again = ids[1:].filter(pc.equal(ids[1:], ids[:-1]))
+    if len(again):
+        raise ValueError(_twice(len(again), again[0].as_py()))
+    return ordered
+
+
+def refuse_repeated(table: pa.Table, where: str) -> None:
+    """Raises ValueError where a picture has more than one row: which of them counts would be chance."""
+    ids = table["image_id"].combine_chunks()
+    if pc.count_distinct(ids).as_py() < len(ids):
+        counts = pc.value_counts(ids)
+        again = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+        raise ValueError(f"{where}: {_twice(len(ids) - len(counts), again[0].as_py())}")
+
+
+def _twice(count: int, image_id: str) -> str:
+    return f"{count} rows repeat an image_id, the first is {image_id}: a picture has one row; rerun the step before"
 
 
 def rows_for(
@@ -144,6 +165,8 @@ def measure(images: pa.Table, detections: pa.Table, scores: pa.Table, config: Pe
     require_columns(detections, ["image_id", "boxes", "box_scores"], "filter: detections")
     require_columns(scores, ["image_id", "scored", *(name for name, _ in SCORE_COLUMNS)], "filter: scores")
     images = sorted_by_id(images)
+    refuse_repeated(detections, "filter: detections")
+    refuse_repeated(scores, "filter: scores")
     image_ids = images["image_id"].to_pylist()
     numbers = [name for name, kind in SCORE_COLUMNS if not pa.types.is_fixed_size_list(kind)]
     boxes = boxes_of(rows_for(detections, image_ids, "filter: detections", ["boxes", "box_scores"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from decision_tables import (
     detection_row,
@@ -120,6 +121,19 @@ def test_the_funnel_of_the_report_ends_at_the_kept_rows() -> None:
     assert sum(histogram["counts"]) == 10
     assert histogram["threshold"] == 0.5
     assert histogram["edges"][0] <= 0.0 and histogram["edges"][-1] >= 0.9
+
+
+@pytest.mark.parametrize("repeated", ["images", "detections", "scores"])
+def test_a_picture_with_two_rows_is_named(repeated: str) -> None:
+    tables = {
+        "images": images_table([image_row(k) for k in range(3)]),
+        "detections": detections_table([detection_row(k) for k in range(3)]),
+        "scores": scores_table([score_row(k) for k in range(3)]),
+    }
+    assert filter.run(*tables.values(), STRICT).metrics["rows_in"] == 3
+    tables[repeated] = pa.concat_tables([tables[repeated], tables[repeated].slice(1, 1)])
+    with pytest.raises(ValueError, match=f"1 rows repeat an image_id, the first is {picture_id(1)}"):
+        filter.run(*tables.values(), STRICT)
 
 
 def test_images_without_scores_are_an_error() -> None:
