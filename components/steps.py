@@ -129,7 +129,12 @@ CURATION: tuple[Step, ...] = (
         weights="curation.stages.score:required_weights",
         sources=("curation.stages.score", "curation.images.decode", "curation.models"),
     ),
-    _curation("filter", ("ingest", "detect", "score"), "thresholds to decisions", sources=("curation.stages.filter",)),
+    _curation(
+        "filter",
+        ("ingest", "detect", "score"),
+        "thresholds to decisions",
+        sources=("curation.stages.filter", "curation.stages.measures"),
+    ),
     _curation(
         "dedup",
         ("ingest", "detect", "score", "filter"),
@@ -151,7 +156,7 @@ CURATION: tuple[Step, ...] = (
         "balance",
         ("ingest", "detect", "score", "dedup", "cluster"),
         "caps and floors to an exact target size",
-        sources=("curation.stages.balance", "curation.balance"),
+        sources=("curation.stages.balance", "curation.balance", "curation.stages.measures"),
     ),
     _curation(
         "export",
