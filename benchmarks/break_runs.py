@@ -68,6 +68,7 @@ class Scene:
     whole: dict[str, tuple[str, str | None]] = field(default_factory=dict)  # after the run
     made: dict[str, tuple[str, str | None]] = field(default_factory=dict)  # and after a longer training
     roots: int = 0
+    outputs: int = 0
 
     def local(self, without: str = "") -> Path:
         """A root on disk: fresh, or the calm one without a kind."""
@@ -90,12 +91,13 @@ class Scene:
         """Start a command as a user does."""
         line = [sys.executable, "-m", "pipelines.cli", *command, "--root", str(root)]
         changed = {**os.environ, "COLUMNS": "200", **environment}
-        output = (self.folder / "output").open("w")
+        self.outputs += 1
+        output = (self.folder / f"output{self.outputs}").open("w")
         return subprocess.Popen(line, cwd=self.folder, text=True, env=changed, stdout=output, stderr=output)
 
-    def output(self) -> str:
-        """What was printed by the command that was started last."""
-        return (self.folder / "output").read_text()
+    def output(self, before: int = 0) -> str:
+        """What was printed by the command that was started last, or so many before it."""
+        return (self.folder / f"output{self.outputs - before}").read_text()
 
     def finish(self, command: tuple[str, ...], root: Path | str) -> int:
         """Run to the end; the exit code."""
@@ -233,10 +235,11 @@ def twice(scene: Scene, root: Path | str) -> Row:
     began = time.monotonic()
     runs = [scene.start(scene.run, root), scene.start(scene.run, root)]
     codes = [run.wait(PATIENCE_SECONDS) for run in runs]
+    said = " / ".join(last_error(scene.output(before)) for before in (1, 0))
     row = scene.row("", runs[0], began, scene.run, root)
     code = 0 if row.code == 0 else scene.finish(scene.run, root)
     where = "S3" if isinstance(root, str) else "disk"
-    return replace(row, what=f"two runs at once on {where}, exit codes {codes}", again=code)
+    return replace(row, what=f"two runs at once on {where}, exit codes {codes}", again=code, said=said)
 
 
 FAULTS: dict[str, Callable[[Scene], Row]] = {

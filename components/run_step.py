@@ -34,7 +34,7 @@ from components.progress import Progress
 from components.removals import refuse_pending
 from components.settings import recipe_fields
 from components.steps import Step, load
-from components.storage import StorageError, of_full_disk, out_of_reach
+from components.storage import StorageError, existing, of_full_disk, out_of_reach
 
 PACKAGES = ("curation", "sapiens2", "components", "pipelines")
 MIN_FREE_BYTES = 500_000_000
@@ -232,9 +232,7 @@ def check_disk(store: Store, needed_bytes: int = MIN_FREE_BYTES) -> None:
     """Raises ValueError when the local root has too little space left, before any work."""
     if not store.storage.local:
         return
-    folder = Path(store.root)
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(existing(store.root)).free
     if free < needed_bytes:
         raise ValueError(
             f"too little disk under {store.root}: {free / 1e9:.2f} GB free, at least {needed_bytes / 1e9:.2f} GB "
@@ -246,7 +244,7 @@ def _full_disk(error: BaseException, store: Store) -> StorageError | None:
     """What a full disk is told as, or None when that is not what the step died of."""
     if not of_full_disk(error):
         return None
-    free = f", {shutil.disk_usage(store.root).free / 1e9:.2f} GB free there" if store.storage.local else ""
+    free = f", {shutil.disk_usage(existing(store.root)).free / 1e9:.2f} GB free there" if store.storage.local else ""
     return StorageError(
         f"a disk is full: the root is {store.root}{free}, temporary files go to {tempfile.gettempdir()}; free some "
         "space (TMPDIR moves the temporary files), then the same command goes on where it was"

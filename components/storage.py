@@ -22,6 +22,14 @@ SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 WITH_KEYS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/]*@|.*[?&](secret_key|access_key)=", re.IGNORECASE)
 
 
+def existing(path: str) -> Path:
+    """The path, or as much of it as is there."""
+    found = Path(path)
+    while not found.exists() and found != found.parent:
+        found = found.parent
+    return found
+
+
 class StorageError(ValueError):
     """The root cannot be used; the message says why and what to do."""
 
@@ -40,6 +48,22 @@ def of_full_disk(error: BaseException | None) -> bool:
     return False
 
 
+def address(root: str | os.PathLike[str]) -> tuple[str, bool]:
+    """The root as it is written down, and whether it is a folder; asks no object store.
+
+    Raises StorageError for keys in it.
+    """
+    text = os.fspath(root)
+    if WITH_KEYS.match(text):
+        raise StorageError(
+            "keys do not belong into the root's address, which is written down in many places: "
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and write s3://bucket/prefix"
+        )
+    if SCHEME.match(text) and not text.startswith("file://"):
+        return text.rstrip("/"), False
+    return str(Path(text.removeprefix("file://")).expanduser().absolute()), True
+
+
 class Storage:
     """Files below one root. Paths are relative, with forward slashes.
 
@@ -48,26 +72,19 @@ class Storage:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        text = os.fspath(root)
-        if WITH_KEYS.match(text):
-            raise StorageError(
-                "keys do not belong into the root's address, which is written down in many places: "
-                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and write s3://bucket/prefix"
-            )
-        self.local = not SCHEME.match(text) or text.startswith("file://")
+        self.uri, self.local = address(root)
         if self.local:
-            base = Path(text.removeprefix("file://")).expanduser().absolute()
-            self.uri, self._base = str(base), str(base)
+            self._base = self.uri
         else:
             from sapiens2.engine.patient_s3 import located
 
+            text = os.fspath(root)
             try:
                 self._remote, self._base = located(text)
             except OSError as error:  # Amazon does not tell the bucket's region
                 from components.storage_probe import explained
 
                 raise StorageError(explained(text, error)) from error
-            self.uri = text.rstrip("/")
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_s3"}
@@ -99,16 +116,15 @@ class Storage:
             raise StorageError(trouble)
 
     def ensure_writable(self) -> None:
-        """Raises StorageError when nothing can be written below the root."""
+        """Raises StorageError when nothing can be written below the root. Makes no folder."""
         if not self.local:
             from components.storage_probe import unreachable, unwritable
 
             if trouble := unreachable(self.uri) or unwritable(self.uri):
                 raise StorageError(trouble)
             return
-        probe = Path(self.path(f".probe-{uuid.uuid4().hex[:8]}"))
         try:
-            probe.parent.mkdir(parents=True, exist_ok=True)
+            probe = existing(self.uri) / f".probe-{uuid.uuid4().hex[:8]}"
             probe.touch()
             probe.unlink()
         except OSError as error:

@@ -10,14 +10,14 @@ from typing import Any
 import click
 
 from pipelines.chosen_settings import refuse_cold_start, settings_of, tuned
-from pipelines.cli_options import LazyGroup, recipe_options, root_option, settings_options
+from pipelines.cli_options import LazyGroup, ToldWhole, recipe_options, root_option, settings_options
 from pipelines.user_errors import INTERRUPTED, USER_ERROR, code_of, say, told
 
 PACKAGES = ("components", "pipelines", "curation", "sapiens2")
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # it would look through every installed package for some
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=ToldWhole, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="sapiens2")
 def cli() -> None:
     """From a web pool of pictures to human-centric vision models."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+WHOLE = 1000  # characters of a first sentence; none has as many
+
 
 def _reached(context: click.Context, parameter: click.Parameter, root: str) -> str:
     """Look at the bucket of a remote root before any work, without patience. Raises ValueError with the mend."""
@@ -56,7 +58,17 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-class LazyGroup(click.Group):
+class ToldWhole(click.Group):
+    """Commands of which the help says all of the first sentence; click itself cuts it at the terminal's width."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, each.get_short_help_str(limit=WHOLE)) for name, each in found if each and not each.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class LazyGroup(ToldWhole):
     """Commands that lie in the COMMANDS of another module, which is imported when one of them is asked for.
 
     `elsewhere` names the module of each command that has one of its own, because it imports much.

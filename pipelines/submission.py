@@ -13,6 +13,7 @@ import yaml
 from components.artifacts import Store
 from components.settings import Settings
 from components.steps import BY_PRODUCT, STEPS, Step, find_steps, pipeline_steps
+from components.storage import StorageError
 
 # IR type -> what a value of that type is in Python
 TYPES: dict[str, tuple[type, ...]] = {
@@ -112,8 +113,14 @@ def _typed(name: str, text: str, defined: Mapping[str, Mapping[str, Any]]) -> An
 
 def _manifest_of(role: str, root: str, given: Mapping[str, Any]) -> str | None:
     producers = {product: name for name, product in BY_PRODUCT.items()} | {"probe": "probe"}
-    store = Store(root)
-    store.storage.reach()
+    if role not in given and role not in producers:
+        return None
+    try:
+        store = Store(root)
+        store.storage.reach()
+    except StorageError as error:
+        mend = f"or give --param {role}_manifest=URI: then only the cluster has to reach the root"
+        raise StorageError(f"{error}; {mend}") from error
     artifact = given.get(role) or (store.latest(STEPS[producers[role]].latest_name) if role in producers else None)
     return store.storage.full(f"{artifact.folder}/manifest.json") if artifact else None
 

@@ -64,6 +64,7 @@ def submit(
     """
     from components.artifacts import Store
     from components.placement import Placements
+    from components.storage import address
     from pipelines.compile import compile_pipeline
     from pipelines.kfp_server import Server
     from pipelines.run_command import code_version, given_inputs, pool_path
@@ -79,20 +80,18 @@ def submit(
     with tempfile.TemporaryDirectory(prefix="sapiens2-submit-") as folder:
         package = compile_pipeline(pipeline, Path(folder) / "pipeline.yaml", placements)
         settings.check(steps_of(pipeline))
-        store = Store(root)
+        where, local = address(root)
         arguments = arguments_for(
             package,
             settings,
-            store.root,
+            where,
             pool=pool_path(pool) if pool else None,
-            given=given_inputs(store, given),
+            given=given_inputs(Store(where), given) if given else {},
             explicit=parse_parameters(explicit),
             code_version=code_version(),
         )
-        if store.storage.local:
-            click.echo(
-                f"note: {store.root} is a local path, which every step of the cluster must see as well", err=True
-            )
+        if local:
+            click.echo(f"note: {where} is a local path, which every step of the cluster must see as well", err=True)
         server = Server(host, namespace)
         name = run_name or f"{pipeline.replace(':', '-')} {datetime.now():%Y-%m-%d %H-%M-%S}"
         more: dict[str, Any] = {"experiment": experiment, "name": name, "caching": caching}

@@ -34,6 +34,18 @@ def test_every_command_says_what_it_does() -> None:
         assert command.get_short_help_str() or name == "doctor", name
 
 
+@pytest.mark.parametrize("name", ["", *GROUPS])
+def test_the_help_of_a_group_cuts_no_sentence(name: str) -> None:
+    group = cli.commands[name] if name else cli
+    assert isinstance(group, click.Group)
+    context = click.Context(group, terminal_width=80)
+    shown = "".join(group.get_help(context).split())  # lines break at hyphens too
+    for command in group.list_commands(context):
+        each = group.get_command(context, command)
+        first = " ".join((each.help if each and each.help else "").split("\n\n")[0].split()).split(". ")[0].rstrip(".")
+        assert f"{command}{first}".replace(" ", "") in shown or command == "doctor", command
+
+
 PATHS: dict[str, tuple[Callable[[Path], object], str]] = {
     "read a folder": (lambda folder: folder.read_bytes(), "folder: that is a folder"),
     "below a file": (lambda folder: (folder / "file" / "x").read_bytes(), "file/x: a file is in the way"),

@@ -214,6 +214,23 @@ def test_what_does_not_fit_is_said_before_anything_is_sent(pending_api, tmp_path
     assert not pending_api.bodies
 
 
+def test_what_only_the_cluster_has_to_reach_is_not_asked_from_here(pending_api, monkeypatch):
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION", "DEFAULT_REGION", "PROFILE"):
+        monkeypatch.delenv(f"AWS_{name}", raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody answers there
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    root = "s3://bucket/of the cluster/"
+    submit_here("curation", "--host", pending_api.url, "--pool", "s3://bucket/pool", *MICRO, root=root)
+    parameters = pending_api.bodies[-1]["runtime_config"]["parameters"]
+    assert parameters["root"] == root.rstrip("/")
+    sent = len(pending_api.bodies)
+    with pytest.raises(ValueError, match="or give --param detections_manifest=URI: then only the cluster has to reach"):
+        submit_here("stage:filter", "--host", pending_api.url, *MICRO, root=root)
+    with pytest.raises(ValueError, match="keys do not belong into the root's address"):
+        submit_here("curation", "--host", pending_api.url, "--pool", "x", *MICRO, root="s3://a:b@bucket/root")
+    assert len(pending_api.bodies) == sent
+
+
 def test_a_host_without_kfp_is_said_in_a_line(tmp_path):
     command = ("submit", "curation", "--pool", "x", "--host", "http://127.0.0.1:9")
     done = sapiens2(*command, root=tmp_path / "r", cwd=tmp_path, check=False)
