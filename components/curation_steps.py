@@ -223,9 +223,11 @@ def dedup(context: StepContext) -> Publication:
 
 def cluster(context: StepContext) -> Publication:
     """Hierarchical k-means."""
+    from components.given_clusters import centroids
     from curation.stages import cluster as stage
 
-    return _publish(context, stage.run(_data(context, "scores"), _data(context, "deduped"), context.config))
+    scores, deduped = (_data(context, role) for role in ("scores", "deduped"))
+    return _publish(context, stage.run(scores, deduped, context.config, previous=centroids(context.inputs)))
 
 
 def balance(context: StepContext) -> Publication:

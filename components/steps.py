@@ -149,6 +149,7 @@ CURATION: tuple[Step, ...] = (
         "cluster",
         ("score", "dedup"),
         "hierarchical k-means",
+        given="components.given_clusters:previous",
         revision=3,
         sources=("curation.stages.cluster", "curation.balance"),
     ),

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.balance.kmeans import kmeans
+from curation.balance.groups import nearest, nearest_in_groups, one_thread
+from curation.balance.kmeans import FLAT, grouped, kmeans
 
 Ints = NDArray[np.int64]
+_PER_GROUP, _NEAR_GROUPS = 128, 16  # leaves of a group, about; groups that a row asks
 _BLOCK = 65_536  # rows in float64 at a time: bounds memory
 
 
@@ -71,6 +73,35 @@ def _grown(rows: NDArray[np.float32], sizes: Sequence[int], seed: int) -> Tree:
         level = found.centroids
     distance = (1 - _cosines(rows, centroids[0], members[0])).round(6).astype(np.float32)
     return Tree(centroids, members[1:], members[0], distance, agreement)
+
+
+def assigned(x: NDArray[np.float32], centroids: list[NDArray[np.float32]], parents: list[Ints]) -> Tree:
+    """The places of rows float32 [N, D] in a tree that is there: each in its nearest leaf, centroids as they are.
+
+    Rows of zeros go to the leaf of zeros, or where the tree has none to leaf 0, at distance 1. Raises ValueError for
+    rows of another width than the tree's.
+    """
+    if not centroids or x.ndim != 2 or x.shape[1] != centroids[0].shape[1]:
+        wide = centroids[0].shape[1] if centroids else "no"
+        raise ValueError(
+            f"the tree has centroids of {wide} numbers, the embeddings {list(x.shape)[1:]}: use its embedding"
+        )
+    rows, leaves = _unit(_checked(x, [1])), centroids[0]
+    present, nothing = rows.any(axis=1), np.flatnonzero(~leaves.any(axis=1))
+    leaf = np.full(len(rows), nothing[0] if len(nothing) else 0)
+    distance = np.ones(len(rows), np.float32)
+    some = np.flatnonzero(leaves.any(axis=1))
+    if present.any() and len(some):
+        leaf[present] = some[_nearest_leaf(rows[present], np.ascontiguousarray(leaves[some]))]
+        distance[present] = (1 - _cosines(rows[present], leaves, leaf[present])).round(6).astype(np.float32)
+    return Tree(centroids, parents, leaf, distance)
+
+
+def _nearest_leaf(rows: NDArray[np.float32], leaves: NDArray[np.float32]) -> Ints:
+    with one_thread():
+        if len(leaves) <= FLAT:
+            return nearest(rows, leaves)[:, 0]
+        return nearest_in_groups(rows, leaves, grouped(leaves, _PER_GROUP, 0), _NEAR_GROUPS)[:, 0]
 
 
 def _with_absent(tree: Tree, present: NDArray[np.bool_], sizes: Sequence[int]) -> Tree:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from curation.balance.divergence import gini
-from curation.balance.hierarchy import Tree, hierarchical_kmeans, level_sizes
+from curation.balance.hierarchy import Tree, assigned, hierarchical_kmeans, level_sizes
 from curation.config import Config, recipe
 from curation.stages.filter_report import histogram
 from curation.stages.measures import sorted_by_id, vectors_for
@@ -28,6 +28,11 @@ class ClusterConfig(Config):
     levels: int = recipe(3, "most levels of the tree, as a count", ge=1, le=8)
     top: int = recipe(4, "a level of so few clusters is the last, as a count", ge=1)
     seed: int = recipe(0, "of the first centroids, no unit", ge=0)
+    previous: str = recipe(
+        "",
+        "version of `clusters` into whose tree pictures are put as it is, VERSION or clusters=NAME; sizes and seed do "
+        "not count then",
+    )
 
     @model_validator(mode="after")
     def _sizes_fall(self) -> Self:
@@ -41,18 +46,22 @@ def profile_config(profile: str) -> ClusterConfig:
     return ClusterConfig()
 
 
-def run(scores: pa.Table, deduped: pa.Table, config: ClusterConfig) -> StageResult:
+def run(scores: pa.Table, deduped: pa.Table, config: ClusterConfig, *, previous: pa.Table | None = None) -> StageResult:
     """The cluster of each kept picture at every level, sorted by image_id, and the centroids.
 
-    Pictures without an embedding share one cluster of their own at distance 1. Raises ValueError for missing columns
-    or rows.
+    Pictures without an embedding share one cluster of their own at distance 1. previous: the centroids of an earlier
+    run; pictures go to the nearest of its leaves, the tree stays as it is. Raises ValueError for missing columns
+    or rows, or embeddings of another width than the earlier ones.
     """
     require_columns(scores, ["image_id", "embedding"], "cluster: scores")
     rows = sorted_by_id(deduped.filter(deduped["keep"]))
     image_ids = rows["image_id"].to_pylist()
     x = vectors_for(scores, image_ids, "cluster: scores", "embedding")
     sizes = list(config.sizes) or level_sizes(len(image_ids), config.branching, config.top, config.levels)
-    tree = hierarchical_kmeans(x, sizes or [1], seed=config.seed)
+    if previous is not None:
+        tree = assigned(x, *_levels_of(previous))
+    else:
+        tree = hierarchical_kmeans(x, sizes or [1], seed=config.seed)
     paths = tree.paths() if tree.sizes else np.zeros((0, 1), np.int64)
     table = pa.table({"image_id": image_ids, "path": _lists(paths), "distance": tree.distance}, schema=CLUSTERS)
     metrics = _metrics(tree, x)
@@ -79,6 +88,15 @@ def _centroids(tree: Tree) -> pa.Table:
         }
         levels.append(pa.table(columns).cast(CENTROIDS))
     return pa.concat_tables(levels)
+
+
+def _levels_of(centroids: pa.Table) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
+    """Centroids and parents per level of a table as `_centroids` makes it."""
+    ordered = centroids.sort_by([("level", "ascending"), ("cluster", "ascending")])
+    level = ordered["level"].to_numpy()
+    parts = [ordered.filter(pa.array(level == each)) for each in np.unique(level)]
+    vectors_of = [np.array(part["vector"].to_pylist(), np.float32) for part in parts]
+    return vectors_of, [part["parent"].to_numpy().astype(np.int64) for part in parts[:-1]]
 
 
 def _metrics(tree: Tree, x: NDArray[np.float32]) -> dict[str, Any]:
