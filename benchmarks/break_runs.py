@@ -41,7 +41,7 @@ PATIENCE_SECONDS = 500
 DAY = 86400
 STAGE = ("step", "score", "--preset", "micro")
 TRAINING = ("train", "pretrain", "--preset", "micro", "--set", "pretrain.engine.steps=40")
-ON_RAY = {"step": ("step", "detect", "--preset", "micro", "--set", "detect.workers=1")}
+ON_RAY: dict[str, tuple[str, ...]] = {"step": ("step", "detect", "--preset", "micro", "--set", "detect.workers=1")}
 ON_RAY["train"] = (*TRAINING, "--set", "pretrain.workers=1")
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from components.artifacts import Artifact, ArtifactError, Store
-from components.attempt import Attempt, Lease, PartitionRecord
+from components.attempt import Attempt, Conflict, Lease, PartitionRecord
 from components.digest import version_of
 from components.events import emit
 from components.failure import note, notes, rerun_note, told
@@ -164,19 +164,33 @@ def run_step(
     try:
         artifact = _attempt(context, identity)
     except BaseException as raised:
-        error = _full_disk(raised, store) or raised
-        note(error, *notes(raised), rerun_note(step, config, inputs, store.root, pool))
-        with suppress(OSError):  # what the step died of is what counts
-            progress.say("failed", error=told(error), user=is_user_error(error))
-            if not out_of_reach(error):
-                emit("FAIL", context, None, error=error)
-        if error is raised:
-            raise
-        raise error from raised
+        if not _overtaken(raised, store, step, identity):
+            error = _full_disk(raised, store) or raised
+            note(error, *notes(raised), rerun_note(step, config, inputs, store.root, pool))
+            with suppress(OSError):  # what the step died of is what counts
+                progress.say("failed", error=told(error), user=is_user_error(error))
+                if not out_of_reach(error):
+                    emit("FAIL", context, None, error=error)
+            if error is raised:
+                raise
+            raise error from raised
+        artifact = store.get(step.kind, identity.version)
     emit("COMPLETE", context, artifact)
     tag_outcome(store, step, artifact)
     progress.say("done", version=identity.version, **_counts(artifact.manifest.metrics))
     return Outcome(step, artifact, False, time.monotonic() - began)
+
+
+def _overtaken(error: BaseException, store: Store, step: Step, identity: Identity) -> bool:
+    """Whether another run has committed the version meanwhile, which swept away what this one was working with.
+
+    A Conflict stays one: it says that the two do not agree.
+    """
+    if not isinstance(error, Exception) or isinstance(error, Conflict) or out_of_reach(error):
+        return False
+    with suppress(OSError):
+        return store.committed(step.kind, identity.version)
+    return False
 
 
 def tag_outcome(store: Store, step: Step, artifact: Artifact) -> None:

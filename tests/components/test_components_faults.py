@@ -189,3 +189,33 @@ def test_a_job_that_its_cluster_has_forgotten_is_not_waited_for():
 
     with pytest.raises(JobFailed, match=r"does not know job sapiens2-detect-1 any more: .* the same command goes on"):
         follow(None, "sapiens2-detect-1", forgotten, 0.01)
+
+
+@pytest.mark.parametrize("agree", [True, False])
+def test_a_run_that_another_overtakes_ends_with_what_that_one_made(any_root, tmp_path, monkeypatch, agree):
+    pool = build_sample_pool(tmp_path / "pool", size="micro")
+    settings = Settings(preset="micro", overrides={"ingest.workers": 0, "ingest.rows_per_partition": 8})
+    config = settings.config(STEPS["ingest"])
+    source = list_sources(str(pool), config)
+    done, calls = Attempt.done, []
+
+    def overtaken(self, stage="parts"):
+        calls.append(stage)
+        if len(calls) == 2:  # what was staged is about to be read: another run makes all of it, and sweeps
+            first = run_step(STEPS["ingest"], config, {}, any_root, source=source).artifact
+            assert len(calls) > 2
+            if not agree:
+                raise Conflict(f"{first} differs")
+        return done(self, stage)
+
+    monkeypatch.setattr(Attempt, "done", overtaken)
+    if not agree:
+        with pytest.raises(Conflict):
+            run_step(STEPS["ingest"], config, {}, any_root, source=source)
+        return
+    outcome = run_step(STEPS["ingest"], config, {}, any_root, source=source)
+    assert calls[:2] == ["staging", "staging"]
+    store = Store(any_root)
+    (artifact,) = store.all("images")
+    assert (repr(outcome.artifact), outcome.reused) == (repr(artifact), False)
+    assert artifact.rows("images") and store.latest("images").version == artifact.version
