@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="torch.compile on both sides")
     parser.add_argument("--out", type=Path, help="JSON lines; cases that are there are not run again")
     options = parser.parse_args()
+    torch.backends.cudnn.allow_tf32 = False  # or the port's convolution is checked at 10 bits
     if options.device == "cpu":
         torch.set_num_threads(1)
     lines = options.out.read_text().splitlines() if options.out and options.out.exists() else []

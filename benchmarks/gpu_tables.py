@@ -49,15 +49,16 @@ def parts(out: Path) -> dict[str, tuple[str, ...]]:
     }
 
 
-def warmers() -> list[tuple[str, ...]]:
-    """What fills the compiler's cache."""
+def warmers(wanted: list[str]) -> list[tuple[str, ...]]:
+    """What fills the compiler's cache, for the parts that are wanted."""
     step = (*STEP, "--warm", "--cases")
-    told = [(*step, case) for case in (*OURS, BESIDE[0], BESIDE[2])]
-    return [
-        *told,
-        (*STEP, "--warm", "--attention", "cudnn", "--cases", OURS[0]),
-        (*BACKBONE, "--rounds", "1", *COMPILED),
-    ]
+    told: dict[str, list[tuple[str, ...]]] = {
+        "steps": [(*step, case) for case in OURS],
+        "beside": [(*step, case) for case in (BESIDE[0], BESIDE[2])],
+        "cudnn": [(*STEP, "--warm", "--attention", "cudnn", "--cases", OURS[-1])],
+        "backbone-compiled": [(*BACKBONE, "--rounds", "1", *COMPILED)],
+    }
+    return [arguments for part in wanted for arguments in told.get(part, [])]
 
 
 def command(arguments: tuple[str, ...]) -> list[str]:

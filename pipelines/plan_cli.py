@@ -100,7 +100,8 @@ NOTES = {
     "encoder": "kept for the backward pass",
     "decoder": "kept for the backward pass",
     "rest": "patches, class tokens, logits",
-    "working": "16-bit copies, gathered and recomputed blocks",
+    "working": "16-bit copies, gathered and recomputed blocks, workspaces",
+    "overlap": "gradients that come as what was kept goes",
 }
 
 

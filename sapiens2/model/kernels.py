@@ -26,8 +26,9 @@ _LOG = logging.getLogger(__name__)
 
 
 def usable(x: Tensor) -> bool:
-    """Whether the kernels may take x: on a GPU, nothing recorded for a backward pass, nothing compiled."""
-    return x.is_cuda and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and _works(x.device)
+    """Whether the kernels may take x: on a GPU, nothing recorded for a backward pass, nothing compiled or fake."""
+    real = x.is_cuda and type(x) is Tensor
+    return real and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and _works(x.device)
 
 
 @cache
@@ -67,7 +68,7 @@ def silu_product(x: Tensor) -> Tensor:
 if triton is not None:
 
     @triton.jit
-    def _norm_rotate(
+    def _norm_rotate(  # type: ignore[no-untyped-def]
         x_at,
         weight_at,
         cos_at,
@@ -102,7 +103,9 @@ if triton is not None:
         tl.store(out_at + at + half, (second * cos - first * sin).to(kind), mask=inside)
 
     @triton.jit
-    def _silu_product(x_at, out_at, width, COLUMNS: tl.constexpr):
+    def _silu_product(  # type: ignore[no-untyped-def]
+        x_at, out_at, width, COLUMNS: tl.constexpr
+    ):
         """A program per row and stretch of columns."""
         row = tl.program_id(0).to(tl.int64)
         column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)

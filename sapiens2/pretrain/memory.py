@@ -2,7 +2,8 @@
 
 What lasts (weights, gradients, moments, teacher) is summed over the modules on the meta device; what a step keeps for
 its backward pass is counted on the code (`activations.kept_for_backward`). Only two things are estimates: what
-compilation saves of that, and what checkpointing of a selection does.
+compilation saves of that, and what checkpointing of a selection does. What is predicted for twelve steps that were
+measured on an H200, from 0.1b to 5b, eager and compiled, lies within 3 % of what they took (tests).
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ BYTES: dict[str, dict[str, float]] = {
     "fp32": {"none": 68, "compiled": 50, "elementwise": 32, "selective": 16},
     "bf16": {"none": 56, "compiled": 48, "elementwise": 30, "selective": 14},
 }
+
+# Compiled for a GPU, blocks keep this share of that (measured on an H200); cuBLAS, cuDNN and the allocator's gaps add:
+ON_GPU = {"compiled": 0.92, "elementwise": 0.87}
+WORKSPACES = 5 * 2**28  # bytes
 
 GENEROUS = 400  # bytes a token and channel: eager fp32 keeps about 140
 
@@ -63,7 +68,8 @@ class Memory:
     encoder: int  # kept for the backward pass, as are the next two
     decoder: int
     rest: int
-    working: int  # 16-bit copies of weights, gathered blocks, a block that is computed again
+    working: int  # 16-bit copies of weights, gathered blocks, a block that is computed again, workspaces
+    overlap: int  # gradients that come while what was kept goes: counted twice in the other parts
 
     @property
     def lasting(self) -> int:
@@ -78,11 +84,11 @@ class Memory:
     @property
     def total(self) -> int:
         """The largest sum of all that is there at the same time."""
-        return self.lasting + self.activations + self.working
+        return self.lasting + self.activations + self.working - self.overlap
 
     def parts(self) -> dict[str, int]:
-        """Every part by name."""
-        return asdict(self)
+        """Every part by name; their sum is the total."""
+        return asdict(self) | {"overlap": -self.overlap}
 
 
 class Predictor:
@@ -100,17 +106,20 @@ class Predictor:
         student = [p for p in self.objective.parameters() if p.requires_grad]
         teacher = [p for p in self.objective.parameters() if not p.requires_grad]
         weights = _share(student, shards)
-        encoder, decoder = self._blocks(layout)
+        encoder, decoder = (round(bytes_ * layout.images) for bytes_ in self._blocks(layout))
+        rest = round(self.kept.rest * layout.images)
+        early = layout.device != "cuda" or layout.micro_batches > 1  # there before the backward pass begins
         return Memory(
             weights=weights,
             gradients=weights,
             moments=MOMENTS * weights + FP32 * len(student),
             teacher=_share(teacher, shards),
             buffers=sum(b.numel() * b.element_size() for b in self.objective.buffers()),
-            encoder=round(encoder * layout.images),
-            decoder=round(decoder * layout.images),
-            rest=round(self.kept.rest * layout.images),
+            encoder=encoder,
+            decoder=decoder,
+            rest=rest,
             working=self._working(layout),
+            overlap=0 if early else min(weights, encoder + decoder + rest + round(self.kept.casts)),
         )
 
     def _blocks(self, layout: Layout) -> tuple[float, float]:
@@ -123,16 +132,18 @@ class Predictor:
 
     def _share_of(self, what: str, compiled: bool) -> float:
         """How much of an eager block's memory remains."""
-        own = BYTES[self.config.engine.residual]
+        own = dict(BYTES[self.config.engine.residual])
+        if compiled and self.device == "cuda":
+            own |= {name: share * own[name] for name, share in ON_GPU.items()}
         return min(own[what], own["compiled"] if compiled else own["none"]) / own["none"]
 
     def _working(self, layout: Layout) -> int:
-        total = self.kept.casts
+        total = round(self.kept.casts) + (WORKSPACES if layout.device == "cuda" else 0)
         if layout.checkpointing != "none":
-            total += layout.images * self.kept.largest_block * self._share_of("none", layout.compiled)
+            total += round(layout.images * self.kept.largest_block * self._share_of("none", layout.compiled))
         if layout.ranks > 1 and layout.sharded:
             total += self._gathered()
-        return round(total)
+        return total
 
     def _gathered(self) -> int:
         """Whole weights on a rank for a moment: two blocks, as one is fetched ahead, and all outside blocks."""
