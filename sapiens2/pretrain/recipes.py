@@ -25,12 +25,12 @@ def paper(size: SizeName = "1b", *, window_tokenizer: bool = False) -> PretrainC
     one pass over its 750 million images. Blocks are compiled; from 0.8b on, norms and gates are computed again.
 
     recipe          TFLOP/image       FLOP     images  H200s   MFU    days  at a time  GiB each
-    0.1b                   7.56   5.81e+21      768 M     64   33%    3.22         24      73.6
-    0.4b                   20.7   1.59e+22      768 M     64   40%    7.28         12      76.6
-    0.8b                   39.6   3.04e+22      768 M     64   42%    13.2          8      54.3
-    1b                     67.8   5.21e+22      768 M     64   45%    21.2          8      78.2
-    5b                      222   1.71e+23      768 M     64   38%    82.1          4      89.9
-    1b-4k                   171   1.31e+23      768 M     64   45%    53.4          8      82.5
+    0.1b                   7.56   5.81e+21      768 M     64   33%    3.22         24      69.1
+    0.4b                   20.7   1.59e+22      768 M     64   40%    7.28         12      71.9
+    0.8b                   39.6   3.04e+22      768 M     64   42%    13.2          8      48.9
+    1b                     67.8   5.21e+22      768 M     64   45%    21.2          8      70.0
+    5b                      222   1.71e+23      768 M     64   38%    82.1          4      82.9
+    1b-4k                   171   1.31e+23      768 M     64   45%    53.4          8      74.2
     """
     large = size in ("1b", "5b")
     scale = 4 if window_tokenizer else 1
@@ -63,7 +63,7 @@ def small(size: SizeName = "0.1b") -> PretrainConfig:
     (`enlarged`).
 
     recipe          TFLOP/image       FLOP     images  H200s   MFU    days  at a time  GiB each
-    0.1b-256              0.394   8.07e+17    2.048 M      1   25%  0.0378        256      58.1
+    0.1b-256              0.394   8.07e+17    2.048 M      1   25%  0.0378        256      54.5
     """
     return for_batch(
         PretrainConfig(
@@ -87,8 +87,8 @@ def enlarged(finished: PretrainConfig, times: int = 2, share: float = 0.25) -> P
     much.
 
     recipe          TFLOP/image       FLOP     images  H200s   MFU    days  at a time  GiB each
-    0.1b-512               1.54    7.9e+17    512,000      1   25%   0.037         64      53.1
-    0.1b-1024              7.56   9.68e+17    128,000      1   33%  0.0343         16      51.9
+    0.1b-512               1.54    7.9e+17    512,000      1   25%   0.037         64      49.9
+    0.1b-1024              7.56   9.68e+17    128,000      1   33%  0.0343         16      48.7
     """
     steps = max(2, round(share * finished.engine.steps))
     engine = finished.engine.model_copy(update={"steps": steps, "lr": finished.engine.lr / 2})
@@ -107,11 +107,11 @@ def continued(size: SizeName = "1b", *, window_tokenizer: bool = False) -> Pretr
     the rate stays at a fifth of the paper's, and the teacher looks back over as many images as the paper's.
 
     recipe          TFLOP/image       FLOP     images  H200s   MFU    days  at a time  GiB each
-    0.1b-continued         7.56   3.87e+19     5.12 M      8   33%   0.172          8      25.2
-    0.4b-continued         20.7   1.06e+20     5.12 M      8   40%   0.388          8      52.4
-    0.8b-continued         39.6   2.03e+20     5.12 M      8   42%   0.705          8      56.0
-    1b-continued           67.8   3.47e+20     5.12 M      8   45%    1.13          8      81.4
-    5b-continued            222   1.14e+21     5.12 M      8   38%    4.38          4     100.4
+    0.1b-continued         7.56   3.87e+19     5.12 M      8   33%   0.172          8      24.5
+    0.4b-continued         20.7   1.06e+20     5.12 M      8   40%   0.388          8      49.4
+    0.8b-continued         39.6   2.03e+20     5.12 M      8   42%   0.705          8      50.3
+    1b-continued           67.8   3.47e+20     5.12 M      8   45%    1.13          8      72.5
+    5b-continued            222   1.14e+21     5.12 M      8   38%    4.38          4      91.3
     """
     base = paper(size, window_tokenizer=window_tokenizer)
     engine = base.engine.model_copy(update={"steps": 20_000, "lr": 2e-5})
@@ -126,7 +126,7 @@ def input_2k(finished: PretrainConfig) -> PretrainConfig:
     by us.
 
     recipe          TFLOP/image       FLOP     images  H200s   MFU    days  at a time  GiB each
-    1b-2k-input            86.4   1.33e+21    15.36 M     64   45%   0.539          8     116.9
+    1b-2k-input            86.4   1.33e+21    15.36 M     64   45%   0.539          8     103.8
     """
     sizes: dict[str, object] = {
         name: tuple(2 * side for side in getattr(finished, name)) for name in ("image_size", "local_size")
@@ -141,7 +141,7 @@ def output_2k(finished: PretrainConfig) -> PretrainConfig:
     tokenizer. Not run by us.
 
     recipe          TFLOP/image       FLOP     images  H200s   MFU    days  at a time  GiB each
-    1b-2k-output           40.2   6.18e+20    15.36 M     64   45%   0.251          8      34.9
+    1b-2k-output           40.2   6.18e+20    15.36 M     64   45%   0.251          8      32.5
     """
     if not finished.window_tokenizer:
         raise ValueError(
@@ -237,7 +237,7 @@ def demo() -> PretrainConfig:
     it is 0.02 here. The teacher looks back over 20 steps: `scaled_ema` would leave it at its start in so few images.
 
     recipe          TFLOP/image       FLOP     images  H200s   MFU    days  at a time  GiB each
-    tiny                0.00394   3.47e+12        880    CPU                        8      0.25
+    tiny                0.00394   3.47e+12        880    CPU                        8      0.24
     """
     return PretrainConfig(
         size="tiny",
