@@ -107,7 +107,7 @@ def test_class_weights_are_those_that_mix_the_values() -> None:
     x = torch.randn(2, 21, 32)
     with torch.no_grad():
         weights = feature_pictures._class_weights(attention, x, rows)
-        values = attention._split(attention.wv(x), 2).repeat_interleave(2, 1)
+        values = attention.wv(x).unflatten(2, (2, -1)).transpose(1, 2).repeat_interleave(2, 1)
         mixed = torch.einsum("bhn,bhnd->bhd", weights, values).flatten(1)
         torch.testing.assert_close(attention.proj(mixed), attention(x, rows, 1)[:, 0])
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4))
