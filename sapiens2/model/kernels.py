@@ -1,7 +1,8 @@
 """Two fused kernels for uncompiled inference on a GPU, in Triton: passes over memory that PyTorch makes one by one.
 
 Their slow references are what `block` and `rope` compute elsewhere: `Norm` and `rotate`, and silu(gate) * value. Sums,
-norms and products are taken in fp32, and the result is rounded once. Compiled code and training do without them.
+norms and products are taken in fp32, and the result is rounded once. Compiled code does without them, and so does
+whatever is recorded for a backward pass.
 """
 
 from __future__ import annotations
@@ -45,14 +46,16 @@ def _works(device: torch.device) -> bool:
 
 
 def norm_rotate(x: Tensor, weight: Tensor, eps: float, rows: RopeRows) -> Tensor:
-    """RMSNorm over the channels of each head, then the rotation by position; x: contiguous [B, n, heads, Dh]."""
+    """RMSNorm over the channels of each head, then the rotation by position: [B, n, heads, Dh], contiguous again."""
     batch, tokens, heads, width = x.shape
-    out, x, half = torch.empty_like(x), x.contiguous(), width // 2
+    x, half = x.contiguous(), width // 2
+    out = torch.empty_like(x)
     shared = rows.cos.shape[0] == 1 or rows.cos.stride(0) == 0
     cos, sin = (table[:1].contiguous() if shared else table.contiguous() for table in rows)
     sizes: dict[str, Any] = {"HALF": triton.next_power_of_2(half), "HEADS": triton.next_power_of_2(heads)}
     table_rows = 0 if shared else tokens
-    _norm_rotate[(batch * tokens,)](x, weight, cos, sin, out, tokens, table_rows, heads, half, eps, **sizes)
+    with torch.cuda.device_of(x):  # Triton launches on the current device, whichever x is on
+        _norm_rotate[(batch * tokens,)](x, weight, cos, sin, out, tokens, table_rows, heads, half, eps, **sizes)
     return out
 
 
@@ -61,7 +64,8 @@ def silu_product(x: Tensor) -> Tensor:
     x, width = x.contiguous(), x.shape[-1] // 2
     out = x.new_empty(*x.shape[:-1], width)
     grid = (out.numel() // width, triton.cdiv(width, COLUMNS))
-    _silu_product[grid](x, out, width, COLUMNS=COLUMNS)
+    with torch.cuda.device_of(x):
+        _silu_product[grid](x, out, width, COLUMNS=COLUMNS)
     return out
 
 

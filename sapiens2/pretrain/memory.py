@@ -3,7 +3,7 @@
 What lasts (weights, gradients, moments, teacher) is summed over the modules on the meta device; what a step keeps for
 its backward pass is counted on the code (`activations.kept_for_backward`). Only two things are estimates: what
 compilation saves of that, and what checkpointing of a selection does. What is predicted for twelve steps that were
-measured on an H200, from 0.1b to 5b, eager and compiled, lies within 3 % of what they took (tests).
+measured on an H200, from 0.1b to 5b, eager and compiled, lies within 3 % of what they took (five are in the tests).
 """
 
 from __future__ import annotations
