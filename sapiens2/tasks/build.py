@@ -50,6 +50,10 @@ class TaskModel(nn.Module):
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not resting):
             features = self.backbone(images).patches
+        return self.decode(features, images)
+
+    def decode(self, features: Tensor, images: Tensor) -> dict[str, Tensor]:
+        """The head alone: features [B, D, h, w] of images [B, 3, H, W] -> what `forward` gives."""
         head = self.decode_head
         maps = head(features, images) if isinstance(head, SmallHead) else head(features)
         out = {OUTPUT[self.task]: maps}

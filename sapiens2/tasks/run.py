@@ -11,6 +11,7 @@ from sapiens2.engine.config import recipe_of
 from sapiens2.engine.control import PLAIN, Control
 from sapiens2.engine.loop import TrainSummary, train
 from sapiens2.engine.world import World, cpu_threads, joined
+from sapiens2.model.backbone import Backbone
 from sapiens2.model.foreign import ForeignBackbone
 from sapiens2.model.weights import load_weights
 from sapiens2.tasks.assemble import assemble, assemble_on_meta
@@ -113,11 +114,16 @@ def _flops_per_image(config: FinetuneConfig) -> float:
 
     model = assemble_on_meta(config)
     images = torch.empty(1, 3, *config.image_size, device="meta")
-    with FlopCounterMode(display=False) as whole:
-        model(images)
-    with FlopCounterMode(display=False) as part:
-        model.backbone(images)
-    body, head = part.get_total_flops(), whole.get_total_flops() - part.get_total_flops()
+    if isinstance(model.backbone, Backbone):  # it knows without a pass, which takes a second under the counter
+        body = model.backbone.flops(*config.image_size)
+        features = images.new_empty(1, model.backbone.architecture.dim, *model.backbone.grid(*config.image_size))
+    else:
+        with FlopCounterMode(display=False) as counter:
+            features = model.backbone(images).patches
+        body = counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter:
+        model.decode(features, images)
+    head = counter.get_total_flops()
     backward = 0 if config.freeze_backbone else (1 if config.lora_rank else BACKWARD) / config.backbone_every
     return float((1 + backward) * body + (1 + BACKWARD) * head)
 
