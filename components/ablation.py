@@ -155,7 +155,7 @@ def _selections(context: StepContext) -> tuple[dict[str, list[str]], list[str]]:
 
     Drawn by a keyed hash, so that the smaller pools are not simply the head of a list.
     """
-    from components.curation_steps import ImageLookup
+    from components.picture_lookup import ImageLookup
 
     inputs = context.inputs
     pools = {"random": inputs["images"].read("images", ["image_id"])["image_id"].to_pylist()}

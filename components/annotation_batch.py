@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.artifacts import Artifact, Store
-from components.curation_steps import ImageLookup, narrow
+from components.picture_lookup import ImageLookup, narrow
 
 ROLES = ("images", "detections", "deduped", "clusters")
 LABELS = "labels"

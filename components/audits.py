@@ -9,16 +9,15 @@ from typing import Any
 import pyarrow as pa
 
 from components.artifacts import Artifact, ArtifactError, Store
-from components.curation_steps import ImageLookup, narrow
 from components.digest import canonical_json
-from curation.audit.contact_sheet import blurred, thumbnail
+from components.picture_lookup import ImageLookup, narrow
+from curation.audit.contact_sheet import BLUR_NSFW, blurred, thumbnail
 from curation.audit.label_page import QUESTIONS, Shown, choices, label_page, yes_no
 from curation.audit.sampling import Stratum, by_name, by_score
 from curation.stages.filter import FilterConfig, rules
 from curation.stages.measures import floats, measure, rows_for
 
 MAX_LABELS = 500
-BLUR_NSFW = 0.5
 LABEL_PX = 640
 
 

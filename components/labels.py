@@ -16,8 +16,8 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from components.artifacts import Store
-from components.curation_steps import ImageLookup
 from components.given_labels import FOLDER
+from components.picture_lookup import ImageLookup
 from components.run_step import Outcome, Publication, StepContext, run_step
 from components.steps import LABELS
 from sapiens2.config import Config, execution, recipe

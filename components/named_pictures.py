@@ -8,6 +8,7 @@ from typing import Any
 
 from components.artifacts import Artifact, ArtifactError, Store, read_parquet
 from components.picture_index import SOURCES, PictureIndex
+from components.removals import removals
 from components.row_finder import RowFinder, value_set
 
 ID_DIGITS = 32
@@ -42,11 +43,22 @@ def resolved(
             rejected |= {row["source_id"] for row in finder.rows(artifact, "rejects", "image_id", ["source_id"])}
         sources |= rejected
     if not sources:
+        _say_removed(store, reference, wanted or {reference.lower()})
         raise ArtifactError(
             f"{reference!r} is no picture that was ingested under {store.root}: give its path, its URL, or at least "
             "six digits of its id"
         )
     return ids, sources, rejected
+
+
+def _say_removed(store: Store, reference: str, digits: set[str]) -> None:
+    """Raises ArtifactError for a picture, by the start of its id or its sha256, that was removed on request."""
+    for removal in removals(store.storage):
+        if any(len(d) >= 6 and i.startswith(d[:ID_DIGITS]) for i in removal.image_ids for d in digits):
+            raise ArtifactError(
+                f"{reference!r} was removed on request (removal {removal.id}, {removal.time}) and is refused since "
+                "then; what is left of it is the reject of its path or address"
+            )
 
 
 def _image_id(path: Path) -> str:

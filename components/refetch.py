@@ -59,5 +59,5 @@ def failed_for_now(rejects: pa.Table, epoch: int) -> str | None:
     what = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     return (
         f"{reasons.total()} addresses failed for now ({what}); --set ingest.fetch_epoch={epoch + 1} tries them again "
-        "and keeps what was fetched"
+        "and keeps what was fetched; later runs then need it too, without it they are this one again"
     )

@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from components.artifacts import Artifact, ArtifactError, Store, parquet_bytes
-from components.curation_steps import NARROW
 from components.lineage import ancestors
+from components.picture_lookup import NARROW
 from components.redaction import address_of
 from components.run_step import code_ref
 from components.storage import Storage

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 MAX_SIDE = 320  # px
+BLUR_NSFW = 0.5  # score from which nobody should have to look at a picture, in every page
 BLUR_SIDE = 9  # px of the short side that a blurred picture is reduced to: colours stay, contents do not
 
 
@@ -46,13 +47,20 @@ def encoded(picture: Any, quality: int) -> bytes:
     return out.getvalue()
 
 
-def sheet_item(jpeg: bytes, caption: str, sub: str = "", *, group: str = "", mark: bool = False) -> dict[str, Any]:
-    """One picture of an `images` section; items of one `group` stand together, `mark` outlines it."""
+def sheet_item(
+    jpeg: bytes, caption: str, sub: str = "", *, group: str = "", mark: bool = False, image_id: str = ""
+) -> dict[str, Any]:
+    """One picture of an `images` section; items of one `group` stand together, `mark` outlines it.
+
+    image_id: which picture it is, so that a page that is made when more is known of it can blur it.
+    """
     item: dict[str, Any] = {"jpeg": base64.b64encode(jpeg).decode(), "caption": caption, "sub": sub}
     if group:
         item["group"] = group
     if mark:
         item["mark"] = True
+    if image_id:
+        item["image_id"] = image_id
     return item
 
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from curation.audit import card_sections, dataset_facts
 from curation.audit.axes import number
+from curation.audit.contact_sheet import BLUR_NSFW
 from curation.audit.dataset_facts import Metrics, Row, Tables
 from curation.audit.page import render_fragment, render_page
 from curation.config import Config, recipe
@@ -31,7 +32,9 @@ class CardConfig(Config):
     blur_reasons: tuple[str, ...] = recipe(
         ("unsafe", "nsfw", "denylisted"), "beginnings of the reasons whose pictures are blurred, as text"
     )
-    blur_nsfw: float = recipe(0.5, "NSFW score above which a picture is blurred wherever it stands, 0..1", ge=0, le=1)
+    blur_nsfw: float = recipe(
+        BLUR_NSFW, "NSFW score from which a picture is blurred wherever it stands, 0..1", ge=0, le=1
+    )
     seed: int = recipe(0, "seed of the samples, as an integer")
 
 
@@ -176,7 +179,7 @@ def decisions_of(tables: Tables, ids: Iterable[str]) -> dict[tuple[str, str], Ro
 
 
 def to_blur(tables: Tables, config: CardConfig) -> set[str]:
-    """Images dropped for a reason that nobody should have to look at, or scored above the NSFW bound."""
+    """Images dropped for a reason that nobody should have to look at, or scored at the NSFW bound or above."""
     found = {
         image
         for (_, reason), ids in dataset_facts.drops(tables).items()
@@ -185,6 +188,6 @@ def to_blur(tables: Tables, config: CardConfig) -> set[str]:
     }
     if "scores" in tables:
         for row in dataset_facts.rows_of(tables, "scores", ("image_id", "nsfw")):
-            if row["nsfw"] is not None and row["nsfw"] > config.blur_nsfw:
+            if row["nsfw"] is not None and row["nsfw"] >= config.blur_nsfw:
                 found.add(row["image_id"])
     return found

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.audit.contact_sheet import blurred, sheet, sheet_item, thumbnail
+from curation.audit.contact_sheet import BLUR_NSFW, blurred, sheet, sheet_item, thumbnail
 from curation.tables import SCORE_COLUMNS
 
 Fetch = Callable[[list[str]], dict[str, bytes]]
@@ -102,6 +102,7 @@ def _ends(scores: pa.Table, name: str, fetch: Fetch) -> dict[str, Any] | None:
     for row in chosen:
         jpeg = thumbnail(encoded[row["image_id"]], max_side=_THUMBNAIL_PX)
         if jpeg is not None:
-            shown = blurred(jpeg) if (row["nsfw"] or 0.0) >= 0.5 else jpeg
-            items.append(sheet_item(shown, f"{name} {row[name]:.3f}", row["image_id"][:12]))
+            image_id, caption = row["image_id"], f"{name} {row[name]:.3f}"
+            shown = blurred(jpeg) if (row["nsfw"] or 0.0) >= BLUR_NSFW else jpeg
+            items.append(sheet_item(shown, caption, image_id[:12], image_id=image_id))
     return sheet(f"Least and greatest {name}", items)

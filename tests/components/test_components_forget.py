@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from removal_roots import build_pool, build_root, commit, ingested, picture
 from components import listing
 from components.artifacts import ArtifactError, Store
 from components.digest import add_digests, table_digest
-from components.explain import trained_on
+from components.explain import trained_on, why
 from components.forget import carry_out, find, requested
 from components.listing import INDEX
 from components.manifest import MANIFEST
@@ -203,6 +204,20 @@ def test_who_was_trained_on_it_is_known_before_and_after(copied):
     for seed in stays:  # sample numbers are those of the run, though a row is gone
         assert [c.through for c in trained_on(store, ids[seed])] == [c.through for c in saw[seed]]
     assert [repr(c.artifact) for c in trained_on(store, ids[gone])] == [f"backbone={'8' * 16}"]
+
+
+def test_a_removed_picture_is_told_from_one_that_never_was(copied, tmp_path):
+    store, _, ids = copied
+    (tmp_path / "one.png").write_bytes(picture(1))
+    carry_out(store, find(store, [ids[1]]))
+    (removal,) = removals(store.storage)
+    said = re.escape(f"was removed on request (removal {removal.id}, {removal.time})")
+    for reference in (ids[1], ids[1][:8].upper(), ids[1] + "0" * 32, str(tmp_path / "one.png")):
+        with pytest.raises(ArtifactError, match=said):
+            list(why(store, reference))
+    for reference in (ids[1][:5], "f" * 32, "one.jpg"):
+        with pytest.raises(ArtifactError, match="is no picture that was ingested"):
+            list(why(store, reference))
 
 
 def test_copies_go_with_their_group_when_asked(copied):

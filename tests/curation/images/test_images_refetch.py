@@ -57,6 +57,8 @@ def test_only_what_failed_for_now_is_asked_again(server: Server, tmp_path: Path)
     second = run(pool, tmp_path / "root", config(fetch_epoch=1))
     assert ends(second) == ["kept"] * 3 + ["http_404"] + ["kept"] * 3 + ["opt_out"]
     assert second.manifest.metrics["notes"] == []
+    assert "later runs then need it too" in first.manifest.metrics["notes"][0]
+    assert run(pool, tmp_path / "root", config()).version == first.version, "a run without it is the first one, unasked"
     # the copy of seed/1 is in the second partition, its bytes in the first; policy files are still known
     assert dict(server.hits) == {"/later/2": 1, "/later/7": 1, "/seed/1": 1}
     whole = run(pool, tmp_path / "other", config(fetch_epoch=1))

@@ -16,7 +16,7 @@ from PIL import Image
 
 from curation.audit.contact_sheet import blurred, thumbnail
 from curation.audit.dataset_facts import histogram, origin, short_name
-from curation.stages.card import CardConfig, run, wanted_thumbnails
+from curation.stages.card import CardConfig, run, to_blur, wanted_thumbnails
 from curation.tables import (
     BALANCE,
     DECISIONS,
@@ -197,6 +197,12 @@ def test_unsafe_pictures_are_blurred_wherever_they_stand(thumbnails: dict[str, b
         assert base64.b64decode(item["jpeg"]) not in thumbnails.values()
     plain = sheets(result.fragment)["Kept"]["items"]
     assert all(base64.b64decode(item["jpeg"]) in thumbnails.values() for item in plain)
+
+
+def test_a_score_at_the_bound_is_blurred_and_one_below_is_not() -> None:
+    nsfw = pa.array([0.5, np.nextafter(np.float32(0.5), np.float32(0)), None], pa.float32())
+    scored = pa.table({"image_id": ["at", "below", "unknown"], "nsfw": nsfw})
+    assert to_blur({"scores": scored}, CardConfig()) == {"at"}
 
 
 def test_blurring_keeps_size_and_colour_and_loses_detail() -> None:

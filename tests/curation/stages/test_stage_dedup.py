@@ -20,6 +20,7 @@ from decision_tables import (
     shuffled,
 )
 
+from curation.dedup.cells import RecallTooLow
 from curation.dedup.hamming import distinct_pairs
 from curation.stages import dedup
 from curation.stages.dedup import DedupConfig
@@ -274,6 +275,19 @@ def test_many_pictures_are_compared_elsewhere_with_the_same_result() -> None:
     there = run(images, config=DedupConfig(shuffle_from=3), search=elsewhere)
     assert asked and there.tables["data"].equals(here.tables["data"])
     assert there.tables["edges"].equals(here.tables["edges"])
+
+
+def test_descriptors_whose_pairs_the_cells_do_not_find_stop_the_stage() -> None:
+    """Noise has near pairs everywhere, also across the borders of cells, so that no cells hold 0.985 of them."""
+    assert DedupConfig().min_recall == 0.985
+    rng = np.random.default_rng(5)
+    noise = rng.standard_normal((60, COPY_DIM))
+    scores = [{"copy_embedding": (row / np.linalg.norm(row)).tolist()} for row in noise]
+    images = [{"phash": phash_like(rng)} for _ in noise]
+    config = DedupConfig(exact_rows=20, min_cosine=0.5)
+    with pytest.raises(RecallTooLow, match=r"0\.985 is asked\..*raise dedup\.exact_rows"):
+        run(images, scores, config=config)
+    assert run(images, scores, config=config.model_copy(update={"exact_rows": 60})).metrics["rows_in"] == 60
 
 
 def test_many_descriptors_are_searched_by_cells_and_the_recall_is_told() -> None:

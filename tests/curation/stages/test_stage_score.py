@@ -255,6 +255,7 @@ def test_the_report_shows_every_measured_column_and_blurs_what_is_flagged(fresh:
     assert sum(histogram["counts"]) == 3 and len(histogram["edges"]) == len(histogram["counts"]) + 1
     sheet = by_title["Least and greatest sharpness"]
     assert len(sheet["items"]) == 2 and asked
+    assert {i["image_id"] for i in sheet["items"]} < set(encoded), "a report made after filter must know whom it shows"
     column = table.schema.get_field_index("nsfw")
     flagged = table.set_column(column, table.schema.field("nsfw"), pa.array([0.9] * 3, pa.float32()))
     blurred = fragment(flagged, fetch=fetch)
