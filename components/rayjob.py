@@ -49,18 +49,19 @@ def manifest(name: str, entrypoint: str, step: str, place: Placement) -> dict[st
 
 def _cluster(place: Placement) -> dict[str, Any]:
     alone = place.workers == 0 and place.max_workers is None
+    most = place.max_workers or place.workers
+    grows = most > place.workers  # only Ray's autoscaler, which runs beside the head, asks the Kubernetes API anything
     head = (place.cpus, place.memory, place.gpus) if alone else (place.head_cpus, place.head_memory, 0)
     cluster: dict[str, Any] = {
         "rayVersion": package_version("ray"),
         "authOptions": {"mode": "token", "secretName": place.token_secret},
         "headGroupSpec": {
             "rayStartParams": {"dashboard-host": "0.0.0.0"} | ({} if alone else {"num-cpus": "0"}),
-            "template": _pod("ray-head", place, *head),
+            "template": _pod("ray-head", place, *head, asks_kubernetes=grows),
         },
     }
     if not alone:
-        most = place.max_workers or place.workers
-        cluster["enableInTreeAutoscaling"] = most > place.workers
+        cluster["enableInTreeAutoscaling"] = grows
         cluster["workerGroupSpecs"] = [
             {
                 "groupName": "workers",
@@ -74,7 +75,9 @@ def _cluster(place: Placement) -> dict[str, Any]:
     return cluster
 
 
-def _pod(container: str, place: Placement, cpus: float, memory: str, gpus: int) -> dict[str, Any]:
+def _pod(
+    container: str, place: Placement, cpus: float, memory: str, gpus: int, *, asks_kubernetes: bool = False
+) -> dict[str, Any]:
     amount = {"cpu": f"{cpus:g}", "memory": memory} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
     env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in place.env.items()]
     env.append({"name": "RAY_USAGE_STATS_ENABLED", "value": "0"})
@@ -93,6 +96,7 @@ def _pod(container: str, place: Placement, cpus: float, memory: str, gpus: int) 
         ],
         "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}],
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "automountServiceAccountToken": asks_kubernetes,
     }
     if place.node_selector:
         spec["nodeSelector"] = dict(place.node_selector)

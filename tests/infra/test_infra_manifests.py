@@ -71,6 +71,59 @@ def test_a_role_names_who_kfp_runs_steps_as(overlay):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_who_may_reach_which_port_of_ray(overlay):
+    """All ports for Ray's own pods alone; the dashboard for who submits, the metrics for Prometheus; else nothing."""
+    (policy,) = [r for r in built(overlay) if r["kind"] == "NetworkPolicy"]
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+    reach = {}
+    for rule in policy["spec"]["ingress"]:
+        ports = tuple(each["port"] for each in rule.get("ports", [])) or "all"
+        reach.setdefault(ports, []).extend(said(source["podSelector"]) for source in rule["from"])
+    assert reach == {
+        "all": ["sapiens2"],
+        (8265,): ["pipelines.kubeflow.org/v2_component=true", "ray.io/originated-from-crd=RayJob", "kuberay-operator"],
+        (8080,): ["prometheus"],
+    }
+    (cluster,) = [r for r in built(overlay) if r["kind"] == "RayCluster"]
+    chosen = policy["spec"]["podSelector"]["matchLabels"].items()
+    assert all(chosen <= t["template"]["metadata"]["labels"].items() for t in pod_templates(cluster))
+
+
+def said(selector):
+    """The one label that a pod selector asks for."""
+    pairs = list(selector.get("matchLabels", {}).items())
+    pairs += [(e["key"], *e["values"]) for e in selector.get("matchExpressions", []) if e["operator"] == "In"]
+    ((name, value),) = pairs
+    return value if name == "app.kubernetes.io/name" else f"{name}={value}"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_only_the_autoscalers_pod_holds_a_key_to_kubernetes(overlay):
+    (cluster,) = [r for r in built(overlay) if r["kind"] == "RayCluster"]
+    (account,) = [r for r in built(overlay) if r["kind"] == "ServiceAccount"]
+    assert account["automountServiceAccountToken"] is False
+    head, *workers = [template["template"]["spec"] for template in pod_templates(cluster)]
+    assert "serviceAccountName" not in head and "automountServiceAccountToken" not in head  # KubeRay sets its own
+    job = yaml.safe_load((INFRA / "k8s/templates/rayjob-pretrain.yaml").read_text())
+    for pod in [*workers, *(template["template"]["spec"] for template in pod_templates(job))]:
+        assert pod["serviceAccountName"] == account["metadata"]["name"]
+        assert pod["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_container_has_few_rights_and_room_that_is_counted(overlay):
+    (cluster,) = [r for r in built(overlay) if r["kind"] == "RayCluster"]
+    for template in pod_templates(cluster):
+        pod = template["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"]["requests"]["memory"] == container["resources"]["limits"]["memory"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_launcher_knows_its_store_by_reference(overlay):
     (launcher,) = [r for r in built(overlay) if r["kind"] == "ConfigMap"]
     assert launcher["metadata"]["name"] == "kfp-launcher"
@@ -110,6 +163,30 @@ def test_the_example_of_placements_is_one():
     assert placements.of(STEPS["pretrain"]).workers == 8 and placements.of(STEPS["filter"]).mode == "jobs"
 
 
+def test_the_placement_of_the_runbook_fits_the_cluster_of_the_runbook():
+    """On a laptop: no step asks for a GPU, a queue or pods of its own, and all use the store of the cluster."""
+    placements = Placements.from_yaml(INFRA / "placement.kind.yaml")
+    resources = built("kind")
+    (cluster,) = [r for r in resources if r["kind"] == "RayCluster"]
+    (endpoint,) = {
+        variable["value"]
+        for template in pod_templates(cluster)
+        for container in template["template"]["spec"]["containers"]
+        for variable in container["env"]
+        if variable["name"] == "AWS_ENDPOINT_URL"
+    }
+    (image,) = {c["image"] for t in pod_templates(cluster) for c in t["template"]["spec"]["containers"]}
+    for step in STEPS.values():
+        place = placements.of(step)
+        assert (place.mode, place.gpus, place.queue, place.image) == ("jobs", 0, "", image)
+        assert place.address == f"http://{cluster['metadata']['name']}-head-svc:8265"
+        assert place.env["AWS_ENDPOINT_URL"] == endpoint
+    (launcher,) = [r for r in resources if r["kind"] == "ConfigMap"]
+    assert yaml.safe_load(launcher["data"]["providers"])["s3"]["default"]["endpoint"] == endpoint.removeprefix(
+        "http://"
+    )
+
+
 @pytest.mark.parametrize(
     "place",
     [
@@ -127,6 +204,8 @@ def test_what_a_step_makes_is_a_rayjob(place):
     pods = [template["template"]["spec"] for template in pod_templates(body)]
     assert cluster["authOptions"] == {"mode": "token", "secretName": "sapiens2-ray-token"}
     assert all(pod["securityContext"]["runAsNonRoot"] for pod in pods)
+    grows = cluster.get("enableInTreeAutoscaling", False)
+    assert [pod["automountServiceAccountToken"] for pod in pods] == [grows] + [False] * (len(pods) - 1)
     if not place.workers:
         assert not groups and "num-cpus" not in cluster["headGroupSpec"]["rayStartParams"]
         return
