@@ -67,6 +67,21 @@ def test_a_phone_sees_no_sideways_scroll(page: str, tmp_path: Path) -> None:
     assert width <= window
 
 
+def test_long_addresses_leave_every_column_in_sight(tmp_path: Path) -> None:
+    """The examples of rejects: the detail stands beside an address that has no place to break."""
+    address = "https://images.example.org/" + "0123456789" * 8
+    rows = [["too_small", address, "short side 120 px"], ["undecodable", address, "OSError " + "x" * 80]]
+    table = {"type": "table", "title": "Examples", "columns": ["reason", "source", "detail"], "rows": rows}
+    steps = [StepSummary("ingest", small_run()[0], False, {"title": "", "sections": [table]})]
+    drawn = render_report(ReportInput("micro", "builtin", "2025-01-02T03:04:05+00:00", steps))
+    script = """
+      const frame = document.querySelector("#step-1 .scroll"), cells = [...frame.querySelectorAll("td:last-child")];
+      const inside = cells.map((cell) => cell.getBoundingClientRect().right <= frame.getBoundingClientRect().right);
+      document.title = [frame.scrollWidth <= frame.clientWidth, ...inside].join(" ");
+    """
+    assert title_after(drawn, script, tmp_path, width=1300) == "true true true"
+
+
 def test_the_lineage_page_answers_clicks_and_searches(tmp_path: Path) -> None:
     """Click a node: its panel and kin; shift-click or pick another: what differs; search; draw the related alone."""
     run = small_run()
