@@ -6,12 +6,15 @@ import re
 import tempfile
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipelines.chosen_settings import settings_of
 from pipelines.cli_options import recipe_options, settings_options, unseen_root_option
+
+if TYPE_CHECKING:
+    from components.settings import Settings
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -62,36 +65,16 @@ def submit(
 
     A bearer token, where the server wants one, is read from KFP_EXISTING_TOKEN.
     """
-    from components.artifacts import Store
-    from components.placement import Placements
-    from components.storage import address
-    from pipelines.compile import compile_pipeline
     from pipelines.kfp_server import Server
-    from pipelines.run_command import code_version, given_inputs, pool_path
-    from pipelines.submission import arguments_for, parse_parameters, steps_of
 
     if cron and every:
         raise click.UsageError("--cron and --every say the same: give one")
     if (cron or every) and (wait or follow):
         raise click.UsageError("a recurring run has no end to wait for: leave out --wait and --follow")
     seconds = interval_seconds(every) if every else None
-    settings = settings_of(**chosen)
-    placements = Placements.from_yaml(placement) if placement else None
     with tempfile.TemporaryDirectory(prefix="sapiens2-submit-") as folder:
-        package = compile_pipeline(pipeline, Path(folder) / "pipeline.yaml", placements)
-        settings.check(steps_of(pipeline))
-        where, local = address(root)
-        arguments = arguments_for(
-            package,
-            settings,
-            where,
-            pool=pool_path(pool) if pool else None,
-            given=given_inputs(Store(where), given) if given else {},
-            explicit=parse_parameters(explicit),
-            code_version=code_version(),
-        )
-        if local:
-            click.echo(f"note: {where} is a local path, which every step of the cluster must see as well", err=True)
+        package = Path(folder) / "pipeline.yaml"
+        arguments = _prepare(package, pipeline, placement, settings_of(**chosen), root, pool, given, explicit)
         server = Server(host, namespace)
         name = run_name or f"{pipeline.replace(':', '-')} {datetime.now():%Y-%m-%d %H-%M-%S}"
         more: dict[str, Any] = {"experiment": experiment, "name": name, "caching": caching}
@@ -103,6 +86,41 @@ def submit(
     click.echo(made.url)
     if wait or follow:
         _wait(server, made.identifier, follow, poll)
+
+
+def _prepare(
+    package: Path,
+    pipeline: str,
+    placement: str | None,
+    settings: Settings,
+    root: str,
+    pool: str | None,
+    given: tuple[str, ...],
+    explicit: tuple[str, ...],
+) -> dict[str, Any]:
+    """Compile the pipeline to `package`; the arguments of its run, checked against it. Raises ValueError."""
+    from components.artifacts import Store
+    from components.placement import Placements
+    from components.storage import address
+    from pipelines.compile import compile_pipeline
+    from pipelines.run_command import code_version, given_inputs, pool_path
+    from pipelines.submission import arguments_for, parse_parameters, steps_of
+
+    compile_pipeline(pipeline, package, Placements.from_yaml(placement) if placement else None)
+    settings.check(steps_of(pipeline))
+    where, local = address(root)
+    arguments = arguments_for(
+        package,
+        settings,
+        where,
+        pool=pool_path(pool) if pool else None,
+        given=given_inputs(Store(where), given) if given else {},
+        explicit=parse_parameters(explicit),
+        code_version=code_version(),
+    )
+    if local:
+        click.echo(f"note: {where} is a local path, which every step of the cluster must see as well", err=True)
+    return arguments
 
 
 def _wait(server: Any, run_id: str, follow: bool, poll: float) -> None:
