@@ -1,7 +1,10 @@
 """Steps through the store: killed anywhere within, on any number of workers, or from remembered scores: one digest."""
 
+import os
 import shutil
+import signal
 
+import psutil
 import pytest
 from removal_roots import build_pool
 
@@ -89,6 +92,34 @@ def test_two_and_four_workers_give_the_digest_of_one(pool, tmp_path):
             assert (made.version, made.digest) == (alone.version, alone.digest)
     finally:
         ray.shutdown()
+
+
+@pytest.mark.timeout(300)
+def test_an_actor_killed_in_the_middle_of_a_partition_is_replaced(pool, tmp_path, monkeypatch):
+    """SIGKILL of a process of Ray Data's pool, its partition worked out, not yet written: the step goes on."""
+    import ray
+
+    from sapiens2.launch import prepare_environment
+
+    alone, died = ingest(pool, tmp_path / "alone").manifest, tmp_path / "died"
+
+    class Dying(curation_steps._IngestWork):
+        def __call__(self, pid, payload):
+            made = super().__call__(pid, payload)
+            if not died.exists():
+                died.write_text(str(os.getpid()))
+                os.kill(os.getpid(), signal.SIGKILL)
+            return made
+
+    monkeypatch.setattr(curation_steps, "_IngestWork", Dying)
+    prepare_environment(starts=True)
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    try:
+        made = ingest(pool, tmp_path / "killed", INGEST.model_copy(update={"workers": 2})).manifest
+    finally:
+        ray.shutdown()
+    assert int(died.read_text()) != os.getpid() and not psutil.pid_exists(int(died.read_text()))
+    assert (made.version, made.digest) == (alone.version, alone.digest)
 
 
 def measured(images, root, **score):

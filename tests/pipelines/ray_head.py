@@ -41,19 +41,34 @@ def answers(url):
         return False
 
 
+def listens(port, patience_s=60):
+    """Whether a loopback port takes connections. Ray's client server is last, and its failure ends the head."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return True
+        time.sleep(0.3)
+    return False
+
+
 @contextmanager
 def started_head(folder, attempts=3):
-    """(URL, environment) of a head node with its job API on loopback, token-authenticated, stopped by its own pid.
+    """(URL, environment) of a head node as docs/cluster.md starts one: on loopback, with a token; stopped by its pid.
+
+    Only its ports are not the usual ones; that of its metrics is METRICS_PORT in the environment.
 
     Ray gives a head 30 s to start, which a busy machine may exceed: then it is tried again.
     """
-    gcs, dashboard, agent, client = free_ports(4)
+    gcs, dashboard, agent, client, metrics = free_ports(5)
     environment = {
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "METRICS_PORT": str(metrics),
     }
     environment.pop("RAY_ADDRESS", None)
     where = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # socket paths are short
@@ -61,13 +76,14 @@ def started_head(folder, attempts=3):
         *(str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=2"),
         *(f"--port={gcs}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"),
         *(f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"),
+        f"--metrics-export-port={metrics}",
         *("--node-ip-address=127.0.0.1", "--object-store-memory=300000000", f"--temp-dir={where}"),
     ]
     log, url = folder / "head.log", f"http://127.0.0.1:{dashboard}"
     with log.open("wb") as sink:
         for _ in range(attempts):
             process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=environment)
-            if became_ready(process, url, log):
+            if became_ready(process, url, log) and listens(client):
                 break
             stop(process)
         else:

@@ -8,12 +8,15 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
 from ray_head import BIN
 
 from components.artifacts import Store
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def submit(url, environment, *command):
@@ -85,3 +88,33 @@ def test_the_job_api_refuses_a_stranger(ray_head):
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{url}/api/jobs/", timeout=5)
     assert refused.value.code in (401, 403)
+
+
+def test_prometheus_finds_the_metrics_that_the_docs_name(ray_head):
+    """The names in docs/cluster.md, on the page of a head that had a job."""
+    url, environment = ray_head
+    done = submit(url, environment, "python", "-c", "import ray; ray.init(); print('ended')")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    named = set(re.findall(r"`(ray_[a-z_]+)`", (DOCS / "cluster.md").read_text()))
+    assert {"ray_node_cpu_utilization", "ray_tasks"} <= named
+    deadline = time.monotonic() + 60  # Ray counts tasks every ten seconds
+    while missing := named - metrics_at(environment["METRICS_PORT"]):
+        assert time.monotonic() < deadline, missing
+        time.sleep(1)
+
+
+def metrics_at(port):
+    """The names of the samples on a page for Prometheus."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+        return {re.split(r"[{ ]", line)[0] for line in page.read().decode().splitlines() if line.startswith("ray_")}
+
+
+def test_a_ray_that_the_docs_start_by_hand_listens_on_loopback_alone(ray_head):
+    url, environment = ray_head
+    (head,) = [
+        p for p in psutil.Process().children() if f"--metrics-export-port={environment['METRICS_PORT']}" in p.cmdline()
+    ]
+    family = [head, *head.children(recursive=True)]
+    listening = [c.laddr for p in family for c in p.net_connections("inet") if c.status == "LISTEN"]
+    assert {int(url.rpartition(":")[2]), int(environment["METRICS_PORT"])} <= {address.port for address in listening}
+    assert {address.ip for address in listening} <= {"127.0.0.1", "::1"}, listening
