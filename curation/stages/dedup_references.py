@@ -107,15 +107,28 @@ def _uris(config: Names) -> list[str]:
 
 
 def _is_features(uri: str) -> bool:
-    """Whether a set is a table of features."""
+    """Whether a set is a table of features. Raises ValueError for a table of nothing that can be compared."""
     if not uri.lower().endswith(".parquet"):
         return False
-    place = Place.of(uri)
+    try:
+        place = Place.of(uri)
+    except ValueError as error:
+        raise ValueError(f"an evaluation set of dedup.apart_from: {error}") from error
     if place.is_directory() or bytes_column(place.as_file()) is not None:
         return False
-    with place.as_file().open() as stream:
-        names = set(pq.ParquetFile(stream).schema_arrow.names)
-    return DESCRIPTOR in names or set(HASHES) <= names
+    try:
+        with place.as_file().open() as stream:
+            names = set(pq.read_schema(stream).names)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{uri} of dedup.apart_from is no Parquet file, or a damaged one: {error}") from error
+    if DESCRIPTOR in names or set(HASHES) <= names:
+        return True
+    if "url" in names:  # listed, and refused with its mend
+        return False
+    raise ValueError(
+        f"{uri} of dedup.apart_from holds neither pictures nor features, only the columns {', '.join(sorted(names))}: "
+        f"give it a column of encoded pictures, {DESCRIPTOR}, or {', '.join(HASHES)}"
+    )
 
 
 def _listed(uri: str) -> Listing:

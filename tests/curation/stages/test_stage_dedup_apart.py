@@ -173,6 +173,17 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         read_references(config("none"), {})
     with pytest.raises(ValueError, match=r"dedup\.apart_from: .*missing does not exist"):
         digest(config("missing"))
+    with pytest.raises(ValueError, match=r"dedup\.apart_from: .*missing\.parquet does not exist"):
+        digest(config("missing.parquet"))
+    pq.write_table(pa.table({"source": ["a"], "phash": [1]}), tmp_path / "neither.parquet")
+    with pytest.raises(ValueError, match=r"neither\.parquet of dedup\.apart_from .* columns phash, source: give"):
+        digest(config("neither.parquet"))
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "neither.parquet").read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"cut\.parquet of dedup\.apart_from is no Parquet file, or a damaged one"):
+        digest(config("cut.parquet"))
+    pq.write_table(pa.table({"url": ["https://example.org/a.jpg"]}), tmp_path / "urls.parquet")
+    with pytest.raises(ValueError, match=r"urls\.parquet of dedup\.apart_from lists URLs"):
+        digest(config("urls.parquet"))
     with pytest.raises(ValueError, match=r"needs dedup\.descriptor"):
         read_references(config("none", None), {})
     with pytest.raises(ValueError, match="relative: steps run in folders of their own"):
