@@ -1,7 +1,8 @@
 """What a step of the objective keeps in memory for its backward pass, counted on the code itself.
 
 The objective's forward runs on fake tensors, which have shapes and no storage, while autograd's own hooks tell what it
-would keep. So the count follows the model and the losses wherever they change, and takes seconds at any size.
+would keep. So the count follows the model and the losses wherever they change. Equal blocks keep equally much: of a long row
+of them three run, and the one in the middle counts for all between the first and the last.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from sapiens2.engine.parallel import set_stream
 from sapiens2.model.normalise import constant
+from sapiens2.model.sizes import Architecture
 from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.objective import PretrainObjective
 from sapiens2.pretrain.views import sample
@@ -44,6 +48,13 @@ class Kept:
 
 def kept_for_backward(config: PretrainConfig, device: str = "cuda") -> Kept:
     """The count for a config on a kind of device, without compilation or checkpointing; nothing is allocated."""
+    return _kept(config.model_dump_json(), config.architecture, device)
+
+
+@lru_cache(maxsize=64)
+def _kept(fields: str, _: Architecture, device: str) -> Kept:
+    """By value: a plan asks for one config again and again."""
+    config = PretrainConfig.model_validate_json(fields)
     unit = config.koleo_group
     one, two = (_count(config, unit * times, device) for times in (1, 2))
     image = {name: (two[name] - one[name]) / unit for name in two}
@@ -65,12 +76,12 @@ def _count(config: PretrainConfig, images: int, device: str) -> Counter[str]:
         objective: nn.Module = PretrainObjective(config)
     set_stream(objective, config.engine)
     ledger = _Ledger()
+    ledger.watch(objective)
     one = sample(np.zeros((64, 48, 3), np.uint8), config, 0)  # a real one, before tensors are fake
     attention = _FlashMemory() if device == "cuda" else nullcontext()
     with _no_cached_constants(), FakeTensorMode(allow_non_fake_inputs=True):
         objective = objective.to_empty(device=device)
         ledger.ignore(objective)
-        ledger.watch(objective)
         batch = _batch(one, images, device)
         hooks = torch.autograd.graph.saved_tensors_hooks(ledger.note, lambda tensor: tensor)
         with attention, _autocast(device, config.engine.precision == "bf16"), hooks:
@@ -88,13 +99,29 @@ def _no_cached_constants() -> Iterator[None]:
         constant.cache_clear()
 
 
+def shorten(blocks: nn.ModuleList) -> tuple[nn.ModuleList, list[int]]:
+    """Three blocks for each row of more equal ones, and how many blocks each of those left stands for."""
+    kinds = [[(name, p.shape) for name, p in block.named_parameters()] for block in blocks]
+    chosen: list[nn.Module] = []
+    times: list[int] = []
+    for _, found in groupby(range(len(blocks)), key=lambda index: kinds[index]):
+        row = list(found)
+        if len(row) > 3:
+            times += [1, len(row) - 2, 1]
+            row = [row[0], row[1], row[-1]]
+        else:
+            times += [1] * len(row)
+        chosen += [blocks[index] for index in row]
+    return nn.ModuleList(chosen), times
+
+
 class _Ledger:
     """Counts each storage once, at the place where it was first kept."""
 
     def __init__(self) -> None:
         self.bytes: Counter[str] = Counter({REST: 0})
         self._seen: dict[int, Any] = {}  # holds the storages, so that none is freed and its number used again
-        self._place: tuple[str, ...] = (REST,)
+        self._places: dict[str, int] = {REST: 1}  # and how many blocks the running one stands for there
 
     def ignore(self, module: nn.Module) -> None:
         """Parameters and buffers are there anyway."""
@@ -102,29 +129,31 @@ class _Ledger:
             self._is_new(tensor)
 
     def watch(self, objective: nn.Module) -> None:
-        """Follow the forward pass into the student's and the decoder's blocks."""
+        """Follow the forward pass into the blocks of student and decoder; cuts their rows, and the teacher's."""
         assert isinstance(objective, PretrainObjective)
-        for part, blocks in ((ENCODER, objective.backbone.blocks), (DECODER, objective.decoder.blocks)):
-            for index, block in enumerate(blocks):
-                block.register_forward_pre_hook(self._entering(part, f"block {part} {index}"))
+        objective.teacher.blocks = objective.teacher.blocks[-1:]  # it keeps nothing
+        for part, module in ((ENCODER, objective.backbone), (DECODER, objective.decoder)):
+            module.blocks, stands_for = shorten(module.blocks)
+            for index, (block, times) in enumerate(zip(module.blocks, stands_for, strict=True)):
+                block.register_forward_pre_hook(self._entering({part: times, f"block {part} {index}": 1}, part))
                 block.register_forward_hook(self._leaving)
 
-    def _entering(self, part: str, name: str) -> Any:
+    def _entering(self, places: dict[str, int], part: str) -> Any:
         def hook(_: nn.Module, inputs: tuple[Any, ...]) -> None:
             if torch.is_grad_enabled():
-                self._place = (part, name)
-                self.bytes[f"{part} inputs"] += inputs[0].untyped_storage().nbytes()
+                self._places = places
+                self.bytes[f"{part} inputs"] += places[part] * inputs[0].untyped_storage().nbytes()
 
         return hook
 
     def _leaving(self, *_: Any) -> None:
-        self._place = (REST,)
+        self._places = {REST: 1}
 
     def note(self, tensor: Tensor) -> Tensor:
         """Autograd's hook for a tensor that it keeps."""
         if self._is_new(tensor):
-            for place in self._place:
-                self.bytes[place] += tensor.untyped_storage().nbytes()
+            for place, times in self._places.items():
+                self.bytes[place] += times * tensor.untyped_storage().nbytes()
         return tensor
 
     def _is_new(self, tensor: Tensor) -> bool:

@@ -51,11 +51,15 @@ class PretrainObjective(nn.Module):
         self.backbone = build_backbone(config.architecture, window_tokenizer=config.window_tokenizer)
         with torch.device("meta"):  # it is a copy of the student
             self.teacher = build_backbone(config.architecture, window_tokenizer=config.window_tokenizer)
-        self.teacher.to_empty(device=self.backbone.cls_token.device)
+        if not self.backbone.cls_token.is_meta:
+            self.teacher.to_empty(device=self.backbone.cls_token.device)
+        self.teacher.rope = self.backbone.rope
         dim = self.backbone.architecture.dim
         shape = (dim, config.head_hidden, config.head_bottleneck, config.prototypes)
         self.head = ProjectionHead(*shape, unit_prototypes=config.unit_prototypes)
         self.teacher_head = ProjectionHead(*shape, unit_prototypes=config.unit_prototypes)
+        for module in (self.teacher, self.teacher_head):
+            module.requires_grad_(False)
         pixels = 3 * config.target_patch**2
         decoder = (dim, config.decoder_dim, config.decoder_layers, config.decoder_heads, pixels)
         self.decoder = MaskedDecoder(*decoder, position=config.decoder_position)
@@ -74,10 +78,12 @@ class PretrainObjective(nn.Module):
         """Draws student, head and decoder from the seed; the teacher starts as the student.
 
         They are drawn where they lie: a run draws on the CPU, so that its start is the same on every machine. After
-        `to_empty` of an objective built on the meta device this sets all there is, on a GPU in a moment.
+        `to_empty` of an objective built on the meta device this sets all there is, on a GPU in a moment; on the meta
+        device there is nothing to set.
         """
-        device = self.centre.device
-        generator = None if device.type == "meta" else torch.Generator(device).manual_seed(self.config.engine.seed)
+        if self.centre.is_meta:
+            return
+        generator = torch.Generator(self.centre.device).manual_seed(self.config.engine.seed)
         for module in (self.backbone, self.head, self.decoder):
             module.init_weights(generator)
         self._copy_to_teacher()
@@ -92,7 +98,6 @@ class PretrainObjective(nn.Module):
     def _copy_to_teacher(self) -> None:
         ema.copy(self.teacher, self.backbone)
         ema.copy(self.teacher_head, self.head)
-        self.teacher.rope = self.backbone.rope
 
     def before_step(self, parts: Sequence[dict[str, Tensor]], step: int) -> None:
         """With Sinkhorn and several micro-batches the teacher answers ahead: it balances over the whole batch."""

@@ -22,7 +22,7 @@ from sapiens2.engine.world import World
 from sapiens2.model import block as block_module
 from sapiens2.model.block import Block
 from sapiens2.model.normalise import constant
-from sapiens2.pretrain import recipe_costs, recipes
+from sapiens2.pretrain import activations, recipe_costs, recipes
 from sapiens2.pretrain.config import PretrainConfig
 from sapiens2.pretrain.memory import BYTES, Layout, Predictor, check_fits, micro_batch, state_bytes, unit_of
 from sapiens2.pretrain.objective import PretrainObjective
@@ -319,3 +319,13 @@ def test_the_room_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     shared = available_bytes(torch.device("cpu"))
     assert alone and shared and shared == pytest.approx(alone / 4, rel=0.2)
+
+
+def test_three_blocks_of_a_row_tell_what_all_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"layers": 20, "heads": 2, "dim": 64}  # 8 with keys of their own, 4 that share, 8 again
+    config = PretrainConfig.model_validate(micro().model_dump() | {"changes": changes, "decoder_layers": 4})
+    assert len({config.architecture.kv_heads(i) for i in range(20)}) == 2
+    counted = activations._kept.__wrapped__
+    short = counted(config.model_dump_json(), config.architecture, "cuda")
+    monkeypatch.setattr(activations, "shorten", lambda blocks: (blocks, [1] * len(blocks)))
+    assert counted(config.model_dump_json(), config.architecture, "cuda") == short
