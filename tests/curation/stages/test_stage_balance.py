@@ -144,6 +144,22 @@ def test_caps_and_floors_are_shares_of_the_target() -> None:
     assert result.metrics["axes"]["luminance"]["gini_after"] < result.metrics["axes"]["luminance"]["gini_before"]
 
 
+def test_the_labels_of_an_audit_decide_what_a_cap_lets_through() -> None:
+    """Half of what looks like no face is frontal: thirty frontal places are then not thirty measured ones."""
+    tables = pool(120, scores=lambda k: {} if k % 2 else {"face_count": 0, "yaw_deg": None})
+    limits: dict[str, Any] = {"target_size": 60, "caps": {"head_pose": 0.5}, "floors": {}}
+    plain = balance.run(*tables, BalanceConfig(**limits))
+    measured = {name: row["after"] for name, row in count(plain, "head_pose").items()}
+    assert measured == {"frontal": 30, "no_face": 30} and plain.metrics["true_shares"] == {}
+    audit = {"head_pose": {"bins": ["frontal", "no_face"], "counts": [[20, 0], [10, 10]]}}
+    config = BalanceConfig.model_validate(limits | {"confusion": audit, "provenance": {"head_pose": "audit 7"}})
+    told = balance.run(*tables, config)
+    after = {name: row["after"] for name, row in count(told, "head_pose").items()}
+    assert told.metrics["kept"] == 60 and after == {"frontal": 0, "no_face": 60}, "30 of 60 are frontal by the labels"
+    shares = told.metrics["true_shares"]["head_pose"]
+    assert shares["after"]["frontal"]["corrected"] == 0.5 and shares["provenance"] == "audit 7"
+
+
 def test_what_was_not_measured_is_not_capped() -> None:
     tables = pool(50, scores=lambda k: {"yaw_deg": None, "face_count": None})
     result = balance.run(*tables, BalanceConfig(target_size=40, caps={"head_pose": 0.1}, floors={"head_pose": 0.1}))
