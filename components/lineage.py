@@ -12,12 +12,16 @@ from components.steps import STEPS
 from curation.audit.funnel import level
 
 Key = tuple[str, str]  # kind, version
+EARLIER = "previous"  # the role of what an earlier run left for a step to go on from: dedup.previous, cluster.previous
 
 
-def ancestors(store: Store, artifacts: Iterable[Artifact], *, missing_ok: bool = False) -> dict[Key, Artifact]:
+def ancestors(
+    store: Store, artifacts: Iterable[Artifact], *, missing_ok: bool = False, earlier: bool = True
+) -> dict[Key, Artifact]:
     """The artifacts and everything that they were made from, inputs before outputs.
 
-    Raises ArtifactError for an input that is gone, unless `missing_ok`.
+    earlier: also what an earlier run left to go on from, and its ancestors; without it there is one run, so one
+    `images` and one version of each curation step. Raises ArtifactError for an input that is gone, unless `missing_ok`.
     """
     found: dict[Key, Artifact] = {}
 
@@ -25,6 +29,8 @@ def ancestors(store: Store, artifacts: Iterable[Artifact], *, missing_ok: bool =
         if (artifact.kind, artifact.version) in found:
             return
         for ref in artifact.manifest.inputs:
+            if ref.role == EARLIER and not earlier:
+                continue
             if (ref.kind, ref.version) not in found and (not missing_ok or store.committed(ref.kind, ref.version)):
                 visit(store.get(ref.kind, ref.version))
         found[artifact.kind, artifact.version] = artifact
@@ -103,7 +109,7 @@ def funnels(store: Store, old: Artifact, new: Artifact) -> list[FunnelRow]:
 def _counts(store: Store, artifact: Artifact) -> dict[str, dict[str, int]]:
     """Rows in, kept, and dropped by reason, of the artifact's step and all before it."""
     found: dict[str, dict[str, int]] = {}
-    for made in ancestors(store, [artifact], missing_ok=True).values():
+    for made in ancestors(store, [artifact], missing_ok=True, earlier=False).values():
         if counted := level(made.manifest.metrics):
             found[made.manifest.step] = {"in": counted.rows_in, "kept": counted.kept, **counted.dropped}
     return found

@@ -57,7 +57,7 @@ def release(store: Store, selection: Artifact, out: str, *, dropped: bool = Fals
     """
     if selection.kind != "selection":
         raise ArtifactError(f"{selection} is no selection; name one with --input selection=VERSION")
-    made = {artifact.kind: artifact for artifact in ancestors(store, [selection]).values()}
+    made = {artifact.kind: artifact for artifact in ancestors(store, [selection], earlier=False).values()}
     decisions = _decisions(made)
     wanted = {i for i, row in decisions.items() if row["keep"] or dropped}
     urls = _urls(made["images"])
@@ -73,6 +73,8 @@ def release(store: Store, selection: Artifact, out: str, *, dropped: bool = Fals
                 parts = [known[kind].get(image_id, {}) for kind in known]
                 row = _row(picture, urls.get(image_id, []), parts, decisions[image_id])
                 rows.append(row | {"attributes": json.dumps(attributes.get(image_id, {}), sort_keys=True)})
+    if len(rows) != len(wanted):
+        raise AssertionError(f"release of {selection}: {len(wanted)} pictures were decided, {len(rows)} are in images")
     rows.sort(key=lambda row: row["image_id"])
     table = pa.Table.from_pylist(rows, schema=COLUMNS)
     storage = Storage(out)

@@ -28,7 +28,7 @@ def report(context: StepContext) -> Publication:
     """Assemble the page from the manifests and fragments of all ancestors."""
     if not context.inputs:
         raise ValueError("report has nothing to report on: run the pipeline first, or name a dataset_card with --input")
-    made = ancestors(context.store, context.inputs.values())
+    made = ancestors(context.store, context.inputs.values(), earlier=False)
     order: dict[str, float] = {name: place for place, name in enumerate(STEPS)}
     order[LABELS.name] = order["card"] + 0.5
     artifacts = sorted(made.values(), key=lambda a: order.get(a.manifest.step, len(order)))

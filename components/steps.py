@@ -246,7 +246,7 @@ REPORT = Step(
     config="components.report_step:ReportConfig",
     body="components.report_step:report",
     summary="one page over everything that led here",
-    revision=2,
+    revision=3,
     sources=("components.report_step", "components.report_page"),
 )
 

@@ -43,7 +43,7 @@ def ingested(pool, denylist=None):
 
 
 def commit(root, kind, tables, inputs=(), files=None, metrics=None, config=None, group_rows=256, version=None):
-    """Commit tables by partition, and loose files, as one version."""
+    """Commit tables by partition, and loose files, as one version. inputs: (kind, version) or (role, kind, version)."""
     attempt = Attempt(str(root), kind, version or f"{len(kind):x}" * 16, row_group_rows=group_rows)
     records = {pid: attempt.write_partition(pid, parts, {}) for pid, parts in tables.items()}
     loose = [attempt.write_file(name, data) for name, data in (files or {}).items()]
@@ -53,7 +53,7 @@ def commit(root, kind, tables, inputs=(), files=None, metrics=None, config=None,
         digest=None,
         step=kind,
         config=config or {},
-        inputs=[InputRef(role=k, kind=k, version=v) for k, v in inputs],
+        inputs=[InputRef(role=ref[0], kind=ref[-2], version=ref[-1]) for ref in inputs],
         metrics=metrics or {},
         code=CodeRef(package_version="0"),
         start="2026",

@@ -13,8 +13,12 @@ from PIL import Image as pillow
 from removal_roots import commit
 
 from components.artifacts import ArtifactError, Store
+from components.lineage import ancestors
 from components.rehydrate import read_release, rehydrate
 from components.release import release
+from components.report_step import ReportConfig
+from components.run_step import run_step
+from components.steps import STEPS
 from curation.stages.ingest import IngestConfig, IngestPartition, list_sources
 from curation.tables import DECISIONS, DEDUPED, DETECTIONS, from_rows, image_id, scores_schema
 from pipelines.cli import cli
@@ -112,6 +116,37 @@ def test_a_release_tells_everything_but_the_pictures(root, web, tmp_path):
     assert why[ids[0]] == (False, "filter", "blurred") and why[ids[1]] == (False, "dedup", "duplicate_phash")
     with pytest.raises(ArtifactError, match="is no selection"):
         release(store, store.find("filtered=" + "8" * 16), str(tmp_path / "no"))
+
+
+def test_a_run_on_top_of_an_earlier_one_is_told_by_its_own_pictures(root, tmp_path):
+    """The earlier run had half of the pictures and dropped one that stays now; what it left is an input as well."""
+    store, ids = root
+    alone = store.find("selection")
+    now = {kind: next(store.all(kind)) for kind in ("images", "detections", "scores", "filtered", "deduped")}
+    few = {name: now["images"].read_partition(name, "p").slice(0, 3) for name in ("sources", "images", "rejects")}
+    old = [("images", commit(store.root, "images", {"p": few}, version="d" * 16).version)]
+    for kind in ("detections", "scores", "filtered", "deduped"):
+        table = decided(ids[:3], ids[2], "too_dark", DECISIONS) if kind == "filtered" else now[kind].read().slice(0, 3)
+        old.append((kind, commit(store.root, kind, {"p": {"data": table}}, old, version="d" * 16).version))
+    read = [(kind, artifact.version) for kind, artifact in now.items() if kind != "deduped"]
+    grown = commit(
+        store.root,
+        "deduped",
+        {"p": {"data": now["deduped"].read()}},
+        [*read, ("previous", "deduped", "d" * 16)],
+        version="e" * 16,
+    )
+    chosen = {"data": alone.read(), "attributes": alone.read("attributes")}
+    made = commit(store.root, "selection", {"p": chosen}, [*read, ("deduped", grown.version)], version="e" * 16)
+    assert ("deduped", "d" * 16) in ancestors(store, [made])
+    own = ancestors(store, [made], earlier=False)
+    assert sorted(own) == sorted([*read, ("deduped", "e" * 16), ("selection", "e" * 16)])
+    for selection, name in ((alone, "alone"), (made, "grown")):
+        release(store, selection, str(tmp_path / name), dropped=True)
+    tables = [pq.read_table(tmp_path / name / "release.parquet") for name in ("alone", "grown")]
+    assert tables[1].num_rows == 6 and tables[1].equals(tables[0])
+    report = run_step(STEPS["report"], ReportConfig(), {"dataset_card": made}, store.root).artifact
+    assert report.manifest.metrics["headline"].endswith(" 6 artifacts")
 
 
 def test_elsewhere_the_very_pictures_come_back(root, web, tmp_path):
