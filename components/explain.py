@@ -132,7 +132,7 @@ def _decision(artifact: Artifact, finder: RowFinder) -> Said:
         other = row["representative_id"] or ""
         measured = f"{row['value']:.4g} against {row['threshold']:.4g}" if row["threshold"] is not None else ""
         alike = likeness(row["reason"], row["value"], row["threshold"], other)
-        stands = f"; {other} stands for it" if other and not alike else ""
+        stands = f"; {other} stands for it" if other not in ("", row["image_id"]) and not alike else ""
         yield (
             "dropped",
             f"{row['reason']}: {alike or measured}".removesuffix(": ") + stands + _copied(artifact, row, finder),

@@ -15,7 +15,7 @@ from components.explain import consumed_by, why
 from components.named_pictures import resolve_image
 from components.row_finder import RowFinder, value_set
 from curation.audit.copies import likeness
-from curation.tables import DEDUPED, from_rows
+from curation.tables import DECISIONS, DEDUPED, from_rows
 from sapiens2.data.order import EpochOrder
 
 
@@ -93,6 +93,18 @@ def test_a_set_of_values_is_sorted_and_each_once():
 )
 def test_a_copy_is_told_by_what_it_copies_and_how_near_it_is(reason, value, threshold, text):
     assert likeness(reason, value, threshold, "K") == text
+
+
+@pytest.mark.parametrize("itself", [True, False])
+def test_a_picture_that_stands_for_itself_is_not_said_to_be_replaced(built, tmp_path, itself):
+    store, ids = built
+    other = ids[2] if itself else ids[1]
+    row = {"reason": "cluster_share", "value": 4.0, "threshold": 3.0, "representative_id": other}
+    table = from_rows([{"image_id": ids[2], "keep": False, **row}], DECISIONS)
+    shutil.copytree(store.root, tmp_path / "root")
+    commit(tmp_path / "root", "selection", {"all": {"data": table}})
+    (line,) = [x for x in why(Store(str(tmp_path / "root")), ids[2]) if x.artifact.kind == "selection"]
+    assert line.text == "cluster_share: 4 against 3" + ("" if itself else f"; {other} stands for it")
 
 
 def test_why_names_the_kept_picture_and_the_distance(built, tmp_path):
