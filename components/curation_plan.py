@@ -25,6 +25,9 @@ PROFILES = ("builtin", "small", "full")
 # Dedup's searches took 1.6 to 2.6 times the model's seconds at 8,066 to 810,253 rows (benchmarks/curation_scale.py).
 # The model has the sorts and checks of tables of uniform codes, not the joining of what they found.
 OVER_MODEL = 2.0
+# What a run of one's own must have for its numbers to say what a row costs: a step's start takes up to 8 s whatever it
+# works on (benchmarks/results/ray_overhead.md), and the frame of its files up to 10 kB.
+LEAST_SECONDS, LEAST_ROWS = 60.0, 1000
 SENT_BYTES, HELD_BYTES = 16, 24  # of a code in the shuffle, for each table; of a code in one process
 
 
@@ -84,7 +87,8 @@ def shipped(profile: str) -> Rates:
 def measured(store: Store, rates: Rates) -> Rates:
     """The rates of the newest run under a root, where it has them; the exponents and GPU times of the table stay.
 
-    Raises ValueError when there is no run.
+    So do the time of a step that took less than LEAST_SECONDS, and the bytes of one with less than LEAST_ROWS: a start
+    that is multiplied by a million is no rate. Raises ValueError when there is no run.
     """
     found = dict(rates.steps)
     image_bytes, hardware = rates.image_bytes, rates.hardware
@@ -97,16 +101,17 @@ def measured(store: Store, rates: Rates) -> Rates:
         workers = max(1, artifact.manifest.config.get("workers", 1))
         if name == "ingest" and metrics.get("images"):
             images = artifact.read("images", ["n_bytes"])["n_bytes"].to_pylist()
-            image_bytes, hardware = sum(images) / len(images), artifact.manifest.environment.get("platform", hardware)
-        kept = metrics.get("images", metrics.get("kept", rows))
-        found[name] = replace(
-            rates.steps[name],
-            core_seconds=metrics["seconds"] * workers / rows,
-            at_rows=rows,
-            stored_bytes=sum(entry.bytes for entry in artifact.manifest.files if entry.table) / rows,
-            kept=kept / rows,
-            source=f"{artifact}, {rows} rows on {workers} worker(s)",
-        )
+            image_bytes = sum(images) / len(images)
+        own: dict[str, Any] = {"kept": metrics.get("images", metrics.get("kept", rows)) / rows}
+        said = f"{artifact}, {rows} rows on {workers} worker(s)"
+        if metrics["seconds"] >= LEAST_SECONDS:
+            own |= {"core_seconds": metrics["seconds"] * workers / rows, "at_rows": rows}
+            hardware = artifact.manifest.environment.get("platform", hardware)
+        else:
+            said += f"; its {metrics['seconds']:.1f} s are too few beside its start, so the time is the table's"
+        if rows >= LEAST_ROWS:
+            own["stored_bytes"] = sum(entry.bytes for entry in artifact.manifest.files if entry.table) / rows
+        found[name] = replace(rates.steps[name], **own, source=said)
     if found == dict(rates.steps):
         raise ValueError(f"there is no run under {store.root} to take rates from; leave --root out for the table")
     return Rates(found, image_bytes, hardware)

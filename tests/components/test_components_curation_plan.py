@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from removal_roots import commit
@@ -75,16 +76,28 @@ def test_rates_of_ones_own_run_take_the_place_of_the_table(tmp_path):
         measured(store, rates())
     made = commit(
         *(tmp_path, "detections", {}),
-        metrics={"rows_in": 400, "kept": 400, "seconds": 10.0, "dropped": {}},
+        metrics={"rows_in": 4000, "kept": 4000, "seconds": 100.0, "dropped": {}},
         config={"workers": 4},
     )
     store.tag("latest/detections", made)
     own = measured(store, rates(detect=Rate(9.0, "table"), score=Rate(7.0, "table")))
     assert (
         own.steps["detect"].core_seconds == pytest.approx(0.1)
-        and "400 rows on 4 worker(s)" in own.steps["detect"].source
+        and "4000 rows on 4 worker(s)" in own.steps["detect"].source
     )
     assert own.steps["score"].core_seconds == 7.0
+
+
+def test_what_a_small_run_took_to_start_is_no_rate(tmp_path):
+    """A filter of 52 pictures takes a second; a million take three, not six hours."""
+    store = Store(str(tmp_path))
+    counts = {"rows_in": 52, "kept": 13, "seconds": 1.0, "dropped": {"blurred": 39}}
+    store.tag("latest/filtered", commit(tmp_path, "filtered", {"p": {"data": pa.table({"x": [1]})}}, metrics=counts))
+    table = rates(filter=Rate(3e-6, "table", at_rows=1e6, stored_bytes=9.0))
+    own = measured(store, table)
+    assert (own.steps["filter"].core_seconds, own.steps["filter"].at_rows) == (3e-6, 1e6)
+    assert own.steps["filter"].kept == 0.25 and own.steps["filter"].stored_bytes == 9.0
+    assert "its 1.0 s are too few beside its start" in own.steps["filter"].source
 
 
 @pytest.mark.parametrize("profile", PROFILES)
