@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from components.artifacts import Artifact
 from components.lineage import ancestors
 from components.report_page import Measure, ReportInput, StepSummary, render_report
 from components.run_step import Publication, StepContext
-from components.steps import LABELS, STEPS
+from components.steps import CURATION, LABELS, STEPS
 from curation.audit.contact_sheet import blurred
 from curation.config import Config, recipe
 
@@ -33,6 +33,7 @@ def report(context: StepContext) -> Publication:
     order[LABELS.name] = order["card"] + 0.5
     artifacts = sorted(made.values(), key=lambda a: order.get(a.manifest.step, len(order)))
     flagged = _flagged(artifacts)
+    hidden = _hidden(artifacts, flagged)
     manifests = [artifact.manifest.model_dump(mode="json") for artifact in artifacts]
     page = render_report(
         ReportInput(
@@ -41,7 +42,7 @@ def report(context: StepContext) -> Publication:
             preset="",
             date=max(artifact.manifest.end for artifact in artifacts),
             steps=[
-                StepSummary(a.manifest.step.replace("-", " "), m, None, _blurred(a.fragment(), flagged))
+                StepSummary(a.manifest.step.replace("-", " "), m, None, _blurred(a, flagged, hidden))
                 for a, m in zip(artifacts, manifests, strict=True)
             ],
             measures=list(_measures(artifacts)),
@@ -69,19 +70,34 @@ def _flagged(artifacts: Iterable[Artifact]) -> set[str]:
     return found
 
 
-def _blurred(fragment: Any, flagged: set[str]) -> Any:
-    """The fragment with its flagged pictures made unrecognisable, wherever a picture says which one it is."""
+def _hidden(artifacts: Sequence[Artifact], flagged: set[str]) -> set[str]:
+    """The kinds that may show a flagged picture and do not say which: what was trained, where one was selected."""
+    selected: set[str] = set()
+    for artifact in artifacts:
+        if flagged and artifact.kind == "selection":
+            table = artifact.read(columns=["image_id", "keep"])
+            selected |= set(table.filter(table["keep"])["image_id"].to_pylist())
+    if not selected & flagged:
+        return set()
+    kinds = {artifact.kind for artifact in artifacts}
+    curated = {step.kind for step in CURATION}
+    return kinds - curated if LABELS.kind in kinds else kinds & {STEPS["pretrain"].kind}
+
+
+def _blurred(artifact: Artifact, flagged: set[str], hidden: set[str]) -> Any:
+    """Its fragment; flagged pictures are unrecognisable, and in a hidden kind those that do not say which they are."""
+    fragment, nameless = artifact.fragment(), artifact.kind in hidden
     if fragment is None or not flagged:
         return fragment
     sections = [
-        {**s, "items": [_shown(i, flagged) for i in s["items"]]} if s.get("type") == "images" else s
+        {**s, "items": [_shown(i, flagged, nameless) for i in s["items"]]} if s.get("type") == "images" else s
         for s in fragment["sections"]
     ]
     return {**fragment, "sections": sections}
 
 
-def _shown(item: dict[str, Any], flagged: set[str]) -> dict[str, Any]:
-    if item.get("image_id") not in flagged:
+def _shown(item: dict[str, Any], flagged: set[str], nameless: bool) -> dict[str, Any]:
+    if item["image_id"] not in flagged if "image_id" in item else not nameless:
         return item
     return {**item, "jpeg": base64.b64encode(blurred(base64.b64decode(item["jpeg"]))).decode()}
 

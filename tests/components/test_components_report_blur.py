@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from PIL import Image as pillow
 from removal_roots import commit
 
@@ -14,6 +15,7 @@ from components.artifacts import Store
 from components.report_step import ReportConfig
 from components.run_step import run_step
 from components.steps import STEPS
+from curation.tables import DECISIONS, from_rows
 
 
 def checkerboard(tone):
@@ -47,3 +49,18 @@ def test_the_report_blurs_what_scores_or_filter_flagged(tmp_path):
     assert len(shown) == 3
     assert [detail(picture) > 5 for picture in shown] == [True, False, False]
     assert Store(str(tmp_path)).latest("report").version == report.version
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_page_of_training_that_names_no_picture_is_blurred_where_a_flagged_one_was_selected(tmp_path, kept):
+    sheet = {"type": "images", "title": "Masked reconstruction", "items": [{"jpeg": checkerboard(255), "caption": "x"}]}
+    scores = pa.table({"image_id": ["fine", "scored"], "nsfw": pa.array([0.1, 0.9], pa.float32())})
+    read = [("scores", commit(tmp_path, "scores", {"p": {"data": scores}}).version)]
+    decided = from_rows([{"image_id": "fine", "keep": True}, {"image_id": "scored", "keep": kept}], DECISIONS)
+    read.append(("selection", commit(tmp_path, "selection", {"p": {"data": decided}}, read).version))
+    page = {"title": "Pretraining", "sections": [sheet]}
+    backbone = commit(tmp_path, "backbone", {}, read, files={"fragment.json": json.dumps(page).encode()})
+    card = commit(tmp_path, "dataset_card", {}, [*read, ("backbone", backbone.version)])
+    report = run_step(STEPS["report"], ReportConfig(), {"dataset_card": card}, str(tmp_path)).artifact
+    (shown,) = re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", report.file("report.html").decode())
+    assert (detail(shown) > 5) == (not kept)
