@@ -1,8 +1,8 @@
 """What a step of the objective keeps in memory for its backward pass, counted on the code itself.
 
 The objective's forward runs on fake tensors, which have shapes and no storage, while autograd's own hooks tell what it
-would keep. So the count follows the model and the losses wherever they change. Equal blocks keep equally much: of a long row
-of them three run, and the one in the middle counts for all between the first and the last.
+would keep. So the count follows the model and the losses wherever they change. Equal blocks keep equally much: of a
+long row of them three run, and the one in the middle counts for all between the first and the last.
 """
 
 from __future__ import annotations
