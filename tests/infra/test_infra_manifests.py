@@ -16,7 +16,8 @@ from kube_api import CLUSTER, GROUP, validate_rayjob
 
 from components.placement import Placement, Placements
 from components.rayjob import manifest
-from components.steps import STEPS
+from components.settings import Settings
+from components.steps import STEPS, pipeline_steps
 
 INFRA = Path(__file__).parents[2] / "infra"
 OVERLAYS = sorted(path.name for path in (INFRA / "k8s/overlays").iterdir())
@@ -181,6 +182,10 @@ def test_the_placement_of_the_runbook_fits_the_cluster_of_the_runbook():
         assert (place.mode, place.gpus, place.queue, place.image) == ("jobs", 0, "", image)
         assert place.address == f"http://{cluster['metadata']['name']}-head-svc:8265"
         assert place.env["AWS_ENDPOINT_URL"] == endpoint
+    (worker,) = cluster["spec"]["workerGroupSpecs"]
+    processors = worker["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"]
+    stages = [Settings().config(step) for step in pipeline_steps("curation")]
+    assert int(processors) >= max(getattr(config, "workers", 0) for config in stages)
     (launcher,) = [r for r in resources if r["kind"] == "ConfigMap"]
     assert yaml.safe_load(launcher["data"]["providers"])["s3"]["default"]["endpoint"] == endpoint.removeprefix(
         "http://"
