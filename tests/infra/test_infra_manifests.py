@@ -164,32 +164,34 @@ def test_the_example_of_placements_is_one():
     assert placements.of(STEPS["pretrain"]).workers == 8 and placements.of(STEPS["filter"]).mode == "jobs"
 
 
-def test_the_placement_of_the_runbook_fits_the_cluster_of_the_runbook():
-    """On a laptop: no step asks for a GPU, a queue or pods of its own, and all use the store of the cluster."""
-    placements = Placements.from_yaml(INFRA / "placement.kind.yaml")
-    resources = built("kind")
+@pytest.mark.parametrize(("name", "overlay"), [("placement.kind.yaml", "kind"), ("placement.example.yaml", "prod")])
+def test_a_placement_speaks_of_the_cluster_of_its_overlay(name, overlay):
+    """Image, store and address of a step's work are those of the RayCluster and the launcher beside it."""
+    resources = built(overlay)
     (cluster,) = [r for r in resources if r["kind"] == "RayCluster"]
-    (endpoint,) = {
-        variable["value"]
-        for template in pod_templates(cluster)
-        for container in template["template"]["spec"]["containers"]
-        for variable in container["env"]
-        if variable["name"] == "AWS_ENDPOINT_URL"
-    }
-    (image,) = {c["image"] for t in pod_templates(cluster) for c in t["template"]["spec"]["containers"]}
-    for step in STEPS.values():
-        place = placements.of(step)
-        assert (place.mode, place.gpus, place.queue, place.image) == ("jobs", 0, "", image)
+    containers = [c for t in pod_templates(cluster) for c in t["template"]["spec"]["containers"]]
+    (image,) = {container["image"] for container in containers}
+    variables = [variable for container in containers for variable in container["env"]]
+    (endpoint,) = {variable["value"] for variable in variables if variable["name"] == "AWS_ENDPOINT_URL"}
+    placements = Placements.from_yaml(INFRA / name)
+    for place in map(placements.of, STEPS.values()):
+        assert (place.image, place.env["AWS_ENDPOINT_URL"]) == (image, endpoint)
         assert place.address == f"http://{cluster['metadata']['name']}-head-svc:8265"
-        assert place.env["AWS_ENDPOINT_URL"] == endpoint
+    (launcher,) = [r for r in resources if r["kind"] == "ConfigMap"]
+    provider = yaml.safe_load(launcher["data"]["providers"])["s3"]["default"]
+    assert provider["endpoint"] == endpoint.split("://")[1] and provider["disableSSL"] is endpoint.startswith("http:")
+
+
+def test_the_placement_of_the_runbook_fits_a_laptop():
+    """No step asks for a GPU, a queue or pods of its own, and the worker pod has room for the workers of a stage."""
+    placements = Placements.from_yaml(INFRA / "placement.kind.yaml")
+    for place in map(placements.of, STEPS.values()):
+        assert (place.mode, place.gpus, place.queue) == ("jobs", 0, "")
+    (cluster,) = [r for r in built("kind") if r["kind"] == "RayCluster"]
     (worker,) = cluster["spec"]["workerGroupSpecs"]
     processors = worker["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"]
     stages = [Settings().config(step) for step in pipeline_steps("curation")]
     assert int(processors) >= max(getattr(config, "workers", 0) for config in stages)
-    (launcher,) = [r for r in resources if r["kind"] == "ConfigMap"]
-    assert yaml.safe_load(launcher["data"]["providers"])["s3"]["default"]["endpoint"] == endpoint.removeprefix(
-        "http://"
-    )
 
 
 @pytest.mark.parametrize(
