@@ -78,20 +78,24 @@ def arguments_for(
     given: Mapping[str, Any],
     explicit: Mapping[str, str],
     code_version: str,
+    steps: Sequence[Step] = (),
 ) -> dict[str, Any]:
     """The arguments of a run: root, settings and code version, the pool, and a manifest's URI for each input.
 
-    An input is the artifact in `given` (by role), else the latest under the root. `explicit` wins over everything and
-    is passed on as it is, so that inputs need no access to the root from here. The result is checked.
+    An input is the artifact in `given` (by role), else the latest under the root of the step that makes it, as `steps`,
+    those of the pipeline, say. `explicit` wins over everything and is passed on as it is, so that inputs need no access
+    to the root from here. The result is checked.
     """
     defined = parameters(package)
     arguments: dict[str, Any] = {"root": root, "settings": settings.as_dict(), "code_version": code_version}
     if pool is not None:
         arguments["pool"] = pool
     roles = [name.removesuffix("_manifest") for name in defined if name.endswith("_manifest")]
+    producers = {product: name for name, product in BY_PRODUCT.items()} | {"probe": "probe"}
+    producers |= {read.role: read.producer for step in steps for read in step.inputs if not read.optional}
     for role in roles:
         if f"{role}_manifest" not in explicit:
-            found = _manifest_of(role, root, given)
+            found = _manifest_of(role, producers, root, given)
             if found is not None:
                 arguments[f"{role}_manifest"] = found
     unused = sorted(set(given) - set(roles))
@@ -111,8 +115,7 @@ def _typed(name: str, text: str, defined: Mapping[str, Mapping[str, Any]]) -> An
         raise ValueError(f"--param {name}: {text!r} is not JSON, which this parameter needs") from error
 
 
-def _manifest_of(role: str, root: str, given: Mapping[str, Any]) -> str | None:
-    producers = {product: name for name, product in BY_PRODUCT.items()} | {"probe": "probe"}
+def _manifest_of(role: str, producers: Mapping[str, str], root: str, given: Mapping[str, Any]) -> str | None:
     if role not in given and role not in producers:
         return None
     try:

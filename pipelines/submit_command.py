@@ -107,7 +107,8 @@ def _prepare(
     from pipelines.submission import arguments_for, parse_parameters, steps_of
 
     compile_pipeline(pipeline, package, Placements.from_yaml(placement) if placement else None)
-    settings.check(steps_of(pipeline))
+    steps = steps_of(pipeline)
+    settings.check(steps)
     where, local = address(root)
     arguments = arguments_for(
         package,
@@ -117,6 +118,7 @@ def _prepare(
         given=given_inputs(Store(where), given) if given else {},
         explicit=parse_parameters(explicit),
         code_version=code_version(),
+        steps=steps,
     )
     if local:
         click.echo(f"note: {where} is a local path, which every step of the cluster must see as well", err=True)

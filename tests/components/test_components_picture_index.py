@@ -173,7 +173,7 @@ def test_a_removed_picture_is_in_no_index_and_told_from_no_old_one(built, root):
     for put_back in (False, True):
         if put_back:
             (root / INDEX).write_bytes(old)
-        assert "is no picture that was ingested" in told(root, ids[1])
+        assert "was removed on request" in told(root, ids[1])
         assert {x[1] for x in told(root, "1.jpg")} == {"rejected"}
         store = Store(str(root))
         index = picture_index.opened(store.storage, list(of_stages(store)), SHOWN)

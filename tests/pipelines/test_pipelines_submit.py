@@ -153,6 +153,23 @@ def test_options_arrive_in_the_payload(pending_api, micro_run):
     assert all(task["cachingOptions"]["enableCache"] for task in tasks)
 
 
+@pytest.mark.parametrize("name", ["full", "curation", "training", *(f"stage:{step}" for step in STEPS)])
+def test_every_pipeline_is_taken_by_a_server(pending_api, micro_run, micro_pool, name):
+    """Compiled, sent by the real client, and held to the official models and protobufs."""
+    pool = ("--pool", micro_pool) if name in ("full", "curation", "stage:ingest") else ()
+    submit_here(name, "--host", pending_api.url, *MICRO, *pool, root=micro_run[0])
+    (run,) = pending_api.runs.values()
+    tasks = [task for task in run["pipeline_spec"]["root"]["dag"]["tasks"] if not task.startswith("importer")]
+    if name.startswith("stage:evaluate-"):
+        task = name.removeprefix("stage:evaluate-")
+        trained = Store(str(micro_run[0])).latest(STEPS[f"finetune-{task}"].latest_name)
+        assert f"/{trained.version}/" in run["runtime_config"]["parameters"]["checkpoint_manifest"]
+    if name.startswith("stage:"):
+        assert len(tasks) == 1 and name.removeprefix("stage:").startswith(tasks[0])  # `finetune` does every task
+    else:
+        assert len(tasks) > 5
+
+
 @pytest.mark.parametrize(
     ("when", "trigger"),
     [
