@@ -33,6 +33,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from components.artifacts import Artifact, Store
+from components.listing import WORTH_WRITING, keep_up
 from components.manifest import FileEntry
 
 
@@ -112,9 +113,10 @@ def processor_time(command: list[str]) -> tuple[float, float]:
 
 
 def listing_on_s3(root: Path) -> dict[str, Any]:
-    """Seconds and requests of `artifacts list` on an S3 server on loopback: the first on a root, then with its index.
+    """Seconds and requests of `artifacts list` on an S3 server on loopback, and of a step's keeping of the index.
 
-    All files of the root are there by name, of their own size only the manifests and tags.
+    "unindexed": the first on a root whose index is lost; "behind": as far behind as steps leave the index; then with
+    the index. All files of the root are there by name, of their own size only the manifests and tags.
     """
     import boto3
     from moto.server import ThreadedMotoServer
@@ -138,7 +140,9 @@ def listing_on_s3(root: Path) -> dict[str, Any]:
     server._server.app = counted
     told: dict[str, Any] = {"keys": keys}
     try:
-        for name in ("first", "indexed", "indexed_again"):
+        for name in ("unindexed", "indexed", "behind", "indexed_again"):
+            if name == "behind":
+                told["published"] = published(root, asked)
             asked.clear()
             began, client = (
                 time.process_time(),
@@ -153,6 +157,31 @@ def listing_on_s3(root: Path) -> dict[str, Any]:
         return told
     finally:
         server.stop()
+
+
+def published(root: Path, asked: Counter[str]) -> dict[str, Any]:
+    """Seconds and requests of what a step does for the index, each of every kind published a few times.
+
+    Stands for publishing: manifests of other bytes, whose ETag the index does not know.
+    """
+    from moto.s3.models import s3_backends
+
+    storage, seconds, count = Store("s3://load/root").storage, [], Counter[str]()
+    for kind in sorted({path.parts[-3] for path in root.glob("*/*/manifest.json")}):
+        for path in sorted(root.glob(f"{kind}/*/manifest.json"))[: WORTH_WRITING + 3]:
+            name = f"root/{path.relative_to(root)}"
+            s3_backends["123456789012"]["aws"].put_object("load", name, path.read_bytes() + b"\n")
+            asked.clear()
+            began = time.perf_counter()
+            keep_up(storage, kind)
+            seconds.append(time.perf_counter() - began)
+            count.update(asked)
+    return {
+        "steps": len(seconds),
+        "median_s": round(statistics.median(seconds), 3),
+        "longest_s": round(max(seconds), 3),
+        "requests_each": {what: round(number / len(seconds), 1) for what, number in count.items()},
+    }
 
 
 def fill(root: Path) -> int:
@@ -190,7 +219,9 @@ def main() -> None:
         if options.only != "ask":
             told["list_local_s"] = round(timed(["artifacts", "list", "--json", "--root", str(root)]), 2)
             told["list_s3"] = listing_on_s3(root)
-    print(json.dumps(told, indent=1))
+    for name, figure in told.items():
+        print(f"{name:20} {figure}")
+    print(json.dumps(told))
     if options.out:
         options.out.write_text(json.dumps(told, indent=1) + "\n")
 

@@ -3,8 +3,8 @@
 A listing of S3 gives the names of the manifests and their ETags, a thousand keys a request, but not their content. The
 index keeps of each manifest what a list shows, by its ETag. It is never trusted over the listing: an artifact is there
 if and only if its manifest is listed, and an entry counts only while the ETag is the listed one. What has no such entry
-is read, manifest by manifest, and whoever had to read many writes the index anew. So a lost, torn or old index, or one
-that two wrote at once, costs time and nothing else.
+is read, manifest by manifest, and whoever had to read several writes the index anew: a list, or a step that has just
+published. So a lost, torn or old index, or one that two wrote at once, costs time and nothing else.
 
 The index holds no row, no picture's id and no address: nothing of a removed picture can stay behind in it.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from components.manifest import MANIFEST, Manifest
 from components.storage import Storage
 
 INDEX = "index/manifests-1.json"  # another number for another format: each reads and writes its own
-WORTH_WRITING = 16  # entries that were missing or stale
+WORTH_WRITING = 4  # entries that were missing or stale
 PAGE = 1000  # keys that S3 gives at once, at most
 
 Key = tuple[str, str]  # kind, version
@@ -123,6 +124,19 @@ def summaries(storage: Storage, etags: Mapping[Key, str], *, whole: bool) -> lis
     if len(read) + stale >= WORTH_WRITING:
         _write_index(storage, {**others, **found}.values())
     return [entry.summary for entry in found.values()]
+
+
+def keep_up(storage: Storage, kind: str) -> None:
+    """After a version of this kind was published: the index is written anew when it is some versions behind.
+
+    So no list finds more than a few manifests of each kind to read. Costs a listing of the kind and the index; what
+    goes wrong here is of no consequence, and the next list says it.
+    """
+    etags = listed(storage, [kind])
+    if etags is None:
+        return
+    with suppress(OSError, ValueError):
+        summaries(storage, etags, whole=False)
 
 
 def _reader(storage: Storage) -> Any:

@@ -22,6 +22,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from components import listing
 from components.artifacts import Artifact, ArtifactError, Store
 from components.attempt import Attempt, Conflict, Lease, PartitionRecord
 from components.digest import version_of
@@ -177,6 +178,7 @@ def run_step(
         artifact = store.get(step.kind, identity.version)
     emit("COMPLETE", context, artifact)
     tag_outcome(store, step, artifact)
+    listing.keep_up(store.storage, step.kind)
     progress.say("done", version=identity.version, **_counts(artifact.manifest.metrics))
     return Outcome(step, artifact, False, time.monotonic() - began)
 

@@ -1,5 +1,6 @@
 """Looking at a root: the same answers as pyarrow's, and from S3 by few requests."""
 
+import json
 import os
 import pickle
 from collections import Counter
@@ -13,7 +14,12 @@ from components import listing
 from components.artifacts import KINDS, Store
 from components.attempt import Attempt
 from components.manifest import Manifest
+from components.run_step import run_step
+from components.settings import Settings
+from components.steps import STEPS
 from components.storage import Storage
+from curation.stages.ingest import list_sources
+from pipelines.sample_pool import build_sample_pool
 
 
 @pytest.mark.parametrize("recursive", [False, True])
@@ -139,6 +145,30 @@ def test_a_list_that_was_made_before_reads_no_manifest(counted, eager):
     asked.clear()
     assert len(store.summaries()) == 7
     assert asked == {"LIST": len(KINDS), "GET": 2, "PUT": 1}
+
+
+def test_publishing_keeps_the_index_so_that_no_list_reads_many_manifests(counted):
+    root, asked = counted
+    store = Store(root)
+    for number in range(11):
+        for kind in ("filtered", "deduped"):
+            put(store, kind, version=f"v{number}")
+            listing.keep_up(store.storage, kind)
+    asked.clear()
+    assert len(store.summaries()) == 22
+    assert asked["GET"] <= 1 + 2 * (listing.WORTH_WRITING - 1), asked
+    put(store, version="damaged")
+    store.storage.write("filtered/damaged/manifest.json", b"{")
+    listing.keep_up(store.storage, "filtered")  # the next list says what is wrong
+
+
+def test_a_step_on_s3_leaves_the_index_behind(s3_root, eager, tmp_path):
+    settings, step = Settings(preset="micro", overrides={"ingest.workers": 0}), STEPS["ingest"]
+    config = settings.config(step)
+    pool = build_sample_pool(tmp_path / "pool", size="micro")
+    made = run_step(step, config, {}, s3_root, source=list_sources(str(pool), config)).artifact
+    (entry,) = json.loads(Store(s3_root).storage.read(listing.INDEX))
+    assert (entry["summary"]["kind"], entry["summary"]["version"]) == (made.kind, made.version)
 
 
 def test_the_index_is_never_trusted_over_the_manifests(s3_root, eager):
