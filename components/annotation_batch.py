@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from components.artifacts import Artifact, Store
 from components.picture_lookup import ImageLookup, narrow
+from curation.audit.contact_sheet import BLUR_NSFW
 
 ROLES = ("images", "detections", "deduped", "clusters")
 LABELS = "labels"
@@ -28,6 +29,7 @@ class BatchRequest(BaseModel):
     pool: str = Field("", description="the folder below which the names of a folder's pictures are, to reference them")
     min_person_score: float = Field(0.5, ge=0, le=1)
     again: bool = Field(False, description="take pictures that were labelled before, too")
+    unsafe: bool = Field(False, description="take pictures that every page blurs, too")
     seed: int = 0
 
 
@@ -48,11 +50,15 @@ def export_batch(store: Store, selection: Artifact, request: BatchRequest, out: 
         raise ValueError(f"{out} holds a batch already: choose another --out, so that no labels are mixed up")
     made = made_from(store, selection)
     groups = _groups(made["deduped"])
-    skip = set() if request.again else labelled_before(store, groups)
-    ids = label_sample(selection.read(), made["clusters"].read(), request.count, seed=request.seed, skip=skip)
+    labelled = set() if request.again else labelled_before(store, groups)
+    unsafe = set() if request.unsafe else unsafe_pictures(store, selection)
+    kept, skip = selection.read(), labelled | unsafe
+    ids = label_sample(kept, made["clusters"].read(), request.count, seed=request.seed, skip=skip)
     if not ids:
         raise ValueError(
-            f"every picture of {selection} is labelled already" if skip else f"{selection} kept no picture"
+            f"every picture of {selection} is labelled already, or looks unsafe"
+            if skip
+            else f"{selection} kept no picture"
         )
     rows = _by_id(narrow(made["images"]), ids)
     found = _by_id(made["detections"].read(), ids)
@@ -93,6 +99,15 @@ def made_from(store: Store, selection: Artifact) -> dict[str, Artifact]:
         raise ValueError(f"{selection} is no selection: name one with --input selection=VERSION")
     refs = {ref.role: ref for ref in selection.manifest.inputs}
     return {role: store.get(refs[role].kind, refs[role].version) for role in ROLES}
+
+
+def unsafe_pictures(store: Store, selection: Artifact) -> set[str]:
+    """Kept pictures whose NSFW score is one from which every page blurs: nobody is handed them unasked."""
+    (scores,) = [store.get(ref.kind, ref.version) for ref in selection.manifest.inputs if ref.role == "scores"]
+    rows = scores.read(columns=["image_id", "nsfw"]).to_pylist()
+    kept = selection.read(columns=["image_id", "keep"])
+    flagged = {row["image_id"] for row in rows if (row["nsfw"] or 0.0) >= BLUR_NSFW}
+    return flagged & set(kept.filter(kept["keep"])["image_id"].to_pylist())
 
 
 def labelled_before(store: Store, groups: dict[str, str]) -> set[str]:

@@ -11,10 +11,8 @@ from components.lineage import ancestors
 from components.report_page import Measure, ReportInput, StepSummary, render_report
 from components.run_step import Publication, StepContext
 from components.steps import CURATION, LABELS, STEPS
-from curation.audit.contact_sheet import blurred
+from curation.audit.contact_sheet import BLUR_NSFW, blurred
 from curation.config import Config, recipe
-
-BLUR_NSFW = 0.5  # score from which a picture is blurred
 
 
 class ReportConfig(Config):

@@ -32,6 +32,7 @@ HINTS = {
 @click.option("--pool", default="", help="With --pictures reference: the folder that was the pool.")
 @click.option("--min-person-score", default=0.5, show_default=True, help="Detector score of the boxes to start from.")
 @click.option("--again", is_flag=True, help="Take pictures that are labelled already, too.")
+@click.option("--unsafe", is_flag=True, help="Take pictures that are blurred in every page, too.")
 @click.option("--seed", default=0, show_default=True, help="Of the sample and of the split.")
 @click.option("--input", "given", default="selection", metavar="selection=VERSION", help="Default: the latest.")
 @root_option
@@ -39,7 +40,7 @@ def export_command(given: str, out: str, root: str, **wanted: Any) -> None:
     """Write a balanced sample of the selection for people to label."""
     from pydantic import ValidationError
 
-    from components.annotation_batch import BatchRequest, export_batch
+    from components.annotation_batch import BatchRequest, export_batch, unsafe_pictures
     from components.artifacts import Store
 
     try:
@@ -53,6 +54,8 @@ def export_command(given: str, out: str, root: str, **wanted: Any) -> None:
     splits = ", ".join(f"{n} {split}" for split, n in sorted(Counter(p.split for p in batch.pictures).items()))
     short = "" if len(batch.pictures) == request.count else f" (all that {selection} has left)"
     console.print(f"{len(batch.pictures)} pictures{short} of {selection} in {out}: {splits}", soft_wrap=True)
+    if not request.unsafe and (flagged := len(unsafe_pictures(store, selection))):
+        console.print(f"    left out: {flagged} that look unsafe (NSFW score of 0.5 or more; --unsafe takes them)")
     console.print(HINTS[request.tool], soft_wrap=True, markup=False)
     console.print(f"then: sapiens2 annotate import FILE --batch {out}", soft_wrap=True)
 

@@ -31,6 +31,7 @@ from curation.tables import (
     SOURCES,
     from_rows,
     image_id,
+    scores_schema,
     source_id,
 )
 from sapiens2.data.annotation import Person, PictureLabels, read_batch, tool
@@ -63,7 +64,13 @@ def commit(store, kind, tables, **inputs):
 
 
 @pytest.fixture
-def curated(tmp_path):
+def nsfw():
+    """The score of each picture: none of them is blurred."""
+    return [None, 0.1, 0.2, 0.49, None, 0.0, 0.3, 0.4]
+
+
+@pytest.fixture
+def curated(tmp_path, nsfw):
     """Eight pictures in four clusters; 6 and 7 are near-duplicates of each other."""
     store, pool = Store(str(tmp_path / "root")), tmp_path / "pool"
     pool.mkdir()
@@ -104,7 +111,10 @@ def curated(tmp_path):
         "data": from_rows([{"image_id": i, "keep": True} for i in ids.values()], DECISIONS),
         "attributes": from_rows([], ATTRIBUTES),
     }
-    made = {"images": images, "detections": detections, "deduped": deduped, "clusters": clusters}
+    empty = dict.fromkeys(scores_schema(2, 2).names)
+    rows = [empty | {"image_id": i, "scored": True, "nsfw": n} for i, n in zip(ids.values(), nsfw, strict=True)]
+    scores = commit(store, "scores", {"data": from_rows(rows, scores_schema(2, 2))}, images=images)
+    made = {"images": images, "detections": detections, "scores": scores, "deduped": deduped, "clusters": clusters}
     return store, commit(store, "selection", kept, **made), pool
 
 
@@ -200,6 +210,24 @@ def test_a_batch_takes_nothing_twice_and_says_when_all_is_done(curated, tmp_path
     assert all(picture.name.startswith(str(pool)) for picture in referenced.pictures)
     assert not (tmp_path / "c" / "images").exists()
     brought_back(store, tmp_path / "c", label(tmp_path / "c")[0])  # the pool still has the bytes
+
+
+@pytest.mark.parametrize("nsfw", [[0.5, 0.1, 0.9, 0.4, None, 0.0, 0.3, 0.4]])
+def test_nobody_is_handed_what_every_page_blurs_without_asking_for_it(curated, tmp_path, nsfw):
+    from click.testing import CliRunner
+
+    from pipelines.annotate_cli import export_command
+
+    store, _, _ = curated
+    scored = store.latest("scores").read().to_pylist()
+    flagged = {row["image_id"] for row in scored if (row["nsfw"] or 0) >= 0.5}
+    options = ["--to", "coco", "--task", "pose", "--root", store.root]
+    told = CliRunner().invoke(export_command, [*options, "--out", str(tmp_path / "a")], catch_exceptions=False)
+    given = {picture.image_id for picture in read_batch(tmp_path / "a").pictures}
+    assert given == {row["image_id"] for row in scored} - flagged and len(flagged) == 2
+    assert "left out: 2 that look unsafe" in told.output
+    told = CliRunner().invoke(export_command, [*options, "--unsafe", "--out", str(tmp_path / "b")])
+    assert len(read_batch(tmp_path / "b").pictures) == COUNT and "unsafe" not in told.output
 
 
 def test_labels_are_a_source_by_name(curated, tmp_path):
