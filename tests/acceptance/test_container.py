@@ -3,7 +3,8 @@
     podman build -f infra/docker/Dockerfile -t localhost/sapiens2:dev .
 
 SAPIENS2_IMAGE names another image, SAPIENS2_CONTAINER another command than `podman run` or `docker run`, with options
-that the machine needs (`podman --runtime runc run --ulimit nofile=1024:1024`).
+that the machine needs (`podman --runtime runc run --ulimit nofile=4096:4096 --ulimit nproc=8192:8192` where raising
+limits is forbidden).
 """
 
 import os
