@@ -38,7 +38,7 @@ def command(pool: Path, root: Path) -> list[str]:
 def planned(pool: Path, root: Path) -> list[PlannedStep]:
     """Every step with the version that it will have, in the order in which kfp.local comes to it."""
     listing = list_sources(str(pool), SETTINGS.config(STEPS["ingest"]))
-    steps = plan(pipeline_steps(), SETTINGS, Store(str(root)), source=listing.digest)
+    steps = plan(pipeline_steps(), SETTINGS, Store(str(root)), source=listing)
     by_name = {each.step.name: each for each in steps}
     tasks = [f"{family}-{task}" for task in TASKS for family in ("finetune", "evaluate")]
     curation = ("ingest", "detect", "score", "filter", "dedup", "cluster", "balance", "export")

@@ -74,7 +74,7 @@ def ingest(context: StepContext) -> Publication:
     metrics["images"] = images.num_rows
     metrics["headline"] = f"{images.num_rows} distinct pictures"
     metrics["url_list"] = context.source.url_list
-    note = failed_for_now(rejects, context.config.fetch_epoch)
+    note = failed_for_now(rejects)
     metrics["notes"] = [note] if note else []
     if not images.num_rows:
         reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items())

@@ -55,7 +55,7 @@ def curate(
     listing = list_sources(pool, config)
     made: dict[str, Artifact] = {}
     with ray_session() if config.workers else nullcontext():
-        for each in plan(CURATION, settings, store, source=listing.digest):
+        for each in plan(CURATION, settings, store, source=listing):
             inputs = {read.role: made[read.producer] for read in each.step.inputs}
             source = listing if each.step.name == "ingest" else None
             made[each.step.name] = run_step(each.step, each.config, inputs, store.root, source=source).artifact

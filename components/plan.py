@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -16,10 +16,16 @@ from components.run_step import Identity, identify
 from components.settings import Settings
 from components.steps import STEPS, Step
 
+if TYPE_CHECKING:
+    from curation.images.sources import Listing
+
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """A step with the version that it will have; `reused` when that is committed, else `why` it runs."""
+    """A step with the version that it will have; `reused` when that is committed, else `why` it runs.
+
+    `note`: what whoever asked for it should know.
+    """
 
     step: Step
     config: BaseModel
@@ -27,6 +33,7 @@ class PlannedStep:
     inputs: dict[str, str]
     reused: bool
     why: str
+    note: str = ""
 
 
 def plan(
@@ -34,12 +41,12 @@ def plan(
     settings: Settings,
     store: Store,
     *,
-    source: str | None = None,
+    source: Listing | None = None,
     given: Mapping[str, Artifact] | None = None,
 ) -> list[PlannedStep]:
-    """Plan `steps` in order. `source` is the digest of the pool; `given` are inputs by role from outside the plan.
+    """Plan `steps` in order. `source` lists the pool; `given` are inputs by role from outside the plan.
 
-    Raises ArtifactError when an input is neither planned, given nor there as `latest`; SettingsError and
+    Which try of a list of URLs it is, is settled here (components.refetch). Raises ArtifactError when an input is neither planned, given nor there as `latest`; SettingsError and
     FileNotFoundError (weights) before anything runs.
     """
     refuse_pending(store.storage)
@@ -47,7 +54,11 @@ def plan(
     planned: list[PlannedStep] = []
     for step in steps:
         inputs: dict[str, str] = {}
-        config = settings.config(step)
+        config, listing, said = settings.config(step), None, ""
+        if step.name == "ingest" and source is not None:
+            from components.refetch import settle
+
+            config, listing, said = settle(config, source, store)
         for read in step.reads(config):
             version = versions.get(read.producer) or _outside(read.role, read.producer, store, given, steps)
             if version:
@@ -60,7 +71,7 @@ def plan(
         found = named_by(step, config, store)
         inputs |= {role: artifact.version for role, artifact in named_inputs(found).items()}
         known = inputs if step.row_wise else _identities(step, inputs, store)
-        identity = identify(step, config, known, source if step.name == "ingest" else None, found)
+        identity = identify(step, config, known, listing.digest if listing else None, found)
         versions[step.name] = identity.version
         reused = store.committed(step.kind, identity.version)
         if reused:
@@ -69,7 +80,7 @@ def plan(
         if why and known != inputs:
             gone = [role for role in inputs if known[role] != inputs[role]]
             why = f"pictures were removed from {', '.join(gone)}; {why}"
-        planned.append(PlannedStep(step, config, identity.version, inputs, reused, why))
+        planned.append(PlannedStep(step, config, identity.version, inputs, reused, why, said))
     return planned
 
 

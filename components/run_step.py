@@ -119,6 +119,7 @@ def identify(
             paths[weights.model.name] = weights.uri
     joined = {role: artifact.version for role, artifact in named_inputs(given).items()}
     recipe = recipe_fields(config)
+    assert recipe.get("fetch_epoch", 0) is not None, "which try of a list it is must be settled (components.refetch)"
     hashes = {model.name: model.sha256 for model in models}
     version = version_of(step.family, step.revision, recipe, {**inputs, **joined}.items(), hashes, source)
     return Identity(version, recipe, models, paths, source)
@@ -135,7 +136,8 @@ def run_step(
 ) -> Outcome:
     """Make the artifact of a step, or return it when it is there. `source` is ingest's listing (it has a `digest`).
 
-    Raises ArtifactError for a missing input, Conflict when two writers disagree, and whatever the stage raises, with
+    Which try of a list of URLs it is, is settled here unless the configuration says (components.refetch). Raises
+    ArtifactError for a missing input, Conflict when two writers disagree, and whatever the stage raises, with
     the command that runs the step again as a note; `pool` is what that command names.
     """
     began, progress = time.monotonic(), Progress(step.name)
@@ -148,6 +150,14 @@ def run_step(
         )
     store = Store(root)
     refuse_pending(store.storage)
+    again = config
+    if source is not None:
+        from components.refetch import same_try, settle
+
+        config, source, said = settle(config, source, store)
+        again = same_try(config, source)
+        if said:
+            print(f"[{step.name}] {said}", flush=True)
     given = named_by(step, config, store)
     inputs = {**inputs, **named_inputs(given)}
     versions = {role: artifact.version if step.row_wise else artifact.identity for role, artifact in inputs.items()}
@@ -167,7 +177,7 @@ def run_step(
     except BaseException as raised:
         if not _overtaken(raised, store, step, identity):
             error = _full_disk(raised, store) or raised
-            note(error, *notes(raised), rerun_note(step, config, inputs, store.root, pool))
+            note(error, *notes(raised), rerun_note(step, again, inputs, store.root, pool))
             with suppress(OSError):  # what the step died of is what counts
                 progress.say("failed", error=told(error), user=is_user_error(error))
                 if not out_of_reach(error):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import click
 
 
 def absolute(path: str) -> str:
@@ -12,14 +15,22 @@ def absolute(path: str) -> str:
 
 
 def settings_of(
-    pairs: tuple[str, ...], file: str | None, profile: str, preset: str, recipe: str = "", init: str | None = None
+    pairs: tuple[str, ...],
+    file: str | None,
+    profile: str,
+    preset: str,
+    recipe: str = "",
+    init: str | None = None,
+    retry_failed: bool = False,
 ) -> Any:
-    """The Settings that --set, --config, --profile, --preset, --recipe and --init stand for; --set wins over a file."""
+    """The Settings that the options of a command stand for (see cli_options); --set wins over a file."""
     from components.settings import Settings, parse_overrides
 
     overrides = {**_from_yaml(file), **parse_overrides(pairs)}
     if init:
         overrides["pretrain.init"] = absolute(init) if init.endswith(".safetensors") else init
+    if retry_failed:
+        overrides["ingest.retry_failed"] = True
     return Settings(profile=profile, preset=preset, overrides=overrides, recipe=recipe)
 
 
@@ -34,6 +45,12 @@ def refuse_cold_start(chosen: dict[str, Any]) -> None:
             f"the recipe {chosen['recipe']} continues from {named.starts_from}: name the weights with --init, a "
             ".safetensors file or backbone=VERSION"
         )
+
+
+def refuse_retry(chosen: dict[str, Any], steps: Iterable[str]) -> None:
+    """Raises UsageError when addresses are to be asked again by steps (by name) of which none asks any."""
+    if chosen["retry_failed"] and "ingest" not in steps:
+        raise click.UsageError("--retry-failed is for what runs ingest: run, step ingest, submit full or curation")
 
 
 def _from_yaml(file: str | None) -> dict[str, Any]:

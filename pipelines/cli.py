@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from pipelines.chosen_settings import refuse_cold_start, settings_of, tuned
-from pipelines.cli_options import LazyGroup, ToldWhole, recipe_options, root_option, settings_options
+from pipelines.chosen_settings import refuse_cold_start, refuse_retry, settings_of, tuned
+from pipelines.cli_options import LazyGroup, ToldWhole, recipe_options, retry_option, root_option, settings_options
 from pipelines.user_errors import INTERRUPTED, USER_ERROR, code_of, say, told
 
 PACKAGES = ("components", "pipelines", "curation", "sapiens2")
@@ -27,6 +27,7 @@ def cli() -> None:
 @click.option("--pool", help="Folder, URL list, .tar, .parquet or s3:// prefix. Default: a sample pool made here.")
 @click.option("--only", type=click.Choice(["curation", "training"]), help="Run half of the pipeline.")
 @click.option("--dry-run", is_flag=True, help="Say what is reused, what reruns and why; run nothing.")
+@retry_option
 @root_option
 @recipe_options
 @settings_options
@@ -34,6 +35,7 @@ def run(pool: str | None, only: str | None, dry_run: bool, root: str, **chosen: 
     """Run the whole pipeline here: curate, pretrain, fine-tune five tasks, evaluate, report."""
     from pipelines.run_command import run_pipeline
 
+    refuse_retry(chosen, () if only == "training" else ("ingest",))
     run_pipeline(pool, root, settings_of(**chosen), only=only, dry_run=dry_run)
 
 
@@ -42,12 +44,14 @@ def run(pool: str | None, only: str | None, dry_run: bool, root: str, **chosen: 
 @click.option("--pool", help="For ingest: the pool of pictures.")
 @click.option("--input", "given", multiple=True, metavar="KIND=VERSION", help="An input other than the latest.")
 @click.option("--dry-run", is_flag=True, help="Say whether it would run and why; run nothing.")
+@retry_option
 @root_option
 @settings_options
 def step(name: str, pool: str | None, given: tuple[str, ...], dry_run: bool, root: str, **chosen: Any) -> None:
     """Run one stage on the latest inputs, which are printed."""
     from pipelines.run_command import run_one
 
+    refuse_retry(chosen, (name,))
     run_one(name, pool, given, root, settings_of(**chosen), dry_run=dry_run)
 
 

@@ -58,6 +58,11 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+retry_option = click.option(
+    "--retry-failed", is_flag=True, help="Ask the addresses of a list of URLs again that failed for now."
+)
+
+
 class ToldWhole(click.Group):
     """Commands of which the help says all of the first sentence; click itself cuts it at the terminal's width."""
 

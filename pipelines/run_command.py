@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,15 @@ def run_pipeline(pool: str | None, root: str, settings: Settings, *, only: str |
     store = _checked_store(root)
     settings.check(pipeline_steps(only))
     listing = None if only == "training" else _listing(pool or _sample_pool(settings.preset), settings)
-    planned = plan(pipeline_steps(only), settings, store, source=listing.digest if listing else None)
+    planned = plan(pipeline_steps(only), settings, store, source=listing)
+    _say_planned(planned)
     if dry_run:
         console.print(plan_table(planned))
         return
     waiting = [each for each in planned if not each.reused]
     began, records = time.monotonic(), {}
     if waiting:
-        records = _execute(pool or _sample_pool(settings.preset), store, settings, only, planned)
+        records = _execute(pool or _sample_pool(settings.preset), store, _settled(settings, planned), only, planned)
     from pipelines.local_run import tag_run
 
     made = tag_run(store, planned)
@@ -52,7 +54,8 @@ def run_one(
         if not pool:
             raise ValueError("ingest needs --pool: a folder, a URL list, a .tar or .parquet")
         listing = _listing(pool, settings)
-    planned = plan(steps, settings, store, source=listing.digest if listing else None, given=inputs)
+    planned = plan(steps, settings, store, source=listing, given=inputs)
+    _say_planned(planned)
     if dry_run:
         console.print(plan_table(planned))
         return []
@@ -76,6 +79,22 @@ def _run_one(each: PlannedStep, store: Store, listing: Any, pool: str | None) ->
     console.print(summary_table([each], {each.step.name: outcome.artifact}, records))
     _print_notes({each.step.name: outcome.artifact})
     return outcome.artifact
+
+
+def _say_planned(planned: Sequence[PlannedStep]) -> None:
+    for each in planned:
+        if each.note:
+            console.print(f"[yellow]note:[/] {each.step.name}: {each.note}", soft_wrap=True)
+
+
+def _settled(settings: Settings, planned: Sequence[PlannedStep]) -> Settings:
+    """The settings with the try of a list of URLs that was planned, so that the step makes no other."""
+    settled: dict[str, Any] = {}
+    for each in planned:
+        if each.step.name == "ingest":
+            config: Any = each.config
+            settled = {"ingest.fetch_epoch": config.fetch_epoch, "ingest.retry_failed": False}
+    return replace(settings, overrides={**settings.overrides, **settled})
 
 
 def _execute(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.chosen_settings import settings_of
-from pipelines.cli_options import recipe_options, settings_options, unseen_root_option
+from pipelines.chosen_settings import refuse_retry, settings_of
+from pipelines.cli_options import recipe_options, retry_option, settings_options, unseen_root_option
 
 if TYPE_CHECKING:
     from components.settings import Settings
@@ -37,6 +37,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 @click.option("--poll", type=click.FloatRange(0.05), default=5.0, show_default=True, help="Seconds between looks.")
 @click.option("--cron", help="Recurring instead of once: six fields, seconds first, like '0 0 3 * * *'.")
 @click.option("--every", help="Recurring instead of once, by interval: 30m, 12h, 1d.")
+@retry_option
 @unseen_root_option
 @recipe_options
 @settings_options
@@ -66,7 +67,9 @@ def submit(
     A bearer token, where the server wants one, is read from KFP_EXISTING_TOKEN.
     """
     from pipelines.kfp_server import Server
+    from pipelines.submission import steps_of
 
+    refuse_retry(chosen, [step.name for step in steps_of(pipeline)])
     if cron and every:
         raise click.UsageError("--cron and --every say the same: give one")
     if (cron or every) and (wait or follow):

@@ -33,30 +33,43 @@ class Partition:
 
 @dataclass(frozen=True)
 class Listing:
-    """A whole pool: its partitions in order, the digest of its content (sha256, hex), how many sources and bytes.
+    """A whole pool: its partitions in order, the sha256 (hex) of its content, how many sources and bytes.
 
-    `url_list` is the sha256 (hex) of the file when the pool is a list of URLs.
+    `url_list` is the sha256 (hex) of the file when the pool is a list of URLs, `fetch_epoch` which try of it this is,
+    `denylists` are the sha256 (hex) of lists of what is refused.
     """
 
     partitions: list[Partition]
-    digest: str
+    content: str
     n_sources: int
     n_bytes: int
     url_list: str | None = None
+    fetch_epoch: int = 0
+    denylists: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of all that determines what comes of the pool; of a list of URLs each try has its own."""
+        digest = self.content
+        if self.url_list is not None:
+            digest = hashlib.sha256(f"urls {self.url_list} epoch {self.fetch_epoch}".encode()).hexdigest()
+        if not self.denylists:
+            return digest
+        return hashlib.sha256(" ".join([digest, *sorted(self.denylists)]).encode()).hexdigest()
 
 
 def list_pool(pool: str, *, rows_per_partition: int, bytes_per_partition: int, fetch_epoch: int) -> Listing:
     """Lists a pool. Raises ValueError when it is missing, empty, no known list, or a list without a url column."""
     place, url_list = Place.of(pool), None
     if place.is_directory():
-        items, digest, n_bytes = _folder(place)
+        items, content, n_bytes = _folder(place)
     else:
-        items, digest, n_bytes, url_list = _single_file(place, fetch_epoch)
+        items, content, n_bytes, url_list = _single_file(place)
     if not items:
         raise ValueError(f"the pool {pool} is empty; give a folder with pictures, or a list with at least one row")
     items = _unique_names(items)
     partitions = _partitions(items, rows_per_partition, bytes_per_partition)
-    return Listing(partitions, digest, len(items), n_bytes, url_list)
+    return Listing(partitions, content, len(items), n_bytes, url_list, fetch_epoch)
 
 
 def _folder(place: Place) -> tuple[list[SourceItem], str, int]:
@@ -79,7 +92,7 @@ def _folder(place: Place) -> tuple[list[SourceItem], str, int]:
     return items, _digest(zip(files, sums, strict=True)), sum(file.size for file in files)
 
 
-def _single_file(place: Place, fetch_epoch: int) -> tuple[list[SourceItem], str, int, str | None]:
+def _single_file(place: Place) -> tuple[list[SourceItem], str, int, str | None]:
     file = place.as_file()
     if archives.is_archive(file):
         return list(archives.members(file)), _digest([(file, file.sha256())]), file.size, None
@@ -88,10 +101,8 @@ def _single_file(place: Place, fetch_epoch: int) -> tuple[list[SourceItem], str,
             f"the pool {place.uri} is no folder, .tar, .parquet, nor list of URLs ({', '.join(_URL_LISTS)}); "
             "give the folder that holds it, or rename it to what it is"
         )
-    items = url_lists.read(file)
-    sha256 = file.sha256()
-    digest = hashlib.sha256(f"urls {sha256} epoch {fetch_epoch}".encode()).hexdigest()
-    return items, digest, 0, sha256
+    items, sha256 = url_lists.read(file), file.sha256()
+    return items, sha256, 0, sha256
 
 
 def _digest(files: Iterable[tuple[PoolFile, str]]) -> str:

@@ -55,8 +55,13 @@ class IngestConfig(Config):
     max_aspect: float = recipe(4.0, "largest accepted ratio of the long side to the short side, no unit", ge=1.0)
     max_bytes: int = recipe(64 << 20, "largest accepted file, in bytes", ge=1)
     hash_path: str = recipe(phash.CANONICAL_PATH, "name of the way perceptual hashes are made; not to be chosen")
-    fetch_epoch: int = recipe(0, "raise it to try the failed addresses of a list of URLs again, as a count", ge=0)
-    fetch_anew: bool = recipe(False, "whether a raised fetch_epoch fetches every address again, yes or no")
+    fetch_epoch: int | None = recipe(
+        None, "which try of a list of URLs, as a count from 0; the newest under the root where it is not given", ge=0
+    )
+    retry_failed: bool = execution(
+        False, "whether addresses of which the newest try failed for now are asked again, yes or no; makes the next try"
+    )
+    fetch_anew: bool = recipe(False, "whether another fetch_epoch fetches every address again, yes or no")
     respect_robots: bool = recipe(True, "whether robots.txt is asked before fetching, yes or no")
     respect_tdm: bool = recipe(True, "whether reservations of text and data mining are honoured, yes or no")
     screen: str = recipe(
@@ -90,6 +95,10 @@ class IngestConfig(Config):
             )
         if self.hash_path != phash.CANONICAL_PATH:
             raise ValueError(f"hash_path={self.hash_path!r}: this version makes {phash.CANONICAL_PATH!r}; leave it out")
+        if self.retry_failed and self.fetch_epoch is not None:
+            raise ValueError(
+                f"fetch_epoch={self.fetch_epoch} names a try and retry_failed asks for the next one: give one of them"
+            )
         if self.screen:
             load_screen(self.screen)
         return self
@@ -123,18 +132,19 @@ def profile_config(profile: str) -> IngestConfig:
 def list_sources(pool: str, config: IngestConfig) -> Listing:
     """Lists a pool (see curation.images.sources). Raises ValueError when it is missing, empty or no known kind.
 
-    The content of `config.denylist_files` enters the digest: another list makes other images.
+    The content of `config.denylist_files` enters the digest: another list makes other images. So does the try of a list
+    of URLs, the first where `config.fetch_epoch` is not given.
     """
     listing = list_pool(
         pool,
         rows_per_partition=config.rows_per_partition,
         bytes_per_partition=config.bytes_per_partition,
-        fetch_epoch=config.fetch_epoch,
+        fetch_epoch=config.fetch_epoch or 0,
     )
     if not config.denylist_files:
         return listing
-    lists = sorted(hashlib.sha256(text.encode()).hexdigest() for _, text in read_denylists(config.denylist_files))
-    return replace(listing, digest=hashlib.sha256(" ".join([listing.digest, *lists]).encode()).hexdigest())
+    lists = [hashlib.sha256(text.encode()).hexdigest() for _, text in read_denylists(config.denylist_files)]
+    return replace(listing, denylists=tuple(lists))
 
 
 @dataclass(frozen=True)
