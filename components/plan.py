@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -46,8 +46,8 @@ def plan(
 ) -> list[PlannedStep]:
     """Plan `steps` in order. `source` lists the pool; `given` are inputs by role from outside the plan.
 
-    Which try of a list of URLs it is, is settled here (components.refetch). Raises ArtifactError when an input is neither planned, given nor there as `latest`; SettingsError and
-    FileNotFoundError (weights) before anything runs.
+    Which try of a list of URLs it is, is settled here (components.refetch). Raises ArtifactError when an input is
+    neither planned, given nor there as `latest`; SettingsError and FileNotFoundError (weights) before anything runs.
     """
     refuse_pending(store.storage)
     versions: dict[str, str] = {}
@@ -76,7 +76,7 @@ def plan(
         reused = store.committed(step.kind, identity.version)
         if reused:
             store.get(step.kind, identity.version)  # a damaged manifest is said now, not in the middle of the run
-        why = "" if reused else reason(step, identity, inputs, store)
+        why = "" if reused else reason(step, identity, inputs, store, listing)
         if why and known != inputs:
             gone = [role for role in inputs if known[role] != inputs[role]]
             why = f"pictures were removed from {', '.join(gone)}; {why}"
@@ -105,8 +105,10 @@ def _outside(
     return latest.version if latest else None
 
 
-def reason(step: Step, identity: Identity, inputs: Mapping[str, str], store: Store) -> str:
-    """Why a step runs: what differs from its latest version, or that there is none."""
+def reason(
+    step: Step, identity: Identity, inputs: Mapping[str, str], store: Store, listing: Listing | None = None
+) -> str:
+    """Why a step runs: what differs from its latest version, or that there is none. `listing`: ingest's."""
     started = [path for path, is_file, _, _ in store.storage.list(f"{step.kind}/{identity.version}/parts") if is_file]
     started += [
         path for path, is_file, _, _ in store.storage.list(f"{step.kind}/{identity.version}/staging") if is_file
@@ -119,11 +121,13 @@ def reason(step: Step, identity: Identity, inputs: Mapping[str, str], store: Sto
     manifest, changes = latest.manifest, []
     if manifest.revision != step.revision:
         changes.append(f"step revision {manifest.revision} -> {step.revision}")
-    if manifest.source != identity.source:
+    tried = manifest.recipe.get("fetch_epoch", 0)  # another try of a list is not another list
+    source = replace(listing, fetch_epoch=tried).digest if listing else identity.source
+    if manifest.source != source:
         changes.append("the pool changed" if step.name == "ingest" else "the data that its configuration names changed")
     changes += [f"{key} {old} -> {new}" for key, old, new in diff_values(manifest.recipe, identity.recipe)]
-    before = {ref.role: ref.version for ref in manifest.inputs}
-    changes += [f"new {role}" for role, version in inputs.items() if before.get(role) != version]
+    had = {ref.role: ref.version for ref in manifest.inputs}
+    changes += [f"new {role}" for role, version in inputs.items() if had.get(role) != version]
     old_models, new_models = ({m.name: m.sha256 for m in models} for models in (manifest.models, identity.models))
     if old_models != new_models:
         changes.append(f"models {', '.join(sorted(old_models)) or 'none'} -> {', '.join(sorted(new_models)) or 'none'}")

@@ -1,8 +1,8 @@
 """Tries of a list of URLs: which one a run makes, and what the one before it fetched, so that it asks only for what
 failed.
 
-`fetch_epoch` counts them and is part of the version. Where it is not given, a run is the newest try that its root holds;
-`retry_failed` makes the next one, when an address of the newest failed for now.
+`fetch_epoch` counts them and is part of the version. Where it is not given, a run is the newest try that its root
+holds; `retry_failed` makes the next one, when an address of the newest failed for now.
 """
 
 from __future__ import annotations
