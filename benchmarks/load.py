@@ -116,7 +116,7 @@ def listing_on_s3(root: Path) -> dict[str, Any]:
     """Seconds and requests of `artifacts list` on an S3 server on loopback, and of a step's keeping of the index.
 
     "unindexed": the first on a root whose index is lost; "behind": as far behind as steps leave the index; then with
-    the index. All files of the root are there by name, of their own size only the manifests and tags.
+    the index.
     """
     import boto3
     from moto.server import ThreadedMotoServer
@@ -160,17 +160,11 @@ def listing_on_s3(root: Path) -> dict[str, Any]:
 
 
 def published(root: Path, asked: Counter[str]) -> dict[str, Any]:
-    """Seconds and requests of what a step does for the index, each of every kind published a few times.
-
-    Stands for publishing: manifests of other bytes, whose ETag the index does not know.
-    """
-    from moto.s3.models import s3_backends
-
+    """Seconds and requests of what a step does for the index, as the last versions of every kind are published."""
     storage, seconds, count = Store("s3://load/root").storage, [], Counter[str]()
-    for kind in sorted({path.parts[-3] for path in root.glob("*/*/manifest.json")}):
-        for path in sorted(root.glob(f"{kind}/*/manifest.json"))[: WORTH_WRITING + 3]:
-            name = f"root/{path.relative_to(root)}"
-            s3_backends["123456789012"]["aws"].put_object("load", name, path.read_bytes() + b"\n")
+    for kind, paths in last_published(root).items():
+        for path in paths:
+            put(root, path)
             asked.clear()
             began = time.perf_counter()
             keep_up(storage, kind)
@@ -184,17 +178,30 @@ def published(root: Path, asked: Counter[str]) -> dict[str, Any]:
     }
 
 
-def fill(root: Path) -> int:
-    """Put the files of a root into the server, which runs in this process; how many."""
+def last_published(root: Path) -> dict[str, list[Path]]:
+    """The manifests of every kind that come last: amid them the index is written anew, and is behind at their end."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(root.glob("*/*/manifest.json")):
+        found.setdefault(path.parts[-3], []).append(path)
+    return {kind: paths[: 2 * WORTH_WRITING - 1] for kind, paths in found.items()}
+
+
+def put(root: Path, path: Path) -> None:
+    """A file of the root into the server; of its own size only manifests and tags."""
     from moto.s3.models import s3_backends
 
-    backend, keys = s3_backends["123456789012"]["aws"], 0
-    for path in root.rglob("*"):
-        if path.is_file():
-            whole = path.name == "manifest.json" or "tags" in path.parts
-            backend.put_object("load", f"root/{path.relative_to(root)}", path.read_bytes() if whole else b"")
-            keys += 1
-    return keys
+    whole = path.name == "manifest.json" or "tags" in path.parts
+    name = f"root/{path.relative_to(root)}"
+    s3_backends["123456789012"]["aws"].put_object("load", name, path.read_bytes() if whole else b"")
+
+
+def fill(root: Path) -> int:
+    """Put the files of a root, but for the manifests that come last, into the server in this process; how many."""
+    late = {path for paths in last_published(root).values() for path in paths}
+    files = [path for path in root.rglob("*") if path.is_file() and path not in late]
+    for path in files:
+        put(root, path)
+    return len(files)
 
 
 def main() -> None:
