@@ -178,8 +178,10 @@ def test_every_pipeline_is_taken_by_a_server(pending_api, micro_run, micro_pool,
     ],
 )
 def test_curation_can_recur(pending_api, micro_pool, tmp_path, capsys, when, trigger):
-    submit_here("curation", "--host", pending_api.url, "--pool", micro_pool, *MICRO, *when, root=tmp_path / "root")
+    options = ("--host", pending_api.url, "--pool", micro_pool, *MICRO, *when, "--retry-failed")
+    submit_here("curation", *options, root=tmp_path / "root")
     ((identifier, made),) = pending_api.recurring.items()
+    assert made["runtime_config"]["parameters"]["settings"]["overrides"] == {"ingest.retry_failed": True}
     assert made["trigger"] == trigger
     assert (made["mode"], made["max_concurrency"], made["no_catchup"]) == ("ENABLE", 1, True)
     assert made["runtime_config"]["parameters"]["pool"] == str(micro_pool)
