@@ -9,6 +9,7 @@ import pytest
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("YOLO_CONFIG_DIR", "/tmp")
 os.environ["SAPIENS2_OFFLINE"] = "1"
+os.environ.setdefault("COLUMNS", "160")  # of tables in what commands print
 if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core; spinning threads of several would starve each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

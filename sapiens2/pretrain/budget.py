@@ -142,11 +142,12 @@ def budget(
         raise ValueError(f"mfu={mfu} is no share: give a number above 0 and up to 1, such as 0.4")
     if gpus < 1 or config.batch % gpus:
         raise ValueError(f"a batch of {config.batch} images does not divide among {gpus} GPUs: choose another number")
+    asked = None if batch_per_gpu is None else _divisor(config, gpus, batch_per_gpu)
     predictor, room = predictor or Predictor(config), GPUS[gpu].memory
     layout = Layout(images=1, ranks=gpus, checkpointing=checkpointing, compiled=compiled)
     largest = predictor.largest_batch(layout, room)
     share = config.batch // gpus
-    images = micro_batch(config, gpus, largest) if batch_per_gpu is None else _divisor(config, gpus, batch_per_gpu)
+    images = micro_batch(config, gpus, largest) if asked is None else asked
     layout = replace(layout, images=images or unit_of(config, gpus))
     memory = predictor.memory(layout)
     cost = step_cost(config)

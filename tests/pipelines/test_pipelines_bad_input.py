@@ -1,7 +1,7 @@
 """Bad input: exit code 2 and one line that names the thing and the mend, before any work."""
 
 import pytest
-from micro_runs import sapiens2
+from micro_runs import sapiens2, sapiens2_here
 
 CASES = {
     "missing pool": (["run", "--pool", "/no/such/pool"], ["/no/such/pool does not exist", "give an existing folder"]),
@@ -47,7 +47,7 @@ def test_one_line_names_the_thing_and_the_mend(case, tmp_path, micro_pool):
     places = {"empty": tmp_path / "empty", "pool": micro_pool, "yaml": tmp_path / "bad.yaml"}
     places["jpeg"] = tmp_path / "photo.jpg"
     filled = [argument.format(**places) for argument in arguments]
-    done = sapiens2(*filled, root=tmp_path / "root", cwd=tmp_path, check=False, SAPIENS2_MODELS="")
+    done = sapiens2_here(*filled, root=tmp_path / "root", cwd=tmp_path, check=False, SAPIENS2_MODELS="")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     for text in expected:
@@ -70,14 +70,14 @@ def test_a_damaged_manifest_is_named(tmp_path, micro_run, micro_pool):
     damaged.write_text(damaged.read_text()[:200])
     done = sapiens2("run", "--pool", micro_pool, "--preset", "micro", root=root, cwd=tmp_path, check=False)
     assert done.returncode == 2 and str(damaged) in done.stderr and "damaged" in done.stderr
-    waiting = sapiens2(  # also when other steps have yet to run
+    waiting = sapiens2_here(  # also when other steps have yet to run
         *("run", "--pool", micro_pool, "--preset", "micro", "--set", "filter.min_person_px=500"),
         root=root,
         cwd=tmp_path,
         check=False,
     )
     assert waiting.returncode == 2 and str(damaged) in waiting.stderr and "Traceback" not in waiting.stderr
-    verified = sapiens2("artifacts", "verify", root=root, cwd=tmp_path, check=False)
+    verified = sapiens2_here("artifacts", "verify", root=root, cwd=tmp_path, check=False)
     assert verified.returncode == 1 and "damaged" in verified.stdout and "selection=" in verified.stdout
 
 
@@ -137,7 +137,7 @@ def test_a_target_beyond_the_supply_takes_all_and_says_so(tmp_path, micro_run):
 
     root = tmp_path / "root"
     shutil.copytree(micro_run[0], root)
-    sapiens2("step", "balance", "--preset", "micro", "--set", "balance.target_size=1000", root=root, cwd=tmp_path)
+    sapiens2_here("step", "balance", "--preset", "micro", "--set", "balance.target_size=1000", root=root, cwd=tmp_path)
     manifest = Store(str(root)).latest("selection").manifest
     assert manifest.metrics["kept"] == manifest.metrics["rows_in"]
     assert any("1000" in text for text in manifest.metrics["notes"])

@@ -3,7 +3,7 @@
 import json
 import shutil
 
-from micro_runs import sapiens2
+from micro_runs import sapiens2, sapiens2_here
 
 from components import Store, curate
 
@@ -22,16 +22,16 @@ def test_the_next_run_promotes_another_copy_and_equals_a_run_that_never_saw_the_
     )
     forget = ("artifacts", "forget", "--hash", gone)
     shown = sapiens2(*forget, root=root, cwd=tmp_path).stdout
-    consumed = sapiens2("artifacts", "trained-on", gone, root=root, cwd=tmp_path).stdout
+    consumed = sapiens2_here("artifacts", "trained-on", gone, root=root, cwd=tmp_path).stdout
     for line in consumed.splitlines():
         if "=" in line.split()[0]:
             assert f"consumed   {line.split()[0]}" in shown
     assert "add --yes" in shown and not (root / "denylist").exists()
-    sapiens2(*forget, "--yes", root=root, cwd=tmp_path)
-    verified = sapiens2("artifacts", "verify", root=root, cwd=tmp_path).stdout
+    sapiens2_here(*forget, "--yes", root=root, cwd=tmp_path)
+    verified = sapiens2_here("artifacts", "verify", root=root, cwd=tmp_path).stdout
     assert verified.count("ok, redacted: 1 pictures") == 8 and "missing" not in verified
 
-    plan = sapiens2(
+    plan = sapiens2_here(
         *("run", "--only", "curation", "--pool", micro_pool, "--preset", "micro", "--dry-run"), root=root, cwd=tmp_path
     ).stdout
     assert "pictures were removed from" in plan

@@ -3,37 +3,21 @@
 import json
 
 import pytest
-from micro_runs import sapiens2
-
-
-def plain(*arguments, cwd, check=True, **environment):
-    """A command without --root."""
-    import os
-    import subprocess
-    import sys
-
-    return subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "160", **environment},
-        timeout=300,
-        check=check,
-    )
+from micro_runs import sapiens2, sapiens2_here
 
 
 def test_a_plan_for_people_and_for_programs(tmp_path):
-    shown = plain("plan", "train", "--recipe", "0.1b-256", "--gpu", "h100", "--mfu", "0.25", cwd=tmp_path).stdout
+    command = ("plan", "train", "--recipe", "0.1b-256", "--gpu", "h100", "--mfu", "0.25")
+    shown = sapiens2_here(*command, cwd=tmp_path).stdout
     for text in ("8,000 of 256 images", "FLOPs per image", "student", "teacher", "memory per GPU", "moments", "days"):
         assert text in shown
     assert "fits into the 79 GiB of a h100" in shown
-    made = json.loads(plain("plan", "train", "--recipe", "0.1b-256", "--json", cwd=tmp_path).stdout)
+    made = json.loads(sapiens2_here("plan", "train", "--recipe", "0.1b-256", "--json", cwd=tmp_path).stdout)
     parts = made["flops_per_image"]
     assert parts["total"] == sum(parts[name] for name in ("student", "teacher", "decoder", "heads"))
     assert made["fits"] and made["memory_per_gpu"]["total"] < made["room_per_gpu"]
     wider = json.loads(
-        plain(
+        sapiens2_here(
             *("plan", "train", "--recipe", "0.1b-256", "--set", "pretrain.batch=512", "--gpus", "2", "--json"),
             cwd=tmp_path,
         ).stdout
@@ -42,17 +26,17 @@ def test_a_plan_for_people_and_for_programs(tmp_path):
 
 
 def test_recipes_are_listed_and_unknown_ones_refused(tmp_path):
-    listed = plain("plan", "train", cwd=tmp_path).stdout
+    listed = sapiens2_here("plan", "train", cwd=tmp_path).stdout
     assert "0.1b-256" in listed and "1b-2k-output" in listed and "starts from" in listed
-    wrong = plain("plan", "train", "--recipe", "2b", cwd=tmp_path, check=False)
+    wrong = sapiens2("plan", "train", "--recipe", "2b", cwd=tmp_path, check=False)
     assert wrong.returncode == 2 and "unknown recipe '2b'; choose one of micro" in wrong.stderr
     for command in (("plan", "train"), ("doctor", "train")):
-        both = plain(*command, "--recipe", "0.1b-256", "--size", "5b", cwd=tmp_path, check=False)
+        both = sapiens2_here(*command, "--recipe", "0.1b-256", "--size", "5b", cwd=tmp_path, check=False)
         assert both.returncode == 2 and "--recipe and --size both name a recipe" in both.stderr
 
 
 def test_what_does_not_fit_gets_a_mend(tmp_path):
-    shown = plain("plan", "train", "--size", "5b", "--gpu", "a100", "--gpus", "2", cwd=tmp_path).stdout
+    shown = sapiens2_here("plan", "train", "--size", "5b", "--gpu", "a100", "--gpus", "2", cwd=tmp_path).stdout
     assert "does not fit" in shown and "try --checkpointing selective" in shown  # elementwise would not fit either
 
 
@@ -85,17 +69,17 @@ def test_the_doctor_looks_at_the_machine(tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "yolox_nano_416_coco.onnx").write_bytes(b"not these bytes")
     places = {"SAPIENS2_MODELS": str(tmp_path / "models"), "SAPIENS2_CACHE": str(tmp_path)}
-    sick = sapiens2("doctor", "--no-ray", root=tmp_path / "root", cwd=tmp_path, check=False, **places)
+    sick = sapiens2_here("doctor", "--no-ray", root=tmp_path / "root", cwd=tmp_path, check=False, **places)
     assert sick.returncode == 1 and "yolox_nano" in sick.stdout and "sapiens2 models verify" in sick.stdout
 
 
 def test_the_doctor_measures_training(tmp_path):
     arguments = ("doctor", "train", "--size", "micro", "--batch", "4", "--steps", "2")
-    shown = plain(*arguments, cwd=tmp_path).stdout
+    shown = sapiens2(*arguments, cwd=tmp_path).stdout
     for text in ("one block, forward and backward", "one step", "images a second", "waiting for data", "predicted"):
         assert text in shown
     assert "ready to train" in shown or "do this:" in shown
-    odd = plain("doctor", "train", "--size", "micro", "--batch", "7", cwd=tmp_path, check=False)
+    odd = sapiens2_here("doctor", "train", "--size", "micro", "--batch", "7", cwd=tmp_path, check=False)
     assert odd.returncode == 0  # one group of seven
-    prime = plain("doctor", "train", "--size", "micro", "--batch", "11", cwd=tmp_path, check=False)
+    prime = sapiens2_here("doctor", "train", "--size", "micro", "--batch", "11", cwd=tmp_path, check=False)
     assert prime.returncode == 2 and "does not divide into KoLeo groups" in prime.stderr

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from micro_runs import digests, sapiens2
+from micro_runs import digests, sapiens2, sapiens2_here
 
 from components.artifacts import Store
 from components.steps import STEPS
@@ -55,7 +55,7 @@ def test_a_second_run_reuses_everything(micro_run, micro_pool, tmp_path):
 
 def test_dry_run_says_what_reruns_and_why(micro_run, micro_pool, tmp_path):
     root, _ = micro_run
-    plan = sapiens2(
+    plan = sapiens2_here(
         "run", "--pool", micro_pool, *PRESET, "--set", "filter.min_person_px=300", "--dry-run", root=root, cwd=tmp_path
     ).stdout
     assert len(re.findall(r"\breuse\b", plan)) == 3  # ingest, detect, score
@@ -67,14 +67,15 @@ def test_another_threshold_calls_no_model_and_explains_itself(micro_run, tmp_pat
     root = tmp_path / "root"
     shutil.copytree(micro_run[0], root)
     store, old = Store(str(root)), Store(str(root)).latest("filtered")
-    sapiens2("step", "filter", *PRESET, "--set", "filter.min_person_px=500", root=root, cwd=tmp_path)
+    sapiens2_here("step", "filter", *PRESET, "--set", "filter.min_person_px=500", root=root, cwd=tmp_path)
     new = store.latest("filtered")
     assert new.version != old.version and store.get("filtered", old.version).manifest == old.manifest
     assert 0 < new.manifest.metrics["kept"] < old.manifest.metrics["kept"]
     assert not new.manifest.metrics.get("model_calls")
     assert store.versions("detections") == [store.latest("detections").version]
     assert store.versions("scores") == [store.latest("scores").version]
-    difference = sapiens2("artifacts", "diff", f"filtered={old.version}", "filtered", root=root, cwd=tmp_path).stdout
+    compare = ("artifacts", "diff", f"filtered={old.version}", "filtered")
+    difference = sapiens2_here(*compare, root=root, cwd=tmp_path).stdout
     assert "min_person_px: 384 -> 500" in difference and "kept -> dropped (person_too_small)" in difference
     _assert_why_tells_both(store, old, new, root, tmp_path)
 
@@ -84,7 +85,7 @@ def _assert_why_tells_both(store, old, new, root, cwd):
     (changed, *_) = [a["image_id"] for a, b in zip(before, after) if a["keep"] and not b["keep"]]
     images = store.latest("images").read("images", ["image_id", "source"]).to_pylist()
     (source,) = [row["source"] for row in images if row["image_id"] == changed]
-    lines = json.loads(sapiens2("artifacts", "why", source, "--json", root=root, cwd=cwd).stdout)
+    lines = json.loads(sapiens2_here("artifacts", "why", source, "--json", root=root, cwd=cwd).stdout)
     verdicts = {x["version"]: x["verdict"] for x in lines if x["kind"] == "filtered"}
     assert verdicts == {old.version: "kept", new.version: "dropped"}
     (why,) = [x["text"] for x in lines if x["version"] == new.version]
@@ -95,12 +96,12 @@ def test_trained_on_names_the_backbone_and_the_tasks(micro_run, tmp_path):
     root, _ = micro_run
     shards = Store(str(root)).latest("shards")
     first = shards.read("train", ["image_id", "position"]).sort_by("position")["image_id"][0].as_py()
-    found = sapiens2("artifacts", "trained-on", first, root=root, cwd=tmp_path).stdout
+    found = sapiens2_here("artifacts", "trained-on", first, root=root, cwd=tmp_path).stdout
     for kind in ("backbone", "pose", "segmentation", "normal", "pointmap", "albedo"):
         assert f"{kind}=" in found
     held_out = shards.read("val", ["image_id"])["image_id"].to_pylist() if "val" in shards.manifest.tables else []
     for image_id in held_out[:1]:
-        assert "no checkpoint" in sapiens2("artifacts", "trained-on", image_id, root=root, cwd=tmp_path).stdout
+        assert "no checkpoint" in sapiens2_here("artifacts", "trained-on", image_id, root=root, cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize(
@@ -115,12 +116,12 @@ def test_trained_on_names_the_backbone_and_the_tasks(micro_run, tmp_path):
 )
 def test_artifact_commands_answer(micro_run, tmp_path, command, expected):
     root, _ = micro_run
-    assert expected in sapiens2("artifacts", *command, root=root, cwd=tmp_path).stdout
+    assert expected in sapiens2_here("artifacts", *command, root=root, cwd=tmp_path).stdout
 
 
 def test_lineage_as_a_page(micro_run, tmp_path):
     root, _ = micro_run
-    sapiens2("artifacts", "lineage", "--html", tmp_path / "graph.html", root=root, cwd=tmp_path)
+    sapiens2_here("artifacts", "lineage", "--html", tmp_path / "graph.html", root=root, cwd=tmp_path)
     page = (tmp_path / "graph.html").read_text()
     assert page.count("<svg") >= 1
     for artifact in Store(str(root)).all():

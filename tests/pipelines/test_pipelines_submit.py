@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from kfp_api import KfpApi
-from micro_runs import digests, sapiens2
+from micro_runs import digests, sapiens2, sapiens2_here
 
 from components.artifacts import Store, parquet_bytes
 from components.attempt import file_entry
@@ -92,7 +92,7 @@ def test_kfp_run_create_runs_a_compiled_stage(api, micro_run, tmp_path):
     (run,) = api.runs.values()
     assert run["child"].wait(timeout=120) == 0, run["log"].read_text()[-3000:]
     made = [a for a in Store(str(root)).all("filtered") if a.manifest.config["min_person_px"] == 301]
-    again = sapiens2(*("step", "filter", *MICRO, "--set", "filter.min_person_px=301"), root=root, cwd=tmp_path)
+    again = sapiens2_here(*("step", "filter", *MICRO, "--set", "filter.min_person_px=301"), root=root, cwd=tmp_path)
     assert len(made) == 1 and made[0].version in again.stdout and "reused" in again.stdout
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from micro_runs import sapiens2 as command
+from micro_runs import sapiens2, sapiens2_here
 from safetensors.torch import load_file
 
-import sapiens2
 from components.artifacts import Store
 from components.explain import trained_on
 from components.lineage import ancestors
@@ -18,6 +17,7 @@ from components.plan import plan
 from components.settings import Settings
 from components.steps import STEPS
 from components.upkeep import verify
+from sapiens2.model.backbone import build_backbone
 from sapiens2.model.weights import read_metadata, save_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sapiens2" / "pretrain"))
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "sapiens2" / "pretrain"))
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("released") / "sapiens2_tiny.safetensors"
-    save_weights(sapiens2.build_backbone("tiny", rope_dtype="bfloat16"), path)
+    save_weights(build_backbone("tiny", rope_dtype="bfloat16"), path)
     return path
 
 
@@ -38,7 +38,7 @@ def root(micro_run, tmp_path_factory, released: Path) -> Path:
 
     folder = tmp_path_factory.mktemp("with-weights")
     shutil.copytree(micro_run[0], folder / "root")
-    done = command("weights", "import", released, root=folder / "root", cwd=folder)
+    done = sapiens2("weights", "import", released, root=folder / "root", cwd=folder)
     assert "size tiny, released names, rotation bfloat16" in done.stdout and "Sapiens2 License" in done.stdout
     return folder / "root"
 
@@ -50,11 +50,12 @@ def test_an_import_is_an_artifact_like_any_other(root: Path, released: Path, tmp
     (model,) = artifact.manifest.models
     assert model.name == "weights" and model.revision == released.name and model.licence.startswith("Sapiens2 License")
     assert verify(store, artifact) == [] and list(ancestors(store, [artifact])) == [("backbone", artifact.version)]
-    again = command("weights", "import", released, root=root, cwd=tmp_path)
+    again = sapiens2_here("weights", "import", released, root=root, cwd=tmp_path)
     assert f"reused backbone={artifact.version}" in again.stdout
-    other = command("weights", "import", released, "--licence", "CC0", root=root, cwd=tmp_path)
+    other = sapiens2_here("weights", "import", released, "--licence", "CC0", root=root, cwd=tmp_path)
     assert f"made backbone={artifact.version}" not in other.stdout and "licence: CC0" in other.stdout
-    told = command("weights", "export", artifact.version, "--out", "out.safetensors", root=root, cwd=tmp_path).stdout
+    export = ("weights", "export", artifact.version, "--out", "out.safetensors")
+    told = sapiens2_here(*export, root=root, cwd=tmp_path).stdout
     assert "licence: Sapiens2 License" in told
     ours, theirs = load_file(tmp_path / "out.safetensors"), load_file(released)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -64,10 +65,10 @@ def test_an_export_says_licence_and_rotation_in_its_header(root: Path, released:
     imported = next(a for a in Store(str(root)).all("backbone") if a.manifest.step == "import-weights")
     made = tmp_path / "port.safetensors"
     arguments = ("weights", "export", imported.version, "--naming", "transformers", "--out", made)
-    command(*arguments, root=root, cwd=tmp_path)
+    sapiens2_here(*arguments, root=root, cwd=tmp_path)
     assert read_metadata(made)["rope_dtype"] == "bfloat16"
     assert read_metadata(made)["licence"].startswith("Sapiens2 License")
-    command("weights", "import", made, "--out", "back.safetensors", root=root, cwd=tmp_path)
+    sapiens2_here("weights", "import", made, "--out", "back.safetensors", root=root, cwd=tmp_path)
     back, theirs = load_file(tmp_path / "back.safetensors"), load_file(released)
     assert back.keys() == theirs.keys()  # the periods too, for which the port has no name
     assert all(back[name].dtype == theirs[name].dtype and torch.equal(back[name], theirs[name]) for name in back)
@@ -78,14 +79,14 @@ def test_pretraining_continues_from_an_artifact(root: Path, tmp_path: Path) -> N
     imported = next(a for a in store.all("backbone") if a.manifest.step == "import-weights")
     (scratch,) = [a for a in store.all("backbone") if a.manifest.step == "pretrain"]
     arguments = ("train", "pretrain", "--preset", "micro", "--init", f"backbone={imported.version[:8]}")
-    command(*arguments, root=root, cwd=tmp_path)
+    sapiens2(*arguments, root=root, cwd=tmp_path)
     made = store.latest("backbone")
     assert made is not None and made.version != scratch.version
     assert {(r.role, r.version) for r in made.manifest.inputs if r.role == "init"} == {("init", imported.version)}
     (model,) = made.manifest.models
     assert model.name == "init" and model.licence.startswith("Sapiens2 License")
     assert ("backbone", imported.version) in ancestors(store, [made])
-    assert "reused" in command(*arguments, root=root, cwd=tmp_path).stdout
+    assert "reused" in sapiens2_here(*arguments, root=root, cwd=tmp_path).stdout
     image = store.latest("shards").read("train", ["image_id"])["image_id"][0].as_py()  # type: ignore[union-attr]
     assert made.version in {c.artifact.version for c in trained_on(store, image)}
 
@@ -94,7 +95,7 @@ def test_a_file_enters_the_version_by_its_bytes_and_not_by_its_path(root: Path, 
     store, elsewhere, other = Store(str(root)), tmp_path / "moved.safetensors", tmp_path / "other.safetensors"
     elsewhere.write_bytes(released.read_bytes())
     torch.manual_seed(2)
-    save_weights(sapiens2.build_backbone("tiny"), other)
+    save_weights(build_backbone("tiny"), other)
 
     def version(path: Path | None) -> str:
         overrides = {"pretrain.init": str(path)} if path else {}
@@ -126,7 +127,7 @@ BAD = {
 def test_what_cannot_start_is_said_in_a_line(case: str, root: Path, released: Path, tmp_path: Path) -> None:
     arguments, expected = BAD[case]
     filled = [argument.format(released=released) for argument in arguments]
-    done = command("train", "pretrain", "--preset", "micro", *filled, root=root, cwd=tmp_path, check=False)
+    done = sapiens2_here("train", "pretrain", "--preset", "micro", *filled, root=root, cwd=tmp_path, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stdout + done.stderr
     for text in expected:
         assert text in done.stderr
