@@ -16,6 +16,8 @@ from pipelines.user_errors import INTERRUPTED, USER_ERROR, code_of, say, told
 PACKAGES = ("components", "pipelines", "curation", "sapiens2")
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # it would look through every installed package for some
 
+TASK = click.Choice(["pose", "segmentation", "normal", "pointmap", "albedo"])
+
 
 @click.group(cls=ToldWhole, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="sapiens2")
@@ -79,7 +81,7 @@ def submit(arguments: tuple[str, ...]) -> None:
 
 @cli.command()
 @click.argument("target", type=click.Choice(["pretrain", "finetune"]))
-@click.option("--task", help="For finetune: pose, segmentation, normal, pointmap or albedo.")
+@click.option("--task", type=TASK, help="For finetune.")
 @click.option("--backbone", help="For finetune: somebody else's, timm:NAME[:FILE] or hf:NAME[:FILE].")
 @click.option("--input", "given", multiple=True, metavar="KIND=VERSION", help="An input other than the latest.")
 @click.option("--dry-run", is_flag=True, help="Say whether it would run and why; run nothing.")
@@ -158,7 +160,7 @@ def evaluate(
 
 
 @cli.command()
-@click.argument("task", type=click.Choice(["pose", "segmentation", "normal", "pointmap", "albedo"]))
+@click.argument("task", type=TASK)
 @click.option("--images", required=True, help="Folder, picture, video, .tar, .parquet or list of URLs.")
 @click.option("--out", required=True, help="Where the answers go: a folder or s3://bucket/prefix.")
 @click.option("--checkpoint", help="A .safetensors file, the folder of a run, or an artifact; default latest of TASK.")

@@ -21,7 +21,7 @@ def run_release(out: str, reference: str, dropped: bool, root: str) -> None:
     if record["without_url"]:
         click.echo(f"{record['without_url']} came from no address: nobody else can fetch those")
     for licence, count in list(record["licences"].items())[:10]:
-        click.echo(f"  {count:>9} {licence}")
+        click.echo(f"  {count:>9} of licence {licence}")
 
 
 def run_rehydrate(place: str, out: str, retry: bool, settings: Settings) -> None:

@@ -34,6 +34,7 @@ CASES = {
         ["step", "finetune-pose", "--set", 'finetune.augment={{"rotat": 0.5}}'],
         ["no transform is called 'rotat'; use background"],
     ),
+    "unknown task": (["train", "finetune", "--task", "poes"], ["'poes' is not one of 'pose', 'segmentation'"]),
     "task without finetune": (["train", "pretrain", "--task", "pose"], ["finetune needs --task"]),
 }
 
