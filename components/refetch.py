@@ -119,7 +119,8 @@ def failed_for_now(rejects: pa.Table) -> str | None:
     if not reasons:
         return None
     what = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+    addresses = "1 address" if reasons.total() == 1 else f"{reasons.total()} addresses"
     return (
-        f"{reasons.total()} addresses failed for now ({what}); --retry-failed tries them again and keeps what was "
-        "fetched, and later runs stay with that"
+        f"{addresses} failed for now ({what}); --retry-failed tries again and keeps what was fetched, and later runs "
+        "stay with that"
     )

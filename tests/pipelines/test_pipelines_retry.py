@@ -67,7 +67,7 @@ def test_what_failed_is_fetched_by_the_next_try_and_later_runs_stay_with_it(host
     def told(*arguments):
         return sapiens2(*arguments, root=root, cwd=tmp_path).stdout
 
-    assert "1 addresses failed for now (server_error 1); --retry-failed tries them again" in told(*step)
+    assert "1 address failed for now (server_error 1); --retry-failed tries again" in told(*step)
     host.down.clear()
     assert tries(root).keys() == {0} and tries(root)[0] in told(*planning)
     planned = told(*planning, "--retry-failed")
