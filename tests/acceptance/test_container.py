@@ -2,9 +2,8 @@
 
     podman build -f infra/docker/Dockerfile -t localhost/sapiens2:dev .
 
-SAPIENS2_IMAGE names another image, SAPIENS2_CONTAINER another command than `podman run` or `docker run`, with options
-that the machine needs (`podman --runtime runc run --ulimit nofile=4096:4096 --ulimit nproc=8192:8192` where raising
-limits is forbidden).
+The image must be of this code. SAPIENS2_IMAGE names another, SAPIENS2_CONTAINER another command than `podman run` or
+`docker run`; where raising limits is forbidden, podman is tried with other ones.
 """
 
 import os
@@ -22,18 +21,26 @@ from micro_runs import digests, sapiens2
 from pipelines.sample_pool import build_sample_pool
 
 IMAGE = os.environ.get("SAPIENS2_IMAGE", "localhost/sapiens2:dev")
+RESTRICTED = "podman --runtime runc run --ulimit nofile=4096:4096 --ulimit nproc=8192:8192"
 
 
 @pytest.fixture(scope="module")
 def run():
     """The command that runs the image, without what is run in it."""
     tool = next((name for name in ("podman", "docker") if shutil.which(name)), None)
-    given = shlex.split(os.environ.get("SAPIENS2_CONTAINER", f"{tool} run" if tool else ""))
-    if not given:
+    given = os.environ.get("SAPIENS2_CONTAINER")
+    ways = [given] if given else [f"{tool} run", *([RESTRICTED] if tool == "podman" else [])] if tool else []
+    if not ways:
         pytest.skip("needs podman or docker: apt-get install podman")
-    if subprocess.run([given[0], "image", "inspect", IMAGE], capture_output=True).returncode:
-        pytest.skip(f"needs the image {IMAGE}: {given[0]} build -f infra/docker/Dockerfile -t {IMAGE} .")
-    return [*given, "--rm", "--network", "none"]
+    program = shlex.split(ways[0])[0]
+    if subprocess.run([program, "image", "inspect", IMAGE], capture_output=True).returncode:
+        pytest.skip(f"needs the image {IMAGE}: {program} build -f infra/docker/Dockerfile -t {IMAGE} .")
+    for way in ways:
+        command = [*shlex.split(way), "--rm", "--network", "none"]
+        tried = subprocess.run([*command, IMAGE, "true"], capture_output=True, text=True)
+        if tried.returncode not in (125, 126):  # of the program itself: it could not start the container
+            return command
+    pytest.skip(f"{program} starts no container here (SAPIENS2_CONTAINER may name a way): {tried.stderr.strip()}")
 
 
 def test_a_step_in_the_image_makes_what_it_makes_outside(run, tmp_path):
