@@ -150,14 +150,7 @@ def run_step(
         )
     store = Store(root)
     refuse_pending(store.storage)
-    again = config
-    if source is not None:
-        from components.refetch import same_try, settle
-
-        config, source, said = settle(config, source, store)
-        again = same_try(config, source)
-        if said:
-            print(f"[{step.name}] {said}", flush=True)
+    config, source, again = _settled(step, config, source, store)
     given = named_by(step, config, store)
     inputs = {**inputs, **named_inputs(given)}
     versions = {role: artifact.version if step.row_wise else artifact.identity for role, artifact in inputs.items()}
@@ -191,6 +184,18 @@ def run_step(
     listing.keep_up(store.storage, step.kind)
     progress.say("done", version=identity.version, **_counts(artifact.manifest.metrics))
     return Outcome(step, artifact, False, time.monotonic() - began)
+
+
+def _settled(step: Step, config: Any, source: Any, store: Store) -> tuple[Any, Any, Any]:
+    """Configuration and listing with the try of a list of URLs settled, and the configuration that names it again."""
+    if source is None:
+        return config, source, config
+    from components.refetch import same_try, settle
+
+    config, source, said = settle(config, source, store)
+    if said:
+        print(f"[{step.name}] {said}", flush=True)
+    return config, source, same_try(config, source)
 
 
 def _overtaken(error: BaseException, store: Store, step: Step, identity: Identity) -> bool:
