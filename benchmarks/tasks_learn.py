@@ -7,7 +7,8 @@ models are also measured on bodies of another make. Scenes are rendered once; wh
 same command goes on where it was stopped. With --jobs 2 two trainings run at a time, each on one core.
 
 Answers are those of the flip test, and the arithmetic is fp32 or bf16, whichever is faster on this machine. With
---minutes the steps of all recipes are multiplied by one factor, so that the whole takes about so long.
+--minutes that is found for each task, and the steps of all recipes are multiplied by one factor, so that the whole
+takes about so long.
 
 A checkpoint of the nano backbone (benchmarks/learning.py makes one) becomes a tiny one exactly: its patches of 8 pixels
 are spread over 16, so that it says of a picture what nano says of the picture at half the size.
@@ -35,7 +36,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from tasks_pace import factor
+from tasks_pace import pace
 
 from sapiens2.data.makehuman import Bodies
 from sapiens2.data.synthetic.store import BLOCK, SceneStore
@@ -69,7 +70,8 @@ def settings(task: str, options: argparse.Namespace) -> FinetuneConfig:
     """The recipe `learn`, as far as the options do not change it."""
     config = recipes.learn(task)  # type: ignore[arg-type]
     steps = options.steps or max(config.engine.warmup_steps + 1, round(config.engine.steps * options.plan["factor"]))
-    changes = {"steps": steps, "precision": options.plan["arithmetic"], "seed": options.seed, "threads": 1}
+    arithmetic = options.plan["arithmetic"].get(task, "fp32")
+    changes = {"steps": steps, "precision": arithmetic, "seed": options.seed, "threads": 1}
     engine = config.engine.model_copy(update=changes)
     scenes = options.scenes or config.scenes
     return config.model_copy(update={"engine": engine, "scenes": scenes, "workers": 0})
@@ -80,12 +82,13 @@ def planned(options: argparse.Namespace, began: float) -> dict[str, Any]:
     file = Path(options.out) / "plan.json"
     if file.exists():
         return dict(json.loads(file.read_text()))
-    plan: dict[str, Any] = options.plan | {"arithmetic": faster()}
-    options.plan = plan
+    tasks, plan = options.tasks.split(","), dict(options.plan)
     if options.minutes:
-        chosen = [settings(task, options) for task in options.tasks.split(",")]
+        chosen = [settings(task, options) for task in tasks]
         left = 60 * options.minutes - (time.perf_counter() - began) - TESTS_S
-        plan |= factor(chosen, 2 if options.checkpoint else 1, options.jobs, left)
+        plan |= pace(chosen, 2 if options.checkpoint else 1, options.jobs, left)
+    else:
+        plan["arithmetic"] = dict.fromkeys(tasks, faster())
     file.write_text(json.dumps(plan))
     return plan
 
@@ -260,7 +263,7 @@ def main() -> int:
     os.environ["SAPIENS2_CACHE"] = os.environ.get("SAPIENS2_CACHE") or str(Path(options.out).absolute() / "cache")
     Path(options.out).mkdir(parents=True, exist_ok=True)
     folder = Path(os.environ["SAPIENS2_CACHE"]) / "scenes"
-    options.plan = {"factor": 1.0, "arithmetic": "fp32"}
+    options.plan = {"factor": 1.0, "arithmetic": {}}
     chosen = settings("pose", options)
     render_all(options, chosen, folder)
     options.plan = planned(options, began)

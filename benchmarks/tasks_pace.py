@@ -1,7 +1,8 @@
 """How many steps of each task fit into the minutes that benchmarks/tasks_learn.py is given, on this machine.
 
-A few steps of every task are timed, as many processes at a time as will train. All recipes are then lengthened or
-shortened by one factor, so that what their steps say of the tasks' needs stays.
+A few steps of every task are timed, as many processes at a time as will train, in fp32 and, where the processor has
+instructions for it, in bf16; each task trains in the faster. All recipes are then lengthened or shortened by one
+factor, so that what their steps say of the tasks' needs stays.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
+from sapiens2.engine.arithmetic import SLOWER, bf16_over_fp32
 from sapiens2.engine.step import FiniteGate, Step, make_optimizer
 from sapiens2.engine.world import cpu_threads, joined
 from sapiens2.tasks.assemble import assemble
@@ -44,12 +46,29 @@ def seconds_per_step(config: FinetuneConfig) -> float:
         return (time.perf_counter() - began) / TIMED
 
 
-def factor(recipes: list[FinetuneConfig], arms: int, jobs: int, seconds: float) -> dict[str, Any]:
-    """What all steps are to be multiplied by for the trainings to take `seconds`, and what that was found from."""
+def faster_arithmetic(config: FinetuneConfig) -> tuple[str, float]:
+    """fp32 or bf16, and its seconds per step; convolutions gain less from bf16 than matrix products."""
+    choices = ("fp32", "bf16") if bf16_over_fp32() < SLOWER else ("fp32",)
+    found = {}
+    for choice in choices:
+        engine = config.engine.model_copy(update={"precision": choice})
+        found[choice] = seconds_per_step(config.model_copy(update={"engine": engine}))
+    return min(found.items(), key=lambda pair: pair[1])
+
+
+def pace(recipes: list[FinetuneConfig], arms: int, jobs: int, seconds: float) -> dict[str, Any]:
+    """What all steps are to be multiplied by for the trainings to take `seconds`, each in its faster arithmetic.
+
+    No longer than the longest training may take: it is one process, however many jobs there are.
+    """
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        each = list(pool.map(seconds_per_step, recipes))
-    work = arms * sum(config.engine.steps * cost for config, cost in zip(recipes, each, strict=True))
-    room = seconds * jobs - arms * len(recipes) * AROUND_S
-    found = min(LONGEST, max(0.0, SPARE * room / work))
-    costs = {config.task: round(cost, 4) for config, cost in zip(recipes, each, strict=True)}
-    return {"factor": round(found, 4), "seconds per step": costs}
+        each = list(pool.map(faster_arithmetic, recipes))
+    costs = {config.task: cost for config, (_, cost) in zip(recipes, each, strict=True)}
+    works = [config.engine.steps * costs[config.task] for config in recipes]
+    room = (seconds * jobs - arms * len(recipes) * AROUND_S) / (arms * sum(works))
+    room = max(0.0, min(room, (seconds - AROUND_S) / max(works)))
+    return {
+        "factor": round(min(LONGEST, SPARE * room), 4),
+        "seconds per step": {task: round(cost, 4) for task, cost in costs.items()},
+        "arithmetic": {config.task: choice for config, (choice, _) in zip(recipes, each, strict=True)},
+    }

@@ -91,6 +91,6 @@ def accept(why: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):  # an option such as --help is no reason
         sys.exit(__doc__)
     print("accepted:", ", ".join(accept(sys.argv[1])) or "nothing had changed")

@@ -48,12 +48,28 @@ def unshaded(images: Tensor, change: Tensor) -> Tensor:
     return brightness(images) * factor.exp() + offset
 
 
+class Residual(nn.Module):
+    """Two convolutions of C channels added to what they are given, at first nothing: [B, C, H, W] -> the same."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _stage(channels, channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.GroupNorm(8, channels)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(x + self.norm(self.second(self.first(x))))
+
+
 class SmallHead(nn.Module):
     """Feature pyramid over stem maps at strides 2, 4, 8 and the tokens; output at stride 4 (heatmaps) or 2.
 
     width: channels before the last layer; stride: 2 or 4; gain: factor on the output, by which answers of large values
     (logits) are reached in few small steps; scalar: also predict one number per image from the mean token; shading: the
     last layer answers by how the picture is to be changed, see `unshaded`, and the output has the picture's size.
+    fine: sub-pixels of the output along each side of a pixel at the stride. deep: pairs of convolutions at stride 8, of
+    `broad` channels there, and half as many at stride 4.
     """
 
     def __init__(
@@ -66,18 +82,22 @@ class SmallHead(nn.Module):
         gain: float = 1.0,
         scalar: bool = False,
         shading: bool = False,
+        fine: int = 1,
+        deep: int = 0,
+        broad: int = 64,
     ) -> None:
         super().__init__()
-        self.shading = shading
+        self.shading, self.fine = shading, fine
         self.stem2, self.stem4, self.stem8 = _stage(3, 16, 2), _stage(16, 32, 2), _stage(32, 64, 2)
         self.tokens, self.place = nn.Conv2d(dim, 64, 1), nn.Conv2d(4 * WAVES, 64, 1, bias=False)
-        self.mix8 = _stage(64, 64)
         last = width if stride == 4 else 48
-        self.up4, self.mix4 = nn.Conv2d(64, 32, 1), _stage(32, last)
+        self.mix8, self.up4, self.mix4 = _stage(64, broad), nn.Conv2d(broad, 32, 1), _stage(32, last)
+        self.deep8 = nn.Sequential(*(Residual(broad) for _ in range(deep)))
+        self.deep4 = nn.Sequential(*(Residual(last) for _ in range(deep // 2)))
         self.stride, self.gain = stride, gain
         if stride == 2:
             self.up2, self.side2, self.mix2 = nn.Conv2d(48, 24, 1), nn.Conv2d(16, 24, 1), _stage(24, width)
-        self.conv_out = nn.Conv2d(width, out, 1)
+        self.conv_out = nn.Conv2d(width, out * fine**2, 1)
         self.scalar = nn.Sequential(nn.Linear(dim, 64), nn.SiLU(), nn.Linear(64, 1)) if scalar else None
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -86,10 +106,11 @@ class SmallHead(nn.Module):
         nn.init.normal_(self.conv_out.weight, std=0.01)
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
-    def forward(self, features: Tensor, images: Tensor) -> Tensor:
-        """features: [B, D, h, w]; images: [B, 3, H, W] normalised -> [B, out, H / stride, W / stride].
+    def forward(self, features: Tensor, images: Tensor, only: tuple[int, int] | None = None) -> Tensor:
+        """features: [B, D, h, w]; images: [B, 3, H, W] normalised -> [B, out, H / stride * fine, W / stride * fine].
 
-        With shading: [B, 3, H, W].
+        With shading: [B, 3, H, W]. only: row and column of one sub-pixel; the answers of the others are not computed,
+        and the output is [B, out, H / stride, W / stride].
         """
         # Channels last: the kernels for few channels are then many times as fast on a CPU.
         two = self.stem2(images.contiguous(memory_format=torch.channels_last))
@@ -97,11 +118,15 @@ class SmallHead(nn.Module):
         eight = self.stem8(four)
         h, w = eight.shape[-2:]
         told = self.place(places(h, w, eight))
-        x = self.mix8(eight + told + F.interpolate(self.tokens(features), (h, w), mode="bilinear"))
-        x = self.mix4(four + F.interpolate(self.up4(x), four.shape[-2:], mode="bilinear"))
+        x = self.deep8(self.mix8(eight + told + F.interpolate(self.tokens(features), (h, w), mode="bilinear")))
+        x = self.deep4(self.mix4(four + F.interpolate(self.up4(x), four.shape[-2:], mode="bilinear")))
         if self.stride == 2:
             x = self.mix2(self.side2(two) + F.interpolate(self.up2(x), two.shape[-2:], mode="bilinear"))
-        out: Tensor = self.conv_out(x) * self.gain
+        if only is None:
+            out = F.pixel_shuffle(self.conv_out(x) * self.gain, self.fine)
+        else:
+            one = slice(only[0] * self.fine + only[1], None, self.fine**2)
+            out = F.conv2d(x, self.conv_out.weight[one], self.conv_out.bias[one]) * self.gain  # type: ignore[index]
         return unshaded(images, out) if self.shading else out
 
     def scale(self, features: Tensor) -> Tensor:

@@ -40,22 +40,24 @@ class TaskModel(nn.Module):
         self.backbone = backbone
         self.decode_head = head
 
-    def forward(self, images: Tensor, *, resting: bool = False) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, *, resting: bool = False, only: tuple[int, int] | None = None
+    ) -> dict[str, Tensor]:
         """images: [B, 3, H, W] normalised -> the head's raw output under the task's key, `OUTPUT[task]`.
 
         heatmaps [B, 308, h, w]; logits [B, 29, h, w]; normals, points, albedo [B, 3, h, w]; pointmap adds `scale` [B].
-        h, w are a quarter of the input for pose, half for the other tiny heads and with the window tokenizer (there a
-        sixteenth for pose), the input's own size otherwise and for the tiny albedo. resting: no gradient reaches the
-        backbone.
+        h, w are a quarter of the input for pose, half for tiny normals and points and with the window tokenizer (there
+        a sixteenth for pose), the input's own size otherwise. resting: no gradient reaches the backbone. only: of a
+        head that answers by sub-pixels, the row and column of the one that is wanted.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not resting):
             features = self.backbone(images).patches
-        return self.decode(features, images)
+        return self.decode(features, images, only)
 
-    def decode(self, features: Tensor, images: Tensor) -> dict[str, Tensor]:
+    def decode(self, features: Tensor, images: Tensor, only: tuple[int, int] | None = None) -> dict[str, Tensor]:
         """The head alone: features [B, D, h, w] of images [B, 3, H, W] -> what `forward` gives."""
         head = self.decode_head
-        maps = head(features, images) if isinstance(head, SmallHead) else head(features)
+        maps = head(features, images, only) if isinstance(head, SmallHead) else head(features)
         out = {OUTPUT[self.task]: maps}
         if self.task == "pointmap":
             assert isinstance(head, SmallHead | PointmapHead)
@@ -74,7 +76,7 @@ def build_head(
         if task == "pose":
             return SmallHead(dim, len(keypoints()), stride=4, width=96)
         if task == "segmentation":
-            return SmallHead(dim, len(parts()), stride=2, width=32, gain=30.0)
+            return SmallHead(dim, len(parts()), stride=2, width=32, gain=30.0, fine=2, deep=2, broad=96)
         if task == "albedo":
             return SmallHead(dim, 6, stride=2, width=24, shading=True)
         return SmallHead(dim, 3, stride=2, width=24, scalar=task == "pointmap")

@@ -56,9 +56,12 @@ class TaskObjective(nn.Module):
         After `before_step` they are this part's shares: their mean over the parts is the loss of the whole batch.
         """
         images = normalise(photometric(batch["images"], batch["photometric"]))
-        if self.config.label_stride > 1 and "mask" in batch:
-            batch = batch | {"mask": thinned(batch["mask"], self.config.label_stride, step)}
-        out = self.model(images, resting=step % self.config.backbone_every > 0)
+        stride, only = self.config.label_stride, None
+        if stride > 1 and "mask" in batch:
+            batch = batch | {"mask": thinned(batch["mask"], stride, step)}
+            # A head that answers by as many sub-pixels is asked for those alone that have a label.
+            only = turn(stride, step) if getattr(self.model.decode_head, "fine", 1) == stride else None
+        out = self.model(images, resting=step % self.config.backbone_every > 0, only=only)
         # Losses are computed in fp32 whatever the model's arithmetic.
         with torch.autocast(images.device.type, enabled=False):
             losses = self.losses({name: tensor.float() for name, tensor in out.items()}, batch)
@@ -116,12 +119,17 @@ class TaskObjective(nn.Module):
         return merged(self.model, state, whole)
 
 
+def turn(stride: int, step: int) -> tuple[int, int]:
+    """Row and column, in each square of stride x stride pixels, of the label that a step looks at."""
+    return divmod(step % stride**2, stride)
+
+
 def thinned(mask: Tensor, stride: int, step: int) -> Tensor:
     """One label [B, H / stride, W / stride] of each square of labels [B, H, W], at every step another one of it.
 
     Over stride^2 steps an output pixel meets all labels that it stands for.
     """
-    down, right = divmod(step % stride**2, stride)
+    down, right = turn(stride, step)
     return mask[:, down::stride, right::stride]
 
 

@@ -137,7 +137,7 @@ def named_fields(task: str, name: str) -> dict[str, Any]:
     return fields | {f"engine.{key}": value for key, value in engine.items()}
 
 
-_LEARN_STEPS: dict[str, int] = {"pose": 700, "segmentation": 3200, "normal": 3400, "pointmap": 300, "albedo": 900}
+_LEARN_STEPS: dict[str, int] = {"pose": 700, "segmentation": 5800, "normal": 4000, "pointmap": 300, "albedo": 900}
 
 
 def learn(task: TaskName = "pose") -> FinetuneConfig:
@@ -151,6 +151,5 @@ def learn(task: TaskName = "pose") -> FinetuneConfig:
     changes = {"steps": _LEARN_STEPS[task], "warmup_steps": 30, "checkpoint_every": 600, "log_every": 100}
     rate = 5e-3 if task == "segmentation" else base.engine.lr
     engine = base.engine.model_copy(update=changes | {"lr": rate})
-    stride = 2 if task == "segmentation" else 1  # the tiny head answers at every second pixel
-    fields = {"engine": engine, "batch": 4, "scenes": 2048, "label_stride": stride, "backbone_every": 4}
+    fields = {"engine": engine, "batch": 4, "scenes": 2048, "backbone_every": 4}
     return base.model_copy(update=fields)

@@ -84,13 +84,26 @@ def test_released_layouts_give_pixels_at_a_small_size() -> None:
 def test_tiny_models_take_any_size(task: str) -> None:
     torch.manual_seed(0)
     model = build_task(task, "tiny").eval()
-    stride = {"pose": 4, "albedo": 1}.get(task, 2)
+    stride = {"pose": 4, "segmentation": 1, "albedo": 1}.get(task, 2)
     with torch.no_grad():
         for height, width in ((64, 48), (32, 80)):
             out = model(torch.randn(2, 3, height, width))
             channels = {"pose": 308, "segmentation": 29}.get(task, 3)
             assert out[OUTPUT[task]].shape == (2, channels, height // stride, width // stride)
             assert ("scale" in out) == (task == "pointmap")
+
+
+def test_one_sub_pixel_alone_and_its_gradient() -> None:
+    """The rows of the last layer that answer it, and what reaches the weights, are those of the whole answer."""
+    torch.manual_seed(0)
+    head = SmallHead(16, 5, stride=2, width=32, fine=2, deep=2, broad=32)
+    features, images = torch.randn(2, 16, 2, 3), torch.randn(2, 3, 32, 48)
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        grads = []
+        for out in (head(features, images)[:, :, row::2, column::2], head(features, images, (row, column))):
+            assert out.shape == (2, 5, 16, 24)
+            grads.append((out, *torch.autograd.grad(out.square().sum(), list(head.parameters()))))
+        torch.testing.assert_close(grads[0], grads[1], rtol=1e-5, atol=1e-6)
 
 
 def test_albedo_is_the_picture_without_its_light() -> None:
