@@ -100,6 +100,23 @@ def test_halves_made_apart_equal_the_one_product_and_leave_the_input_alone() -> 
     assert torch.equal(x, before)
 
 
+def test_compiled_inference_on_a_cpu_makes_the_halves_apart_too() -> None:
+    torch.manual_seed(0)
+    ffn, x = block.SwiGLU(24, 40), torch.randn(2, 5, 24)
+    graphs: list[torch.fx.GraphModule] = []
+
+    def kept(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(ffn, backend=kept, fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), ffn(x), rtol=1e-5, atol=1e-6)
+    compiled(x)
+    products = [sum(node.target is torch._C._nn.linear for node in graph.graph.nodes) for graph in graphs]
+    assert products == [3, 2]  # apart in inference; in training one product makes both
+
+
 def test_a_cpu_that_trains_in_16_bits_writes_short_attention_out(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
     original = block.attend_written
