@@ -123,7 +123,8 @@ class SmallHead(nn.Module):
         if self.stride == 2:
             x = self.mix2(self.side2(two) + F.interpolate(self.up2(x), two.shape[-2:], mode="bilinear"))
         if only is None:
-            out = F.pixel_shuffle(self.conv_out(x) * self.gain, self.fine)
+            out = self.conv_out(x) * self.gain
+            out = F.pixel_shuffle(out, self.fine) if self.fine > 1 else out
         else:
             one = slice(only[0] * self.fine + only[1], None, self.fine**2)
             out = F.conv2d(x, self.conv_out.weight[one], self.conv_out.bias[one]) * self.gain  # type: ignore[index]

@@ -67,7 +67,9 @@ def test_a_flip_test_agrees_with_a_network_that_sees_no_side_and_mends_one_that_
             torch.nn.Module.__init__(self)
             self.task, self.shift = "pose", torch.tensor([shift, 0.0])
 
-        def forward(self, images: torch.Tensor, *, resting: bool = False) -> dict[str, torch.Tensor]:
+        def forward(
+            self, images: torch.Tensor, *, resting: bool = False, only: object = None
+        ) -> dict[str, torch.Tensor]:
             places = xy if float(images[0, 0, 0, 0]) == 1 else turned
             return {"heatmaps": encode(places + self.shift, size, 3.0)}
 
