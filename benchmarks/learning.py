@@ -78,6 +78,8 @@ def shards(pool: Path, out: Path) -> dict[str, str]:
     seen = set()
     for line in (pool / "manifest.jsonl").read_text().splitlines():
         about = json.loads(line)
+        if missing := {"file", "kind", "dup_group"} - set(about):
+            raise SystemExit(f"{pool / 'manifest.jsonl'}: a line without {', '.join(sorted(missing))}: not such a pool")
         group = about["dup_group"] or about["file"]
         data = (pool / about["file"]).read_bytes() if about["kind"] in PHOTOGRAPHS else b""
         image_id = hashlib.sha256(data).hexdigest()[:32]
