@@ -10,15 +10,19 @@ from sapiens2.tasks import recipes
 from sapiens2.tasks.build import build_task
 from sapiens2.tasks.config import FinetuneConfig
 from sapiens2.tasks.losses import segmentation_losses
-from sapiens2.tasks.objective import TaskObjective, photometric, thinned
+from sapiens2.tasks.objective import TaskObjective, photometric, thinned, turn
 
 
 def test_every_label_of_a_square_has_its_turn() -> None:
     mask = torch.arange(2 * 6 * 9).view(2, 6, 9)
     seen = torch.stack([thinned(mask, 3, step) for step in range(18)])
-    assert seen.shape == (18, 2, 2, 3) and torch.equal(seen[:9], seen[9:])
+    assert seen.shape == (18, 2, 2, 3) and torch.equal(seen[:9].roll(-1, 0), seen[9:])
     squares = mask.unflatten(1, (2, 3)).unflatten(3, (3, 3)).movedim(2, 3).flatten(3)
     assert squares.shape == (2, 2, 3, 9) and torch.equal(seen[:9].movedim(0, -1), squares)
+
+
+def test_steps_that_train_the_backbone_meet_every_label_too() -> None:
+    assert {turn(2, step) for step in range(0, 16, 4)} == {turn(2, step) for step in range(4)}
 
 
 def test_the_loss_looks_at_one_label_of_four() -> None:
