@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from sapiens2.model.backbone import build_backbone
 from sapiens2.model.heads import DeconvHead, PointmapHead, ShuffleHead, flops, parameter_count
-from sapiens2.model.heads_small import SmallHead, unshaded
+from sapiens2.model.heads_small import Residual, SmallHead, unshaded
 from sapiens2.model.normalise import normalise
 from sapiens2.model.rope import periods
 from sapiens2.model.sizes import architecture
@@ -104,6 +104,12 @@ def test_one_sub_pixel_alone_and_its_gradient() -> None:
             assert out.shape == (2, 5, 16, 24)
             grads.append((out, *torch.autograd.grad(out.square().sum(), list(head.parameters()))))
         torch.testing.assert_close(grads[0], grads[1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_fresh_pair_of_convolutions_adds_nothing() -> None:
+    for pair in (m for m in build_head("segmentation", "tiny").modules() if isinstance(m, Residual)):
+        x = torch.randn(2, pair.second.in_channels, 6, 5)
+        assert torch.equal(pair(x), torch.nn.functional.silu(x))
 
 
 def test_albedo_is_the_picture_without_its_light() -> None:
