@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from sapiens2.data.synthetic import render
+from sapiens2.model.heads_small import SmallHead
 from sapiens2.model.normalise import normalise
 from sapiens2.model.weights import save_weights
 from sapiens2.tasks.build import build_task
@@ -200,9 +201,7 @@ def test_points_are_metres_in_the_convention_of_the_model(convention: Convention
 def test_a_model_of_the_parts_says_whose_pixels_they_are() -> None:
     torch.manual_seed(0)
     normals, parts = build_task("normal", "tiny"), build_task("segmentation", "tiny")
-    for values in parts.decode_head.conv_out.parameters():  # type: ignore[union-attr]
-        four = values.data.unflatten(0, (-1, 4))  # sub-pixels; of random weights they would be noise
-        four[:] = four[:, :1].clone()
+    parts.decode_head = SmallHead(192, 29, stride=2, width=32, gain=30.0)  # sub-pixels of random weights are noise
     image = render(3, 64, 48).image
     box = np.array([[8.0, 4.0, 38.0, 60.0]])
     (one,) = predict(normals, [image], boxes=[box], people=parts, input_size=(64, 48))[0]
@@ -210,7 +209,7 @@ def test_a_model_of_the_parts_says_whose_pixels_they_are() -> None:
     (one,) = predict(normals, [image], boxes=[box], people=parts, input_size=(64, 48))[0]
     (seen,) = predict(parts, [image], boxes=[box])[0]
     assert one.valid is not None and one.valid.any()
-    assert (one.valid == (seen.labels > 0)).mean() > 0.98  # the largest part is taken before, not after interpolating
+    assert (one.valid == (seen.labels > 0)).mean() > 0.99  # the largest part is taken before, not after interpolating
     with pytest.raises(ValueError, match="give a segmentation model"):
         predict(parts, [image], people=normals)
 
