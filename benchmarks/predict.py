@@ -2,7 +2,8 @@
 
     python benchmarks/predict.py [--size 0.1b] [--image-size 256 192] [--rounds 9] [--threads 1]
 
-Both sides run eager and compiled, batch 1 and 8, backbone alone and with each head that the port has. Before anything
+Both sides run eager and compiled, batch 1 and 8, backbone alone and with each head that the port has, points at 1024 x
+768 pixels alone. Before anything
 is timed the outputs are held to agree. With one thread processor time counts, which other programs on the machine
 disturb least, else wall time. A ratio above 1 says that ours is faster; the median of paired rounds counts.
 """
@@ -18,20 +19,25 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.models.sapiens2 import Sapiens2Config
 from transformers.models.sapiens2 import modeling_sapiens2 as port
 
 from sapiens2.model.backbone import build_backbone
+from sapiens2.model.heads import PointmapHead
 from sapiens2.model.sizes import architecture
+from sapiens2.model.transformers_heads import to_transformers_task
 from sapiens2.model.transformers_names import to_transformers
-from sapiens2.tasks.build import OUTPUT, SPECS, build_task
+from sapiens2.tasks.build import SPECS, build_task
 
 TASKS = {
     "pose": (port.Sapiens2ForPoseEstimation, 308, False),
     "segmentation": (port.Sapiens2ForSemanticSegmentation, 29, False),
     "normal": (port.Sapiens2ForNormalEstimation, 3, True),
+    "pointmap": (port.Sapiens2ForPointmapEstimation, 3, True),
 }
+POINTS_AT = (1024, 768)  # height and width; the released scale branch takes no other
+Answer = tuple[Tensor, ...]
 TOLERANCE = 1e-4  # relative to the largest output: a wrong weight is off by far more
 
 
@@ -48,16 +54,16 @@ def port_config(size: str, **more: Any) -> Sapiens2Config:
     )
 
 
-def backbones(size: str) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+def backbones(size: str) -> tuple[Callable[[Tensor], Answer], Callable[[Tensor], Answer]]:
     """Ours and theirs as functions from images to patch tokens."""
     ours = build_backbone(size).eval()
     theirs = port.Sapiens2Model(port_config(size)).eval()
     theirs.load_state_dict(to_transformers(ours.state_dict()), strict=True)
-    return lambda x: ours(x).patches.flatten(2).mT, lambda x: theirs(x).last_hidden_state[:, ours.prefix :]
+    return lambda x: (ours(x).patches.flatten(2).mT,), lambda x: (theirs(x).last_hidden_state[:, ours.prefix :],)
 
 
-def tasks(task: str, size: str) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """Ours and theirs as functions from images to the head's output."""
+def tasks(task: str, size: str) -> tuple[Callable[[Tensor], Answer], Callable[[Tensor], Answer]]:
+    """Ours and theirs as functions from images to the head's output; for points also the scale."""
     kind, labels, shuffle = TASKS[task]
     spec = SPECS[task][size]
     head = {
@@ -67,22 +73,30 @@ def tasks(task: str, size: str) -> tuple[Callable[[Tensor], Tensor], Callable[[T
         "conv_kernel_size": 3 if shuffle else 1,
         "use_pixel_shuffle": shuffle,
     }
-    ours: nn.Module = build_task(task, size).eval()  # type: ignore[arg-type]
+    ours = build_task(task, size)  # type: ignore[arg-type]
+    if task == "pointmap":
+        scale = SPECS[task]["0.4b"]  # that of 0.1b is ours alone: with the released one both sides have the same
+        head |= {"scale_conv_out_channels": list(scale.scale_convs)}
+        head |= {"scale_final_hidden_sizes": list(scale.scale_hidden)}
+        widths = (spec.ups, spec.convs, scale.scale_convs, scale.scale_hidden)
+        ours.decode_head = PointmapHead(architecture(size).dim, *widths, pooled=False)
+    ours.eval()
     with torch.no_grad():
-        for parameter in ours.decode_head.parameters():  # type: ignore[union-attr]
+        for parameter in ours.decode_head.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    theirs = kind(port_config(size, head_config=head, num_labels=labels)).eval()
-    theirs.model.load_state_dict(to_transformers(ours.backbone.state_dict()), strict=True)  # type: ignore[union-attr]
-    # Both heads list their layers from the input to the output; that the outputs agree is checked below.
-    values = list(ours.decode_head.state_dict().values())  # type: ignore[union-attr]
-    names = list(theirs.decode_head.state_dict())
-    theirs.decode_head.load_state_dict(dict(zip(names, values, strict=True)), strict=True)
+    theirs = kind(port_config(size, head_config=head, num_labels=labels, image_size=POINTS_AT)).eval()
+    theirs.load_state_dict(to_transformers_task(ours.state_dict()), strict=True)
 
-    def ported(x: Tensor) -> Tensor:
+    def own(x: Tensor) -> Answer:
+        return tuple(ours(x).values())
+
+    def ported(x: Tensor) -> Answer:
         out = theirs(x)
-        return out.heatmaps if task == "pose" else out.logits if task == "segmentation" else out[0]
+        if task == "pointmap":
+            return out.pointmaps, out.scales.squeeze(-1)
+        return (out.heatmaps if task == "pose" else out.logits if task == "segmentation" else out[0],)
 
-    return lambda x: ours(x)[OUTPUT[task]], ported
+    return own, ported
 
 
 def in_turns(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> tuple[float, float, float]:
@@ -109,8 +123,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
             ours, theirs = pair if mode == "eager" else tuple(torch.compile(f, dynamic=False) for f in pair)
             for batch in args.batches:
                 x = torch.randn(batch, 3, *args.image_size)
-                a, b = ours(x), theirs(x)
-                error = float((a - b).abs().max() / b.abs().max())
+                pairs = zip(ours(x), theirs(x), strict=True)
+                error = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
                 assert error <= TOLERANCE, f"{name}: outputs differ by {error:.1e}"
                 ms, port_ms, ratio = in_turns(partial(ours, x), partial(theirs, x), args.rounds)
                 row = {"model": name, "mode": mode, "batch": batch, "ours_ms": ms, "port_ms": port_ms, "ratio": ratio}
@@ -123,12 +137,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="0.1b", choices=sorted(SPECS["pose"]))
     parser.add_argument("--image-size", nargs=2, type=int, default=(256, 192))
-    parser.add_argument("--models", nargs="+", default=["backbone", *TASKS], choices=["backbone", *TASKS])
+    parser.add_argument("--models", nargs="+", choices=["backbone", *TASKS], help="all that take this size, by default")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--modes", nargs="+", default=["eager", "compiled"], choices=["eager", "compiled"])
     args = parser.parse_args()
+    args.image_size = tuple(args.image_size)
+    if "pointmap" in (args.models or []) and args.image_size != POINTS_AT:
+        parser.error(f"pointmap takes {POINTS_AT[0]} x {POINTS_AT[1]} pixels alone: add --image-size 1024 768")
+    args.models = args.models or ["backbone", *(t for t in TASKS if t != "pointmap" or args.image_size == POINTS_AT)]
     torch.set_num_threads(args.threads)
     rows = measure(args)
     print(json.dumps({"least_ratio": round(min(row["ratio"] for row in rows), 3), "rows": len(rows)}))
