@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
+from sapiens2.engine.allocator import keep_freed_memory
 from sapiens2.engine.arithmetic import SLOWER, bf16_over_fp32
 from sapiens2.engine.step import FiniteGate, Step, make_optimizer
 from sapiens2.engine.world import cpu_threads, joined
@@ -32,6 +33,7 @@ LONGEST = 3.0
 
 def seconds_per_step(config: FinetuneConfig) -> float:
     """Wall-clock seconds of a training step, from random weights."""
+    keep_freed_memory()  # as training does
     with joined(config.engine) as world, cpu_threads(config.engine):
         objective = TaskObjective(config, assemble(config)).train()
         optimizer = make_optimizer(objective, config.engine)

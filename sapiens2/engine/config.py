@@ -18,6 +18,9 @@ class EngineConfig(Config):
     warmup_steps: int = recipe(0, "Steps of linear warm-up from nearly zero to `lr`.", ge=0)
     schedule: Literal["cosine", "poly"] = recipe("cosine", "Decay from `lr` to `min_lr` after the warm-up.")
     poly_power: float = recipe(1.0, "Exponent of the `poly` schedule; 1 is a straight line.", gt=0)
+    optimizer: Literal["adamw", "muon"] = recipe(
+        "adamw", "muon moves hidden matrices by balanced momentum, at the same rate and decay, and the rest as adamw."
+    )
     weight_decay: float = recipe(0.05, "Decoupled weight decay of matrices, per unit learning rate.", ge=0)
     betas: tuple[float, float] = recipe((0.9, 0.95), "AdamW decay rates of the first and the second moment.")
     eps: float = recipe(1e-8, "AdamW denominator floor.", gt=0)

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sapiens2.engine import checkpoint, storage
+from sapiens2.engine.allocator import keep_freed_memory
 from sapiens2.engine.arithmetic import warn_of_slow_bf16
 from sapiens2.engine.config import EngineConfig, recipe_of
 from sapiens2.engine.control import PLAIN, Control
@@ -91,6 +92,8 @@ def train(
         _own_randomness(world),
         StopRequest(control.stop) as asked,
     ):
+        if world.device.type == "cpu":
+            keep_freed_memory()
         if world.leads:
             warn_of_slow_bf16(config, world.device)
         wanted = recipe_of(config) if recipe is None else recipe

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Objective(Protocol):
@@ -13,6 +13,9 @@ class Objective(Protocol):
 
     def __call__(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """Named scalar losses; `loss` is the total that is minimised, the others are logged."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """As every module's."""
 
     def after_step(self, step: int) -> None:
         """Work that follows the optimiser step: the EMA teacher, the centre.

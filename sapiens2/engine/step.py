@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from sapiens2.engine.config import EngineConfig
+from sapiens2.engine.muon import Muon, split
 from sapiens2.engine.objective import LooksAhead, Objective
 from sapiens2.engine.schedule import learning_rate
 from sapiens2.engine.term_norms import term_norms
@@ -17,9 +18,12 @@ from sapiens2.engine.world import World
 
 
 def make_optimizer(objective: Objective, config: EngineConfig) -> torch.optim.AdamW:
-    """Fused AdamW over the objective's groups; each group keeps its own ratio to the scheduled rate."""
+    """Fused AdamW, or Muon, over the objective's groups; each group keeps its own ratio to the scheduled rate."""
     groups = objective.param_groups(config.lr, config.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    kind = torch.optim.AdamW
+    if config.optimizer == "muon":
+        kind, groups = Muon, split(groups, {parameter: name for name, parameter in objective.named_parameters()})
+    optimizer = kind(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
     for group in optimizer.param_groups:
         group["ratio"] = group["lr"] / config.lr
     return optimizer

@@ -93,7 +93,8 @@ def test_adamw_matches_the_textbook() -> None:
     step = Step(objective, make_optimizer(objective, config), config, ALONE, FiniteGate(ALONE.device))
     source = ToySource()
     weight = objective.student[0].weight
-    expected, first, second = weight.detach().clone().double(), torch.zeros(8, 4).double(), torch.zeros(8, 4).double()
+    expected = weight.detach().clone().double()
+    first, second = torch.zeros_like(expected), torch.zeros_like(expected)
     for number in range(2):
         batch = source.batch(number, 0, 1)
         gradient = _clipped_gradient(objective, batch, weight, config.clip_norm).double()

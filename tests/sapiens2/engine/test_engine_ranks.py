@@ -13,13 +13,14 @@ from sapiens2.engine.loop import train
 
 
 def test_two_ranks_equal_one_and_resume_exactly(tmp_path: Path) -> None:
+    # With Muon, whose groups AdamW has a part of.
     toy = Toy(tmp_path / "two")
-    both = toy.ranks(2, "--dropout", "0", "--resume-at", "10", "--poisoned", "7")
+    both = toy.ranks(2, "--dropout", "0", "--resume-at", "10", "--poisoned", "7", "--optimizer", "muon")
     assert [told["resumed_from"] for told in both] == [10, 10]
     assert both[0]["digest"] == both[1]["digest"] == both[0]["undisturbed"] == both[1]["undisturbed"]
 
     alone = tmp_path / "one"
-    config = toy_config()
+    config = toy_config(optimizer="muon")
     source = ToySource(poisoned=(7,))
     summary = train(ToyObjective(dropout=0.0), source, config, out=str(alone / "out"), state=str(alone / "state"))
     assert summary.skipped == 1

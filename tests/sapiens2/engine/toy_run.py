@@ -28,11 +28,10 @@ from sapiens2.engine.loop import TrainSummary, train
 class ToyObjective(nn.Module):
     """Regression to a teacher's view of the same vectors, centred; drop-out draws from the global generator."""
 
-    def __init__(self, width: int = 8, seed: int = 0, dropout: float = 0.1) -> None:
+    def __init__(self, width: int = 24, seed: int = 0, dropout: float = 0.1) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        self.student = nn.Sequential(nn.Linear(4, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 3))
-        self.teacher = nn.Sequential(nn.Linear(4, width), nn.GELU(), nn.Identity(), nn.Linear(width, 3))
+        self.student, self.teacher = _layers(width, nn.Dropout(dropout)), _layers(width, nn.Identity())
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
         self.register_buffer("centre", torch.zeros(3))
@@ -66,6 +65,12 @@ class ToyObjective(nn.Module):
 
     def export_state(self) -> dict[str, Tensor]:
         return dict(self.teacher.state_dict())
+
+
+def _layers(width: int, between: nn.Module) -> nn.Sequential:
+    """A first, a hidden and a last matrix."""
+    ends = nn.Linear(4, width), nn.Linear(width, 3)
+    return nn.Sequential(ends[0], nn.GELU(), nn.Linear(width, width), nn.GELU(), between, ends[1])
 
 
 class ToySource:
@@ -111,6 +116,7 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--kill-before-marker", type=int, default=0)
     parser.add_argument("--poisoned", type=int, default=-1, help="a step whose batch is NaN")
+    parser.add_argument("--optimizer", default="adamw")
     parser.add_argument("--resume-at", type=int, default=0, help="also stop there, continue, and compare")
     arguments = parser.parse_args()
     if arguments.kill_before_marker:
@@ -122,7 +128,12 @@ def main() -> None:
             ToySource(poisoned=(arguments.poisoned,), slow_s=arguments.slow),
         )
         return train(
-            objective, source, toy_config(keep_checkpoints=9), out=out, state=state, control=Control(stop=stop)
+            objective,
+            source,
+            toy_config(keep_checkpoints=9, optimizer=arguments.optimizer),
+            out=out,
+            state=state,
+            control=Control(stop=stop),
         )
 
     undisturbed = None
