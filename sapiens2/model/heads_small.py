@@ -9,6 +9,7 @@ decoder is also told the absolute one. Works for any input size that divides int
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from sapiens2.model.normalise import brightness
 
+Only = tuple[int, int] | Literal["apart"] | None
+"""Which sub-pixels a head is asked for, see `SmallHead.forward`."""
 WAVES = 3  # of each axis: 1, 2 and 4 half turns across the picture
 
 
@@ -106,11 +109,12 @@ class SmallHead(nn.Module):
         nn.init.normal_(self.conv_out.weight, std=0.01)
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
-    def forward(self, features: Tensor, images: Tensor, only: tuple[int, int] | None = None) -> Tensor:
+    def forward(self, features: Tensor, images: Tensor, only: Only = None) -> Tensor:
         """features: [B, D, h, w]; images: [B, 3, H, W] normalised -> [B, out, H / stride * fine, W / stride * fine].
 
         With shading: [B, 3, H, W]. only: row and column of one sub-pixel; the answers of the others are not computed,
-        and the output is [B, out, H / stride, W / stride].
+        and the output is [B, out, H / stride, W / stride]. "apart": all sub-pixels, row by row, along an axis,
+        [B, out, fine^2, H / stride, W / stride], which spares their shuffling.
         """
         # Channels last: the kernels for few channels are then many times as fast on a CPU.
         two = self.stem2(images.contiguous(memory_format=torch.channels_last))
@@ -122,13 +126,23 @@ class SmallHead(nn.Module):
         x = self.deep4(self.mix4(four + F.interpolate(self.up4(x), four.shape[-2:], mode="bilinear")))
         if self.stride == 2:
             x = self.mix2(self.side2(two) + F.interpolate(self.up2(x), two.shape[-2:], mode="bilinear"))
-        if only is None:
-            out = self.conv_out(x) * self.gain
-            out = F.pixel_shuffle(out, self.fine) if self.fine > 1 else out
-        else:
-            one = slice(only[0] * self.fine + only[1], None, self.fine**2)
-            out = F.conv2d(x, self.conv_out.weight[one], self.conv_out.bias[one]) * self.gain  # type: ignore[index]
+        out = self._answers(x, only)
+        if only == "apart":
+            return out.unflatten(1, (-1, self.fine**2))
+        if only is None and self.fine > 1:
+            out = F.pixel_shuffle(out, self.fine)
         return unshaded(images, out) if self.shading else out
+
+    def _answers(self, x: Tensor, only: Only) -> Tensor:
+        """The last layer, for all sub-pixels or for one. A plain product: on one thread of a CPU the convolution of 1 x
+        1 pixels copies what it is given and what it gives."""
+        weight, bias = self.conv_out.weight.flatten(1), self.conv_out.bias
+        assert bias is not None
+        if isinstance(only, tuple):
+            one = slice(only[0] * self.fine + only[1], None, self.fine**2)
+            weight, bias = weight[one], bias[one]
+        out = torch.matmul(weight * self.gain, x.flatten(2)) + (bias * self.gain).unsqueeze(-1)
+        return out.unflatten(2, x.shape[-2:])
 
     def scale(self, features: Tensor) -> Tensor:
         """[B, D, h, w] -> [B]."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sapiens2.model.backbone import Backbone, build_backbone
 from sapiens2.model.foreign import ForeignBackbone
 from sapiens2.model.heads import DeconvHead, PointmapHead, ShuffleHead
-from sapiens2.model.heads_small import SmallHead
+from sapiens2.model.heads_small import Only, SmallHead
 from sapiens2.model.sizes import architecture
 from sapiens2.tasks.head_specs import OUTPUT, OWN_SIZES, SMALL_HEADS, SPECS, TASKS, Source, TaskName, head_spec
 from sapiens2.tasks.vocabulary import keypoints, parts
@@ -40,21 +40,19 @@ class TaskModel(nn.Module):
         self.backbone = backbone
         self.decode_head = head
 
-    def forward(
-        self, images: Tensor, *, resting: bool = False, only: tuple[int, int] | None = None
-    ) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, *, resting: bool = False, only: Only = None) -> dict[str, Tensor]:
         """images: [B, 3, H, W] normalised -> the head's raw output under the task's key, `OUTPUT[task]`.
 
         heatmaps [B, 308, h, w]; logits [B, 29, h, w]; normals, points, albedo [B, 3, h, w]; pointmap adds `scale` [B].
         h, w are a quarter of the input for pose, half for tiny normals and points and with the window tokenizer (there
         a sixteenth for pose), the input's own size otherwise. resting: no gradient reaches the backbone. only: of a
-        head that answers by sub-pixels, the row and column of the one that is wanted.
+        head that answers by sub-pixels, those that are wanted, see SmallHead.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not resting):
             features = self.backbone(images).patches
         return self.decode(features, images, only)
 
-    def decode(self, features: Tensor, images: Tensor, only: tuple[int, int] | None = None) -> dict[str, Tensor]:
+    def decode(self, features: Tensor, images: Tensor, only: Only = None) -> dict[str, Tensor]:
         """The head alone: features [B, D, h, w] of images [B, 3, H, W] -> what `forward` gives."""
         head = self.decode_head
         maps = head(features, images, only) if isinstance(head, SmallHead) else head(features)

@@ -85,29 +85,33 @@ def length(squared: Tensor) -> Tensor:
 
 
 def segmentation_losses(logits: Tensor, labels: Tensor, class_weights: Tensor) -> dict[str, Tensor]:
-    """logits: [B, C, H, W]; labels: [B, H, W] integers, 255 ignored; class_weights: [C]. Paper and release agree."""
-    if logits.shape[-2:] != labels.shape[-2:]:
+    """logits: [B, C, H, W]; labels: [B, H, W] integers, 255 ignored; class_weights: [C]. Paper and release agree.
+
+    Pixels may have more axes than two, the same on both sides: [B, C, ...] and [B, ...].
+    """
+    if logits.shape[2:] != labels.shape[1:]:
         logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
     labels = labels.long()
+    logs = logits.log_softmax(1)
     # Ignored pixels add nothing but still count in the mean, and the mean is not divided by the weights.
-    entropy = F.cross_entropy(logits, labels, weight=class_weights, ignore_index=IGNORE, reduction="sum")
-    return {"loss_ce": entropy / labels.numel(), "loss_dice": dice_loss(logits, labels)}
+    entropy = F.nll_loss(logs, labels, weight=class_weights, ignore_index=IGNORE, reduction="sum")
+    return {"loss_ce": entropy / labels.numel(), "loss_dice": dice_loss(logs.exp(), labels)}
 
 
-def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def dice_loss(p: Tensor, labels: Tensor) -> Tensor:
     """1 - Dice over the foreground classes present in each sample's labels, squared denominators; batch mean.
 
-    A sample without foreground gives 0. Ignored pixels are left out of every sum. No one-hot map is made: at full size
-    it would be the largest tensor of the step.
+    p: probabilities [B, C, ...]; labels: [B, ...]. A sample without foreground gives 0. Ignored pixels are left out of
+    every sum. No one-hot map is made: at full size it would be the largest tensor of the step.
     """
     known = (labels != IGNORE).unsqueeze(1)
-    p = covered(logits.softmax(1), known)
+    p = covered(p, known)
     place = labels.unsqueeze(1).where(known, 0)
     hits = covered(p.gather(1, place), known).flatten(1)
     none = p.new_zeros(p.shape[:2])
     both = none.scatter_add(1, place.flatten(1), hits)[:, 1:]
     truth = none.scatter_add(1, place.flatten(1), known.flatten(1).to(p.dtype))[:, 1:]
-    score = (2 * both + DICE_EPS) / (p.square().sum((2, 3))[:, 1:] + truth + DICE_EPS)
+    score = (2 * both + DICE_EPS) / (p.square().flatten(2).sum(2)[:, 1:] + truth + DICE_EPS)
     present = (truth > 0).to(p.dtype)
     count = present.sum(-1)
     each = torch.where(count > 0, 1 - (score * present).sum(-1) / count.clamp(min=1), torch.zeros_like(count))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sapiens2.engine.parallel import whole
+from sapiens2.model.heads_small import Only
 from sapiens2.model.lora import add_lora, merged
 from sapiens2.model.normalise import normalise
 from sapiens2.model.weights import named_weights
@@ -56,16 +57,24 @@ class TaskObjective(nn.Module):
         After `before_step` they are this part's shares: their mean over the parts is the loss of the whole batch.
         """
         images = normalise(photometric(batch["images"], batch["photometric"]))
-        stride, only = self.config.label_stride, None
-        if stride > 1 and "mask" in batch:
-            batch = batch | {"mask": thinned(batch["mask"], stride, step)}
-            # A head that answers by as many sub-pixels is asked for those alone that have a label.
-            only = turn(stride, step) if getattr(self.model.decode_head, "fine", 1) == stride else None
+        batch, only = self._asked(batch, step)
         out = self.model(images, resting=step % self.config.backbone_every > 0, only=only)
         # Losses are computed in fp32 whatever the model's arithmetic.
         with torch.autocast(images.device.type, enabled=False):
             losses = self.losses({name: tensor.float() for name, tensor in out.items()}, batch)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def _asked(self, batch: dict[str, Tensor], step: int) -> tuple[dict[str, Tensor], Only]:
+        """The batch with those labels of parts that this step looks at, and which sub-pixels answer them."""
+        stride, fine = self.config.label_stride, getattr(self.model.decode_head, "fine", 1)
+        if "mask" not in batch:
+            return batch, None
+        if stride > 1:
+            # A head that answers by as many sub-pixels is asked for those alone that have a label.
+            only = turn(stride, step) if fine == stride else None
+            return batch | {"mask": thinned(batch["mask"], stride, step)}, only
+        # The loss does not mind the order of pixels: where the head answers by sub-pixels they stay apart.
+        return (batch | {"mask": apart(batch["mask"], fine)}, "apart") if fine > 1 else (batch, None)
 
     def losses(self, out: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The task's named losses."""
@@ -134,6 +143,11 @@ def thinned(mask: Tensor, stride: int, step: int) -> Tensor:
     """
     down, right = turn(stride, step)
     return mask[:, down::stride, right::stride]
+
+
+def apart(mask: Tensor, side: int) -> Tensor:
+    """Labels [B, H, W] by their places in squares, row by row: [B, side^2, H / side, W / side]."""
+    return mask.unflatten(2, (-1, side)).unflatten(1, (-1, side)).permute(0, 2, 4, 1, 3).flatten(1, 2)
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:

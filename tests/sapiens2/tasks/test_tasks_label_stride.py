@@ -46,6 +46,22 @@ def test_the_loss_looks_at_one_label_of_four() -> None:
         assert not torch.equal(found["loss"], objective(batch, step + 1)["loss"])
 
 
+def test_sub_pixels_apart_lose_what_the_shuffled_answer_loses() -> None:
+    config = recipes.micro("segmentation")
+    torch.manual_seed(0)
+    objective = TaskObjective(config, build_task("segmentation", "tiny"))
+    batch = {
+        "images": torch.randint(0, 255, (2, 64, 48, 3), dtype=torch.uint8),
+        "photometric": torch.tensor([[0.0, 1, 1, 0]]).repeat(2, 1),
+        "mask": torch.randint(0, 29, (2, 64, 48), dtype=torch.uint8),
+    }
+    batch["mask"][1, :9, 5:] = 255
+    logits = objective.model(normalise(photometric(batch["images"], batch["photometric"])))["logits"]
+    found = objective(batch, 0)
+    for name, loss in segmentation_losses(logits, batch["mask"], objective.class_weights).items():  # type: ignore[arg-type]
+        torch.testing.assert_close(found[name], loss, rtol=1e-5, atol=0)
+
+
 def test_a_stride_that_does_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match=r"label_stride=5 does not divide image_size=\(64, 48\): use 1 or 2"):
         FinetuneConfig.model_validate(recipes.micro("segmentation").model_dump() | {"label_stride": 5})

@@ -81,7 +81,7 @@ def test_dice_by_hand() -> None:
     labels = torch.tensor([[[1, 0]], [[0, 0]]])
     # Sample 0: class 1 present, p = 1/3 at both pixels; sample 1 has no foreground and gives 0.
     score = (2 / 3 + 1e-3) / (2 / 9 + 1 + 1e-3)
-    assert value(dice_loss(logits, labels)) == pytest.approx((1 - score) / 2, rel=1e-5)
+    assert value(dice_loss(logits.softmax(1), labels)) == pytest.approx((1 - score) / 2, rel=1e-5)
 
 
 def test_dice_ignores_unknown_pixels() -> None:
@@ -89,7 +89,7 @@ def test_dice_ignores_unknown_pixels() -> None:
     labels = torch.tensor([[[1, 2], [255, 255]]])
     changed = logits.clone()
     changed[..., 1, :] = 9.0
-    assert value(dice_loss(logits, labels)) == pytest.approx(value(dice_loss(changed, labels)))
+    assert value(dice_loss(logits.softmax(1), labels)) == pytest.approx(value(dice_loss(changed.softmax(1), labels)))
 
 
 def test_normals_by_hand() -> None:
