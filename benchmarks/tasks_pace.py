@@ -23,7 +23,7 @@ from sapiens2.tasks.source import TaskSource
 
 TIMED = 8
 """Steps that are timed, a multiple of how often the backbone is trained."""
-SPARE = 0.92
+SPARE = 0.95
 """Share of the time that is planned: batches are made beside the steps, and read scenes from disk the first time."""
 AROUND_S = 12.0
 """A training's start, its last pictures and its measurement, of one core."""
