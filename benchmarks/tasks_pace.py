@@ -21,8 +21,8 @@ from sapiens2.tasks.config import FinetuneConfig
 from sapiens2.tasks.objective import TaskObjective
 from sapiens2.tasks.source import TaskSource
 
-TIMED = 8
-"""Steps that are timed, a multiple of how often the backbone is trained."""
+WARM, TIMED = 4, 16
+"""Steps that are not timed and that are: both multiples of how often the backbone is trained, which is slow at first."""
 SPARE = 0.95
 """Share of the time that is planned: batches are made beside the steps, and read scenes from disk the first time."""
 AROUND_S = 12.0
@@ -41,7 +41,7 @@ def seconds_per_step(config: FinetuneConfig) -> float:
         source = TaskSource(config)
         # Made beforehand: each would read files that a whole training reads once.
         batches = [source.batch(number, 0, 1) for number in range(TIMED)]
-        for number in range(-2, TIMED):
+        for number in range(-WARM, TIMED):
             if number == 0:
                 began = time.perf_counter()
             step(number % TIMED, [batches[number % TIMED]])
