@@ -22,7 +22,7 @@ from sapiens2.tasks.objective import TaskObjective
 from sapiens2.tasks.source import TaskSource
 
 WARM, TIMED = 4, 16
-"""Steps that are not timed and that are: both multiples of how often the backbone is trained, which is slow at first."""
+"""Steps that are not timed, and that are; each a multiple of how often the backbone is trained."""
 SPARE = 0.95
 """Share of the time that is planned: batches are made beside the steps, and read scenes from disk the first time."""
 AROUND_S = 12.0
