@@ -23,8 +23,9 @@ from sapiens2.tasks.source import TaskSource
 
 WARM, TIMED = 4, 16
 """Steps that are not timed, and that are; each a multiple of how often the backbone is trained."""
-SPARE = 0.95
-"""Share of the time that is planned: batches are made beside the steps, and read scenes from disk the first time."""
+SPARE = 0.9
+"""Share of the time that is planned: batches are made beside the steps, and read scenes from disk the first time; a
+step was measured to take a tenth longer over a whole training."""
 AROUND_S = 12.0
 """A training's start, its last pictures and its measurement, of one core."""
 LONGEST = 3.0
