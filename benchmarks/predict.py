@@ -3,9 +3,9 @@
     python benchmarks/predict.py [--size 0.1b] [--image-size 256 192] [--rounds 9] [--threads 1]
 
 Both sides run eager and compiled, batch 1 and 8, backbone alone and with each head that the port has, points at 1024 x
-768 pixels alone. Before anything
-is timed the outputs are held to agree. With one thread processor time counts, which other programs on the machine
-disturb least, else wall time. A ratio above 1 says that ours is faster; the median of paired rounds counts.
+768 pixels alone. Before anything is timed the outputs are held to agree. With one thread processor time counts, which
+other programs on the machine disturb least, else wall time. A ratio above 1 says that ours is faster; the median of
+paired rounds counts.
 """
 
 from __future__ import annotations

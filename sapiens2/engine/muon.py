@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from sapiens2.engine.parallel import whole
+
 MOMENTUM = 0.95
 ROUNDS = 5
 POLYNOMIAL = (3.4445, -4.7750, 2.0315)
@@ -90,7 +92,7 @@ class Muon(torch.optim.AdamW):
         bad = None if self.found_inf is None else self.found_inf > 0
         alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
         for parameter in parameters:
-            update = _whole(self._update(parameter, bad)).flatten(1)
+            update = whole(self._update(parameter, bad)).flatten(1)
             wide = update if update.shape[0] <= update.shape[1] else update.mT
             alike.setdefault((wide.shape[0], wide.shape[1]), []).append((parameter, wide))
         for (_, columns), members in alike.items():
@@ -111,10 +113,6 @@ class Muon(torch.optim.AdamW):
             gradient = torch.where(bad, momentum, gradient)
         momentum.lerp_(gradient, 1 - MOMENTUM)
         return gradient.lerp(momentum, MOMENTUM)
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _like(full: Tensor, parameter: Tensor) -> Tensor:

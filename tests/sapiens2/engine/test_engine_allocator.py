@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from toy_run import ToyObjective, ToySource, toy_config
+
+from sapiens2.engine import loop
 
 PROGRAM = """
 import ctypes, json, resource, sys, torch
@@ -47,3 +51,11 @@ def test_freed_memory_is_used_again() -> None:
         pytest.skip("this C library has no mallopt, or is older than mallinfo2")
     assert kept[0] == 0 and left[0] >= 24 << 20  # bytes that are a mapping of their own, gone when freed
     assert kept[1] < 1000  # of 131,072 pages, which by itself the heap gives back unless something lies behind them
+
+
+def test_training_on_a_cpu_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(loop, "keep_freed_memory", lambda: asked.append(True))
+    places = {name: str(tmp_path / name) for name in ("out", "state")}
+    loop.train(ToyObjective(), ToySource(), toy_config(steps=4), **places)
+    assert asked == [True]

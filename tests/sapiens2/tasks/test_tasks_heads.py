@@ -112,6 +112,16 @@ def test_a_fresh_pair_of_convolutions_adds_nothing() -> None:
         assert torch.equal(pair(x), torch.nn.functional.silu(x))
 
 
+def test_the_small_heads_last_layer_is_its_convolution() -> None:
+    head = build_head("segmentation", "tiny")
+    assert isinstance(head, SmallHead) and head.conv_out.bias is not None and head.gain != 1
+    torch.nn.init.normal_(head.conv_out.bias)
+    x = torch.randn(2, head.conv_out.in_channels, 6, 5).contiguous(memory_format=torch.channels_last)
+    expected = head.conv_out(x) * head.gain
+    torch.testing.assert_close(head._answers(x, "apart"), expected)
+    torch.testing.assert_close(head._answers(x, (1, 0)), expected[:, 2::4])
+
+
 def test_albedo_is_the_picture_without_its_light() -> None:
     """A factor and an offset of each channel, on a coarser grid: by hand, and the picture where nothing is learned."""
     pixels = torch.randint(0, 256, (1, 4, 6, 3), dtype=torch.uint8)
