@@ -15,6 +15,7 @@ are spread over 16, so that it says of a picture what nano says of the picture a
 
     python benchmarks/tasks_learn.py --out /tmp/tasks_learn [--checkpoint nano.safetensors] [--makehuman FOLDER]
     python benchmarks/tasks_learn.py --out /tmp/tasks_learn --checkpoint nano.safetensors --minutes 30 --jobs 2
+    python benchmarks/tasks_learn.py --out /tmp/pretrained --checkpoint nano.safetensors --arm checkpoint --minutes 30
     python benchmarks/tasks_learn.py --out /tmp/two --tasks normal,pose --steps 250 --scenes 512 --test 64   # 5 minutes
 
 Prints a table, and as its last line one JSON object. Exit code 1 if a task misses a goal.
@@ -86,7 +87,7 @@ def planned(options: argparse.Namespace, began: float) -> dict[str, Any]:
     if options.minutes:
         chosen = [settings(task, options) for task in tasks]
         left = 60 * options.minutes - (time.perf_counter() - began) - TESTS_S
-        plan |= pace(chosen, 2 if options.checkpoint else 1, options.jobs, left)
+        plan |= pace(chosen, len(starts(options)), options.jobs, left)
     else:
         plan["arithmetic"] = dict.fromkeys(tasks, faster())
     file.write_text(json.dumps(plan))
@@ -107,6 +108,8 @@ def starts(options: argparse.Namespace) -> dict[str, str]:
     if options.checkpoint:
         found["checkpoint"] = Path(options.out) / "checkpoint.safetensors"
         save_file(with_patches(load_file(options.checkpoint), architecture("tiny").patch), found["checkpoint"])
+        if options.arm:
+            found = {options.arm: found[options.arm]}
     return {arm: str(path) for arm, path in found.items()}
 
 
@@ -245,6 +248,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="folder of everything that is made")
     parser.add_argument("--checkpoint", help="weights of a pretrained nano or tiny backbone, for the second arm")
+    parser.add_argument("--arm", choices=("scratch", "checkpoint"), help="of the two that --checkpoint makes, only this")
     parser.add_argument("--makehuman", help="folder of MakeHuman's data, for test scenes of other bodies")
     parser.add_argument("--tasks", default=",".join(TASKS), help="which of the five")
     parser.add_argument("--steps", type=int, help="optimiser steps of each run")
@@ -253,7 +257,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--test", type=int, default=192, help="held-out scenes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, each on one core")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.arm and not options.checkpoint:
+        parser.error("--arm chooses of the two that --checkpoint makes; give that too")
+    return options
 
 
 def main() -> int:
