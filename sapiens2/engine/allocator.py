@@ -17,8 +17,8 @@ def keep_freed_memory() -> bool:
     """From now on this process keeps what it frees for what it allocates next; whether its C library can be told so.
 
     A step of a small model on a CPU allocates and frees the same hundreds of tensors. glibc gives the larger ones back
-    to the system, which hands them out again a page at a time and zeroed: about a tenth of the step. Tensors above 32
-    MiB are given back as before.
+    to the system, which hands them out again a page at a time and zeroed: a seventh of the step of a tiny model
+    (benchmarks/results/tasks_learn.md). Tensors above 32 MiB are given back as before.
     """
     if not sys.platform.startswith("linux"):
         return False
