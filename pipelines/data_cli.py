@@ -74,22 +74,46 @@ def _absolute(folder: str) -> str:
 @click.option("--out", required=True, type=click.Path(), help="Folder of labelled data to write.")
 @click.option("--split", default="train", type=click.Choice(["train", "val", "test"]), help="Of every row.")
 def import_command(vocabulary: str, labels: str, images: str, out: str, split: str) -> None:
-    """Bring labels of another VOCABULARY into the layout: coco17, wholebody133, halpe26, ..., cihp20, lip20, voc21."""
+    """Bring labels of another VOCABULARY into the layout: coco17, wholebody133, halpe26, ..., cihp20, lip20, voc21.
+
+    A folder holds one import: each split goes to its own.
+    """
     from sapiens2.data.formats.vocabularies import CLASS_MAPS, LAYOUTS
 
     if vocabulary not in (*LAYOUTS, *CLASS_MAPS):
         raise ValueError(f"unknown vocabulary {vocabulary!r}; use one of {', '.join((*LAYOUTS, *CLASS_MAPS))}")
+    _refuse_what_is_there(out)
     reader = _import_masks if vocabulary in CLASS_MAPS else _import_keypoints
     rows, note = reader(vocabulary, Path(labels), Path(images), out, split)
     console.print(f"{rows} rows in {out}{note}; `sapiens2 data check {out}` looks at them", soft_wrap=True)
 
 
+def _refuse_what_is_there(out: str) -> None:
+    from sapiens2.data.labelled.layout import JSONL, PARQUET, LabelError
+    from sapiens2.engine import storage
+
+    for name in (JSONL, PARQUET):
+        if storage.exists(storage.join(out, name)):
+            raise LabelError(
+                out,
+                f"has an {name} already, whose rows would be lost",
+                "import into a new folder, one a split (sources and `evaluate.labelled` name theirs), or delete it",
+            )
+
+
 def _import_masks(name: str, labels: Path, images: Path, out: str, split: str) -> tuple[int, str]:
-    from sapiens2.data.formats.masks import import_masks
+    from sapiens2.data.formats.masks import import_masks, without_partner
     from sapiens2.data.labelled import DatasetFacts, DatasetWriter
 
     with DatasetWriter(out, DatasetFacts(name=f"{labels.name} ({name})")) as writer:
-        return import_masks(images, labels, name, writer, split), ""
+        rows = import_masks(images, labels, name, writer, split)
+    left = [f"{len(names)} {reason}: {_some(names)}" for reason, names in without_partner(images, labels).items()]
+    return rows, f" ({'; '.join(left)}; left out)" if left else ""
+
+
+def _some(names: list[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def _import_keypoints(name: str, labels: Path, images: Path, out: str, split: str) -> tuple[int, str]:

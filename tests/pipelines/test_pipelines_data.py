@@ -53,3 +53,41 @@ def test_keypoints_go_out_and_come_in(folder):
         CliRunner().invoke(
             export_command, [str(folder), "--format", "coco18", "--out", "x.json"], catch_exceptions=False
         )
+
+
+def masks(folder, names=("a",)):
+    for kind, value in (("pictures", np.zeros((8, 6, 3), np.uint8)), ("labels", np.full((8, 6), 2, np.uint8))):
+        (folder / kind).mkdir(exist_ok=True)
+        for name in names:
+            (folder / kind / f"{name}.png").write_bytes(png_bytes(value))
+    return ["cihp20", "--labels", "labels", "--images", "pictures"]
+
+
+def test_a_second_import_does_not_replace_the_first(folder):
+    arguments = [*masks(folder.parent), "--out", "parts"]
+    assert CliRunner().invoke(import_command, arguments, catch_exceptions=False).exit_code == 0
+    before = (folder.parent / "parts" / "index.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=r"parts: has an index\.jsonl already, .*; import into a new folder"):
+        CliRunner().invoke(import_command, [*arguments, "--split", "val"], catch_exceptions=False)
+    assert (folder.parent / "parts" / "index.jsonl").read_bytes() == before
+
+
+def test_what_an_import_leaves_out_is_said(folder):
+    arguments = [*masks(folder.parent, "abcdefgh"), "--out", "parts"]
+    for name in "bcdefgh":
+        (folder.parent / "labels" / f"{name}.png").rename(folder.parent / "labels" / f"{name}.gif")
+    done = CliRunner().invoke(import_command, arguments, catch_exceptions=False)
+    assert "7 pictures without a mask: b.png, c.png, d.png, e.png, f.png and 2 more" in done.output
+    assert "7 masks that are no PNG: b.gif" in done.output and "1 rows in parts" in done.output
+
+
+def test_openpose_and_coco_files_are_what_their_readers_expect(folder):
+    index = folder / "index.jsonl"
+    rows = [json.loads(line) for line in index.read_text().splitlines()]
+    index.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "box"}) + "\n" for row in rows))
+    assert CliRunner().invoke(export_command, [str(folder), "--format", "openpose", "--out", "pose"]).exit_code == 0
+    (person,) = json.loads((folder.parent / "pose" / "a_keypoints.json").read_text())["people"]
+    assert max(person["pose_keypoints_2d"][2::3]) == 1
+    assert CliRunner().invoke(export_command, [str(folder), "--format", "coco17", "--out", "c.json"]).exit_code == 0
+    annotations = json.loads((folder.parent / "c.json").read_text())["annotations"]
+    assert all(each["bbox"][2] > 0 and each["area"] > 0 for each in annotations)

@@ -113,24 +113,35 @@ def _read_people(path: Path, batch: Batch) -> Found:
 
 def _read_regions(path: Path, batch: Batch) -> Found:
     content, found = load_coco(path), Found()
-    names = {category["id"]: str(category["name"]) for category in content.get("categories", [])}
-    pictures = {}
+    names, pictures = _names(path, content.get("categories") or []), {}
     for image in content["images"]:
         where = f"{path} image {image.get('id')}"
         pictures[image["id"]] = picture = batch.find(str(image["file_name"]), where)
         batch.same_size(picture, image["width"], image["height"], where)
     for number, annotation in enumerate(content["annotations"], 1):
         where = f"{path} annotation {annotation.get('id', number)}"
-        if annotation.get("image_id") not in pictures or annotation.get("category_id") not in names:
+        if annotation["image_id"] not in pictures or str(annotation.get("category_id")) not in names:
             raise LabelError(where, "names an image or a category that is not listed", "list it in the file")
         picture = pictures[annotation["image_id"]]
         pixels = _pixels(annotation.get("segmentation"), (picture.height, picture.width), where)
         if pixels is None:
             found.left_out["annotations without a segmentation"] += 1
         else:
-            part = part_id(names[annotation["category_id"]], where)
+            part = part_id(names[str(annotation["category_id"])], where)
             found.of(picture).regions.append(Region(part, pixels))
     return found
+
+
+def _names(path: Path, categories: Any) -> dict[str, str]:
+    """The names of the categories by their ids as text."""
+    if not isinstance(categories, list):
+        raise LabelError(str(path), "`categories` is no list of objects", "give annotations in COCO's format")
+    names = {}
+    for number, category in enumerate(categories, 1):
+        if not isinstance(category, dict) or not {"id", "name"} <= set(category):
+            raise LabelError(f"{path} category {number}", "has no `id` and `name`", "give each category both")
+        names[str(category["id"])] = str(category["name"])
+    return names
 
 
 def _pixels(segmentation: Any, size: tuple[int, int], where: str) -> Array | None:

@@ -154,7 +154,7 @@ def _read_people(image: ET.Element, picture: Picture, which: Layout, found: Foun
         own = [box for number, box in boxes if group and number == group]
         around = smallest_around(who.points[who.points[:, 2] > 0, :2], [box for _, box in boxes])
         who.box = own[0] if own else None if around is None else boxes[around][1]
-        add_person(found, picture, who, len(named))
+        add_person(found, picture, who)
     loose = len(image.findall("points"))
     if loose:
         raise LabelError(where, f"has {loose} points outside a skeleton", f"label them in the skeleton {PERSON!r}")

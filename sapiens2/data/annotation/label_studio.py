@@ -182,7 +182,7 @@ def _read_people(results: list[Result], picture: Picture, which: Layout, found: 
     for owner, named in people.items():
         who = person(which, picture, named, where)
         who.box = boxes.get(owner)
-        add_person(found, picture, who, len(named))
+        add_person(found, picture, who)
 
 
 def _owner(result: Result, xy: np.ndarray, boxes: dict[str, Box], where: str) -> str:

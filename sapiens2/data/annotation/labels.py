@@ -22,10 +22,14 @@ OUTSIDE, NO_POINTS = "points outside the picture", "people without a mapped keyp
 
 @dataclass
 class Person:
-    """Keypoints float [308, 3] x, y, visibility; box x0, y0, x1, y1; pixel (0, 0) is the first pixel's centre."""
+    """Keypoints float [308, 3] x, y, visibility; box x0, y0, x1, y1; pixel (0, 0) is the first pixel's centre.
+
+    outside: how many of its points of the 308 lay outside the picture, and so lost their label.
+    """
 
     points: Array
     box: Box | None = None
+    outside: int = 0
 
 
 @dataclass
@@ -83,10 +87,10 @@ def _plain(name: str) -> str:
 def person(layout: Layout, picture: Picture, named: Sequence[tuple[str, float, float, int]], where: str) -> Person:
     """A person from (keypoint, x, y from the outer edge, visibility); LabelError for unknown or repeated names.
 
-    A point outside the picture loses its label.
+    A point outside the picture loses its label, and is counted if it is one of the 308.
     """
     ids = {name: k for k, name in enumerate(layout.names)}
-    points, seen = np.zeros((len(layout), 3)), set()
+    points, seen, outside = np.zeros((len(layout), 3)), set(), 0
     for name, x, y, visibility in named:
         if name not in ids:
             raise LabelError(where, f"the label {name!r} is no keypoint of {layout.name}", "use the exported labels")
@@ -97,17 +101,17 @@ def person(layout: Layout, picture: Picture, named: Sequence[tuple[str, float, f
             raise LabelError(where, f"the keypoint {name!r} is at ({x:g}, {y:g})", "give numbers of pixels")
         inside = 0 <= x <= picture.width and 0 <= y <= picture.height
         points[ids[name]] = (x - EDGE, y - EDGE, visibility) if inside else 0
-    return Person(layout.to_308(points))
+        outside += int(not inside and layout.reads[ids[name]] >= 0)
+    return Person(layout.to_308(points), outside=outside)
 
 
-def add_person(found: Found, picture: Picture, who: Person, given: int) -> None:
-    """Keep a person that has a keypoint, and count what was lost of `given` points."""
-    kept = int((who.points[:, 2] > 0).sum())
-    if kept:
+def add_person(found: Found, picture: Picture, who: Person) -> None:
+    """Keep a person that has a keypoint, and count what was left out."""
+    if (who.points[:, 2] > 0).any():
         found.of(picture).people.append(who)
     else:
         found.left_out[NO_POINTS] += 1
-    found.left_out[OUTSIDE] += 0 if not kept else max(0, given - kept)
+    found.left_out[OUTSIDE] += who.outside
 
 
 def shifted(box: Box) -> Box:

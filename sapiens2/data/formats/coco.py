@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from sapiens2.data.labelled.layout import LabelError, Row
 Array = np.ndarray
 WHOLEBODY_KEYS = (("foot_kpts", 6), ("face_kpts", 68), ("lefthand_kpts", 21), ("righthand_kpts", 21))
 BODY_POINTS = 26  # visibility is 0, 1 or 2 up to here in every layout; beyond it is a confidence
+
+_ID = (int, float, str)
 
 
 @dataclass
@@ -34,9 +36,10 @@ class Converted:
 def read_coco(path: str | Path, name: str, *, images: str = "images", split: str = "train") -> Converted:
     """The people of a COCO-like file whose points are in the layout `name`.
 
-    images: what file names are relative to, as seen from the folder of the index. Crowds and people without a mapped
-    point are left out and counted; points outside the picture lose their label and are counted. Raises LabelError for a
-    file that is not of this format, ValueError for an unknown layout.
+    images: what file names are relative to, as seen from the folder of the index, which they may not leave; "" keeps
+    them as they are. Crowds and people without a mapped point are left out and counted; points outside the picture lose
+    their label and are counted. Raises LabelError for a file that is not of this format, ValueError for an unknown
+    layout.
     """
     which, where = layout(name), str(path)
     content = load_coco(where)
@@ -53,13 +56,22 @@ def read_coco(path: str | Path, name: str, *, images: str = "images", split: str
         if row is None:
             out.left_out["people without a mapped keypoint"] += 1
             continue
-        image = f"{images}/{row.image}" if images else row.image
+        image = f"{images}/{_below(here, row.image)}" if images else row.image
         out.rows.append(replace(row, image=image, split=split, where=here))
     return out
 
 
+def _below(where: str, name: str) -> str:
+    """The file name, if it stays in its folder."""
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise LabelError(
+            where, f"its picture {name!r} is not below the folder of the pictures", "give names relative to it, no `..`"
+        )
+    return name
+
+
 def load_coco(path: str | Path) -> dict[str, Any]:
-    """The object of a COCO file; LabelError when it is missing or none."""
+    """The object of a COCO file, its images with id, name and size; LabelError when it is missing or none."""
     where = str(path)
     try:
         content = json.loads(Path(where).read_bytes())
@@ -69,7 +81,27 @@ def load_coco(path: str | Path) -> dict[str, Any]:
         raise LabelError(where, "is not JSON", "give the JSON file of the annotations") from error
     if not isinstance(content, dict) or not {"images", "annotations"} <= set(content):
         raise LabelError(where, "has no `images` and `annotations`", "give annotations in COCO's format")
+    for name in ("images", "annotations"):
+        if not isinstance(content[name], list) or not all(isinstance(each, dict) for each in content[name]):
+            raise LabelError(where, f"`{name}` is no list of objects", "give annotations in COCO's format")
+    for number, image in enumerate(content["images"], 1):
+        _check_image(f"{where} image {image.get('id', f'number {number}')}", image)
+    for number, annotation in enumerate(content["annotations"], 1):
+        if not isinstance(annotation.get("image_id"), _ID):
+            here = f"{where} annotation {annotation.get('id', number)}"
+            raise LabelError(here, "has no `image_id`", "give the id of its image")
     return content
+
+
+def _check_image(where: str, image: dict[str, Any]) -> None:
+    if not isinstance(image.get("id"), _ID):
+        raise LabelError(where, "has no `id`", "give the number that annotations name as `image_id`")
+    if not isinstance(image.get("file_name"), str) or not image["file_name"]:
+        raise LabelError(where, "has no `file_name`", "give the path of the picture")
+    for side in ("width", "height"):
+        pixels = image.get(side)
+        if not isinstance(pixels, int | float) or not 0 < pixels < float("inf"):
+            raise LabelError(where, f"has no `{side}`", "give the size of the picture in pixels")
 
 
 def _row(
@@ -85,27 +117,61 @@ def _row(
         return None
     box = None
     if annotation.get("bbox"):
-        x, y, w, h = (float(v) for v in annotation["bbox"])
+        say = "x, y, width and height in pixels, or leave it out"
+        x, y, w, h = (float(v) for v in _finite(where, "bbox", annotation["bbox"], (4,), say))
         # COCO's boxes are in pixel edges; here the centre of the first pixel is 0.
         box = (x - 0.5, y - 0.5, x + w - 0.5, y + h - 0.5) if w > 0 and h > 0 else None
-    area = float(annotation.get("area") or 0)
+    area = float(_finite(where, "area", annotation.get("area") or 0, (), "square pixels, or leave it out"))
     return Row(image=picture["file_name"], box=box, area=area if area > 0 else None, keypoints=mapped)
 
 
 def _points(where: str, annotation: dict[str, Any], which: Layout) -> Array:
-    flat = list(annotation.get("keypoints") or [])
+    flat = _list(where, annotation, "keypoints")
     if len(flat) < 3 * len(which):
         for key, count in WHOLEBODY_KEYS if which.name == "wholebody133" else ():
-            flat += annotation.get(key) or [0.0] * (3 * count)
+            flat += _list(where, annotation, key) or [0.0] * (3 * count)
     if len(flat) != 3 * len(which):
         raise LabelError(
             where,
             f"has {len(flat) / 3:g} keypoints, {which.name} has {len(which)}",
             "name the layout that the file is in",
         )
-    points = np.array(flat, float).reshape(-1, 3)
+    points = _numbers(where, "keypoints", flat, (len(flat),), "x, y, visibility of every point").reshape(-1, 3)
     seen = points[:, 2]
+    bad = ~np.isfinite(seen) | ((seen > 0) & ~np.isfinite(points[:, :2]).all(1))
+    if bad.any():
+        k = int(np.flatnonzero(bad)[0])
+        raise LabelError(
+            where,
+            f"the keypoint {which.names[k]!r} is {flat[3 * k : 3 * k + 3]}",
+            "give numbers, or set its visibility to 0",
+        )
     certain = np.arange(len(points)) < (len(points) if which.name == OWN else BODY_POINTS)
     # A point labelled under cover is 1 in COCO; a confidence of 1 among face and hands is a point that was seen.
     points[:, 2] = np.where(seen <= 0, 0, np.where((seen == 1) & certain, 1, 2))
-    return points
+    return np.where(points[:, 2:] > 0, points, 0.0)
+
+
+def _list(where: str, annotation: dict[str, Any], key: str) -> list[Any]:
+    value = annotation.get(key) or []
+    if not isinstance(value, list):
+        raise LabelError(where, f"`{key}` is no list", "give a flat list of x, y, visibility")
+    return list(value)
+
+
+def _numbers(where: str, key: str, value: Any, shape: tuple[int, ...], say: str) -> Array:
+    """Numbers of a shape; null among them is NaN."""
+    try:
+        array = np.array(value, float)
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.shape != shape:
+        raise LabelError(where, f"`{key}` is no {'list' if shape else 'number'} as COCO has it", f"give {say}")
+    return array
+
+
+def _finite(where: str, key: str, value: Any, shape: tuple[int, ...], say: str) -> Array:
+    array = _numbers(where, key, value, shape, say)
+    if not np.isfinite(array).all():
+        raise LabelError(where, f"`{key}` is {value}", f"give {say}")
+    return array

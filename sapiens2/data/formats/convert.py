@@ -40,6 +40,7 @@ BODY_25 = (
     "right_heel",
 )
 _HALFWAY = {"neck": ("left_shoulder", "right_shoulder"), "mid_hip": ("left_hip", "right_hip")}
+_CERTAIN = np.array([np.inf, np.inf, 1])
 _HANDS = {"hand_left_keypoints_2d": slice(91, 112), "hand_right_keypoints_2d": slice(112, 133)}
 
 
@@ -62,15 +63,14 @@ Person = tuple[int, str, tuple[int, int], Array, Array | None, float | None]
 
 
 def coco_file(people: Sequence[Person], name: str) -> dict[str, Any]:
-    """A whole COCO file, with one annotation a person."""
+    """A whole COCO file, with one annotation a person; without a box, that of the labelled points."""
     images: dict[int, dict[str, Any]] = {}
     annotations = []
     for number, (image_id, file_name, (height, width), points, box, area) in enumerate(people, 1):
         images[image_id] = {"id": image_id, "file_name": file_name, "width": width, "height": height}
         annotation: dict[str, Any] = {"id": number, "image_id": image_id, "category_id": 1, "iscrowd": 0}
-        if box is not None:
-            x0, y0, x1, y1 = (float(v) for v in box)
-            annotation |= {"bbox": [x0 + 0.5, y0 + 0.5, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
+        x0, y0, x1, y1 = _around(points) if box is None else (float(v) for v in box)
+        annotation |= {"bbox": [x0 + 0.5, y0 + 0.5, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
         if area is not None:
             annotation["area"] = area
         annotations.append(annotation | coco_annotation(points, name))
@@ -79,12 +79,21 @@ def coco_file(people: Sequence[Person], name: str) -> dict[str, Any]:
     return {"images": list(images.values()), "annotations": annotations, "categories": [category]}
 
 
+def _around(points: Array) -> tuple[float, float, float, float]:
+    """The tight box of the labelled points; an empty one at COCO's origin without any."""
+    seen = np.asarray(points, float)
+    seen = seen[seen[:, 2] > 0, :2] if (seen[:, 2] > 0).any() else np.full((1, 2), -0.5)
+    (x0, y0), (x1, y1) = seen.min(0).tolist(), seen.max(0).tolist()
+    return x0, y0, x1, y1
+
+
 def openpose(people: Sequence[Array]) -> dict[str, Any]:
     """One picture's people, each [308, 3] x, y, score, as OpenPose writes them: body 25 and hands.
 
-    The face list is empty: OpenPose's 70 points have no counterpart for most of it.
+    Its confidences end at 1, so a visibility of 2 becomes 1. The face list is empty: OpenPose's 70 points have no
+    counterpart for most of it.
     """
-    return {"version": 1.3, "people": [_openpose_person(np.asarray(points, float)) for points in people]}
+    return {"version": 1.3, "people": [_openpose_person(np.minimum(points, _CERTAIN)) for points in people]}
 
 
 def _openpose_person(points: Array) -> dict[str, Any]:

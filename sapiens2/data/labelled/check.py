@@ -15,6 +15,7 @@ from sapiens2.tasks.sample import Sample
 from sapiens2.tasks.vocabulary import IGNORE, keypoints, parts
 
 MIN_KEYPOINTS = 8  # fewer are too few to train on (specification 5)
+NEAR_M, FAR_M = 0.2, 30.0  # a person's median depth outside is more likely another unit
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,21 @@ def check(folder: str, tasks: Sequence[str] | None = None, *, show: int = 8, lim
             )
     if not rows:
         report.problems.append(Problem(folder, "the index is empty", "write one row a sample"))
+    elif not tasks:
+        report.problems += _unlabelled(folder, rows)
     return report
+
+
+def _unlabelled(folder: str, rows: Sequence[Row]) -> list[Problem]:
+    """Rows that no task reads: all of them are an error, some a warning."""
+    without = [row for row in rows if not any(row.has(task) for task in LABEL_OF)]
+    mend = f"fill {', '.join(name for names in LABEL_OF.values() for name in names)} in the index"
+    if len(without) == len(rows):
+        return [Problem(folder, "no row has a label of any task", mend)]
+    if without:
+        where = f"{without[0].where} and {len(without) - 1} more" if without[1:] else without[0].where
+        return [Problem(where, "has no label of any task", f"{mend}, or drop the row", error=False)]
+    return []
 
 
 def _check_task(report: Report, task: str, rows: Sequence[Row], show: int) -> None:
@@ -158,10 +173,14 @@ class _Tally:
 
     def _pointmap(self, row: Row, sample: Sample) -> list[Problem]:
         assert sample.points is not None and sample.valid is not None and sample.intrinsics is not None
+        doubts = self._covered(row, sample)
         if sample.valid.any():
-            self.values["median depth, m"].append(float(np.median(sample.points[..., 2][sample.valid])))
+            depth = float(np.median(sample.points[..., 2][sample.valid]))
+            self.values["median depth, m"].append(depth)
+            if not NEAR_M <= depth <= FAR_M:
+                doubts.append(_doubt(row, f"its median depth is {depth:.3g}: in metres?", _in_metres(depth)))
         self.values["focal length over width"].append(float(sample.intrinsics[0, 0] / sample.image.shape[1]))
-        return self._covered(row, sample)
+        return doubts
 
     def _albedo(self, row: Row, sample: Sample) -> list[Problem]:
         assert sample.albedo is not None and sample.valid is not None
@@ -196,6 +215,13 @@ class _Tally:
 
 def _range(values: list[float]) -> list[float]:
     return [round(float(v), 4) for v in (min(values), np.median(values), max(values))]
+
+
+def _in_metres(depth: float) -> str:
+    mend = "divide millimetres by 1000 and centimetres by 100"
+    if depth < NEAR_M:
+        mend = "multiply by 10, 100 or 1000 if it was divided as millimetres or centimetres too often"
+    return f"{mend}; for a depth PNG set `depth_unit` in dataset.json"
 
 
 def _doubt(row: Row, problem: str, mend: str) -> Problem:

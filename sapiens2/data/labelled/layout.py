@@ -42,6 +42,10 @@ class LabelError(ValueError):
         super().__init__(f"{where}: {problem}; {mend}")
         self.where, self.problem, self.mend = where, problem, mend
 
+    def __reduce__(self) -> tuple[type[LabelError], tuple[str, str, str], dict[str, Any]]:
+        """Pickled by its three texts and its notes: errors travel between processes."""
+        return type(self), (self.where, self.problem, self.mend), self.__dict__
+
 
 class DatasetFacts(Config):
     """What dataset.json says; an absent file means the defaults."""

@@ -66,7 +66,11 @@ def read_image(path: str) -> Array:
     """An upright picture, uint8 [H, W, 3] RGB."""
     import cv2
 
-    decoded = cv2.imdecode(np.frombuffer(read_bytes(path) or b"\0", np.uint8), cv2.IMREAD_COLOR)
+    data = np.frombuffer(read_bytes(path) or b"\0", np.uint8)
+    try:
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error:  # how OpenCV refuses a header that speaks of too many pixels
+        decoded = None
     if decoded is None:
         raise LabelError(path, "is not a picture that can be decoded", "save it again as JPEG or PNG, or drop the row")
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
@@ -116,10 +120,14 @@ def stored_picture(path: str) -> Array:
     """A PNG as it is stored: indices of a palette, 8 or 16 bits; LabelError if it cannot be decoded."""
     from PIL import Image, UnidentifiedImageError
 
+    data = read_bytes(path)
     try:
-        with Image.open(io.BytesIO(read_bytes(path))) as picture:
+        with Image.open(io.BytesIO(data)) as picture:
             return np.array(picture)
-    except (UnidentifiedImageError, OSError, SyntaxError, ImportError) as error:
+    except Image.DecompressionBombError as error:
+        raise LabelError(path, "has more pixels than can be decoded", "cut it into smaller pictures") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, ImportError) as error:
+        # ValueError: a damaged chunk.
         # ImportError: ultralytics, once imported, puts in place of Image.open a function that looks for a HEIF plugin.
         raise LabelError(path, "is not a picture that can be decoded", "save the label as PNG") from error
 
@@ -163,8 +171,9 @@ def read_valid(path: str, size: tuple[int, int]) -> Array:
 
 def _array(path: str, key: str) -> Array:
     """A float array of an npy file, or of an npz file under `key` (or its only array)."""
+    data = read_bytes(path)
     try:
-        loaded: Any = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+        loaded: Any = np.load(io.BytesIO(data), allow_pickle=False)
         if not isinstance(loaded, np.ndarray):
             names = list(loaded.files)
             name = key if key in names else names[0] if len(names) == 1 else None
@@ -173,8 +182,13 @@ def _array(path: str, key: str) -> Array:
             loaded = loaded[name]
     except LabelError:
         raise
-    except (ValueError, OSError, EOFError, KeyError) as error:
-        raise LabelError(path, "is not an npy or npz file of numbers", "save it with numpy.save") from error
+    except Exception as error:
+        # Of damaged bytes numpy, zipfile, zlib and tokenize each raise their own; the bytes are all that is read here.
+        raise LabelError(
+            path,
+            f"is damaged, or no npy or npz file of numbers ({type(error).__name__})",
+            "save it again with numpy.save, or drop the row",
+        ) from error
     if loaded.dtype.kind not in "fiu":
         raise LabelError(path, f"holds {loaded.dtype}", "save float16 or float32")
     return np.asarray(loaded, np.float32)

@@ -274,6 +274,21 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
             TOOLS[name].read(tmp_path / "file", batch("pose", name))
 
 
+@pytest.mark.parametrize("tool", ["cvat", "label-studio"])
+def test_points_without_a_counterpart_are_not_outside(tool: str, tmp_path: Path) -> None:
+    """A fully visible person: points that map to none of the 308 are not lost outside."""
+    exported, which = batch("pose", tool, "wholebody133"), layout("wholebody133")
+    points = np.zeros((len(keypoints()), 3))
+    points[:] = [10, 10, 2]
+    TOOLS[tool].write(tmp_path, exported, {NAME: PictureLabels(people=[Person(points, (4.5, 4.5, 20.5, 20.5))])})
+    path = tmp_path / TOOLS[tool].file
+    if tool == "cvat":  # the tool's user has placed the points that have no counterpart, too
+        path.write_text(path.read_text().replace('outside="1"', 'outside="0"').replace("0.00,0.00", "9.00,9.00"))
+    found = TOOLS[tool].read(path, exported)
+    assert (found.pictures[NAME].people[0].points[:, 2] > 0).sum() == (which.reads >= 0).sum() > 50
+    assert found.left_out["points outside the picture"] == 0
+
+
 def test_points_beyond_the_edge_are_counted(tmp_path: Path) -> None:
     inside = POINTS.format("nose", "57.2,4") + POINTS.format("left_eye", "55.9,4")
     path = tmp_path / "a.xml"
@@ -281,3 +296,15 @@ def test_points_beyond_the_edge_are_counted(tmp_path: Path) -> None:
     found = TOOLS["cvat"].read(path, batch("pose", "cvat"))
     assert found.left_out["points outside the picture"] == 1
     assert (found.pictures[NAME].people[0].points[:, 2] > 0).sum() == 1
+
+
+def test_a_damaged_coco_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    picture = {"id": 1, "file_name": NAME, "width": SIZE[1], "height": SIZE[0]}
+    for images, categories, message in (
+        ([{"id": 1, "file_name": NAME}], [], r"a\.json image 1: has no `width`; give the size"),
+        ([picture], [{"id": 1}], "category 1: has no `id` and `name`"),
+    ):
+        path.write_text(json.dumps({"images": images, "annotations": [], "categories": categories}))
+        with pytest.raises(LabelError, match=message):
+            TOOLS["coco"].read(path, batch("segmentation"))

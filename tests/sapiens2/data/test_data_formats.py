@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sapiens2.data.formats.coco import read_coco
 from sapiens2.data.formats.convert import BODY_25, coco_annotation, coco_file, openpose
-from sapiens2.data.formats.masks import import_masks, map_mask
+from sapiens2.data.formats.masks import import_masks, map_mask, without_partner
 from sapiens2.data.formats.vocabularies import CLASS_MAPS, LAYOUTS, OWN, class_map, layout
 from sapiens2.data.labelled import DatasetWriter, LabelError, LabelledDataset
+from sapiens2.data.labelled.read import stored_picture
 from sapiens2.data.labelled.write import png_bytes
 from sapiens2.tasks.vocabulary import keypoints, parts
 
@@ -126,6 +128,63 @@ def test_annotations_that_do_not_fit(change: dict[str, Any], message: str, tmp_p
         read_coco(tmp_path / "x.json", "coco18")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": None}, "image number 1: has no `id`; give the number"),
+        ({"file_name": None}, "image 7: has no `file_name`"),
+        ({"width": None}, "image 7: has no `width`; give the size of the picture in pixels"),
+        ({"height": "tall"}, "image 7: has no `height`"),
+        ({"file_name": "../../x.jpg"}, r"annotation 3: its picture '\.\./\.\./x\.jpg' is not below the folder"),
+        ({"file_name": "/etc/x.jpg"}, "annotation 3: its picture '/etc/x.jpg' is not below"),
+        ({"file_name": "a/../../x.jpg"}, "is not below the folder of the pictures; give names relative"),
+    ],
+)
+def test_images_that_are_damaged_are_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = coco(tmp_path, [person()])
+    content = json.loads(path.read_text())
+    content["images"][0] = {k: v for k, v in (content["images"][0] | change).items() if v is not None}
+    path.write_text(json.dumps(content))
+    with pytest.raises(LabelError, match=message):
+        read_coco(path, "coco17")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"keypoints": [None, 5, 2] * 17},
+            r"annotation 3: the keypoint 'nose' is \[None, 5, 2\]; give numbers, or set",
+        ),
+        ({"keypoints": [3, 5, None] * 17}, r"the keypoint 'nose' is \[3, 5, None\]"),
+        ({"keypoints": ["x", 5, 2] * 17}, "annotation 3: `keypoints` is no list as COCO has it"),
+        ({"keypoints": {"nose": 1}}, "annotation 3: `keypoints` is no list"),
+        ({"bbox": [1, 2, 3]}, "annotation 3: `bbox` is no list as COCO has it; give x, y, width"),
+        ({"bbox": [1, 2, None, 3]}, r"`bbox` is \[1, 2, None, 3\]; give x, y, width and height"),
+        ({"area": "big"}, "annotation 3: `area` is no number"),
+        ({"image_id": None}, "annotation 3: has no `image_id`"),
+    ],
+)
+def test_annotations_that_are_damaged_are_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match=message):
+        read_coco(coco(tmp_path, [person(**change)]), "coco17")
+
+
+def test_an_unlabelled_point_may_have_no_place(tmp_path: Path) -> None:
+    flat = [None, None, 0, *[20, 30, 2] * 16]
+    (row,) = read_coco(coco(tmp_path, [person(keypoints=flat)]), "coco17").rows
+    assert row.keypoints is not None and np.isfinite(row.keypoints).all() and (row.keypoints[:, 2] > 0).sum() == 16
+
+
+def test_without_a_box_it_is_that_of_the_points() -> None:
+    points = np.zeros((308, 3))
+    points[5], points[9] = [10, 20, 2], [40, 26, 1]
+    (annotation,) = coco_file([(1, "a.png", (48, 64), points, None, None)], "coco17")["annotations"]
+    assert annotation["bbox"] == [10.5, 20.5, 30, 6] and annotation["area"] == 180
+    (annotation,) = coco_file([(1, "a.png", (48, 64), points * 0, None, 9.0)], "coco17")["annotations"]
+    assert annotation["bbox"] == [0, 0, 0, 0] and annotation["area"] == 9
+
+
 def test_a_coco_file_goes_out_and_comes_in(tmp_path: Path) -> None:
     points = np.zeros((308, 3))
     ids = layout("coco17").reads
@@ -157,6 +216,14 @@ def test_openpose_by_hand() -> None:
     assert not np.any(person_["hand_left_keypoints_2d"])
 
 
+def test_openpose_confidences_end_at_1() -> None:
+    points = np.zeros((308, 3))
+    points[:, 2] = 2
+    (person_,) = openpose([points])["people"]
+    for key in ("pose_keypoints_2d", "hand_left_keypoints_2d", "hand_right_keypoints_2d"):
+        assert set(np.array(person_[key]).reshape(-1, 3)[:, 2].tolist()) == {1.0}
+
+
 def test_class_maps_by_hand() -> None:
     cihp = class_map("cihp20")
     names = parts().names
@@ -169,6 +236,38 @@ def test_class_maps_by_hand() -> None:
         assert set(class_map(name).tolist()) <= {*range(29), 255} and class_map(name)[255] == 255
     with pytest.raises(LabelError, match="has the class 20, cihp20 ends at 19"):
         map_mask(np.full((2, 2), 20, np.uint8), "cihp20")
+
+
+def test_a_mask_of_one_bit_is_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1").save(path)
+    assert map_mask(stored_picture(str(path)), "voc21").tolist() == [[0, 0]]
+    hat = parts().names[class_map("cihp20")[1]]
+    assert map_mask(stored_picture(str(path)), "cihp20").tolist() == [[0, parts().id(hat) if hat else 255]]
+    with pytest.raises(LabelError, match="holds float32 of the shape"):
+        map_mask(np.zeros((2, 2), np.float32), "cihp20")
+
+
+def test_what_has_no_partner_is_named(tmp_path: Path) -> None:
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    for folder, names in (
+        (images, ("a.jpg", "b.jpg", "c.JPG", "note.txt", ".DS_Store")),
+        (masks, ("a.png", "c.PNG", "x.png", "b.gif")),
+    ):
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_bytes(png_bytes(np.zeros((8, 6), np.uint8)))
+    assert without_partner(images, masks) == {
+        "pictures without a mask": ["b.jpg"],
+        "files that are no picture": ["note.txt"],
+        "masks without a picture": ["x.png"],
+        "masks that are no PNG": ["b.gif"],
+    }
+    with DatasetWriter(str(tmp_path / "out")) as writer:
+        assert import_masks(images, masks, "cihp20", writer) == 2
+    (images / "a.webp").write_bytes(b"")
+    with pytest.raises(LabelError, match=r"a\.png: may be the mask of a\.jpg or a\.webp; keep one picture"):
+        import_masks(images, masks, "cihp20", DatasetWriter(str(tmp_path / "out")))
 
 
 def test_masks_are_imported_and_sizes_are_held(tmp_path: Path) -> None:

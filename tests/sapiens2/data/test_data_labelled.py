@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -162,8 +164,6 @@ def bright(folder: Path) -> None:
 
 
 def _npy(array: np.ndarray) -> bytes:
-    import io
-
     out = io.BytesIO()
     np.save(out, array)
     return out.getvalue()
@@ -206,8 +206,6 @@ def test_what_is_wrong_is_named_with_its_mend(task: str, spoil: Any, message: st
     else:
         assert report.errors == 1 and report.counts[task]["unreadable"] == 1
         (text,) = (str(problem) for problem in report.problems if problem.error)
-    import re
-
     assert re.search(message, text), text
 
 
@@ -227,6 +225,37 @@ def test_a_good_folder_is_counted_and_drawn(tmp_path: Path) -> None:
     assert sheet.shape[1] == 400 and len(np.unique(sheet)) > 50
     text = page(report)
     assert text.count("<figure>") == 10 and "0 errors" in text
+
+
+@pytest.mark.parametrize(
+    ("median", "message"),
+    [
+        (4, None),
+        (0.14, r"index\.jsonl line 1: its median depth is 0\.\d+: in metres\?; multiply by"),
+        (72, r"median depth is 72: in metres\?; divide millimetres by 1000 and centimetres by 100; .*`depth_unit`"),
+    ],
+)
+def test_another_unit_is_doubted(median: float, message: str | None, tmp_path: Path) -> None:
+    (one,) = people(1)
+    assert one.points is not None and one.valid is not None
+    times = median / np.median(one.points[one.valid][:, 2])
+    folder = write(tmp_path / "data", [replace(one, points=one.points * np.float32(times))])
+    report = check(str(folder), ["pointmap"], show=0)
+    doubts = [str(problem) for problem in report.problems]
+    assert not report.errors and len(doubts) == (message is not None)
+    assert message is None or re.search(message, doubts[0]), doubts
+
+
+def test_rows_that_no_task_reads_are_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", people())
+    none = dict.fromkeys(("keypoints", "mask", "normals", "points", "albedo"))
+    edit(folder, 1, **none)
+    report = check(str(folder), show=0)
+    (doubt,) = (str(problem) for problem in report.problems if "no label" in problem.problem)
+    assert not report.errors and "line 2: has no label of any task; fill keypoints, mask" in doubt
+    edit(folder, 0, **none)
+    report = check(str(folder), show=0)
+    assert report.errors == 1 and "no row has a label of any task" in str(report.problems[-1])
 
 
 def test_doubts_do_not_fail(tmp_path: Path) -> None:
