@@ -14,10 +14,7 @@ import numpy as np
 
 from sapiens2.evaluation.bootstrap import Estimate, bootstrap
 from sapiens2.evaluation.headline import Headline, headline_sums
-from sapiens2.evaluation.labelled import answer_native, constant_mean, load_labelled, placed
 from sapiens2.evaluation.measure import TALLIES, Answer, PoseTally
-from sapiens2.tasks.build import TaskModel
-from sapiens2.tasks.config import DataSource
 from sapiens2.tasks.sample import Sample
 
 NAMES = ("model", "baseline")
@@ -37,24 +34,6 @@ def synthetic_items(
     """Samples of one size, a batch of answers at a time."""
     for chunk in _batches(samples, batch):
         yield from (Item(sample, given, constant) for sample, given in zip(chunk, answer(chunk), strict=True))
-
-
-def labelled_items(
-    model: TaskModel,
-    source: DataSource,
-    size: tuple[int, int],
-    batch: int,
-    synthetic: Callable[[], Iterable[Sample]],
-) -> Iterator[Item]:
-    """Labelled samples at their own size; `synthetic` are for the constant answer where there is no training split.
-
-    Raises LabelError for a sample that cannot be read.
-    """
-    constant = constant_mean(model.task, source, synthetic, size)
-    for chunk in _batches(load_labelled(source, model.task), batch):
-        answers = answer_native(model, chunk, size, batch)
-        for sample, given in zip(chunk, answers, strict=True):
-            yield Item(sample, given, placed(model.task, constant, sample, size))
 
 
 def _batches(samples: Iterable[Sample], batch: int) -> Iterator[list[Sample]]:

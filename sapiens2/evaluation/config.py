@@ -27,6 +27,9 @@ class EvaluateConfig(Config):
     )
     scene_seed: int = recipe(0, "Seed of the first held-out scene; the others follow.", ge=0)
     image_size: tuple[int, int] | None = recipe(None, "Height and width, pixels; None takes the training size.")
+    flip: bool = recipe(
+        False, "Flip test: each answer is the mean over picture and mirror image, as in the protocol of pose."
+    )
     rounds: int = recipe(200, "Bootstrap resamples behind every 95 % interval.", ge=1)
     seed: int = recipe(0, "Seed of the resamples.", ge=0)
 

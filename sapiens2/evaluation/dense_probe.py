@@ -177,5 +177,5 @@ def _finished(task: str, out: Tensor, size: Pixels) -> Iterator[Answer]:
     if task == "segmentation":
         yield from ({"labels": labels} for labels in full.argmax(1).to(torch.uint8).cpu().numpy())
         return
-    full = F.normalize(full, dim=1) if task == "normal" else full.clamp(0, 1) if task == "albedo" else full
+    full = F.normalize(full, dim=1) if task == "normal" else full  # albedo is measured unclamped
     yield from ({"map": values} for values in full.movedim(1, -1).cpu().numpy())

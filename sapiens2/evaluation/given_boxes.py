@@ -8,6 +8,7 @@ removed by keypoint similarity at 0.9. Areas are the labelled ones, else the ext
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -36,10 +37,11 @@ Array = np.ndarray
 
 
 def read_boxes(path: str, pictures: Sequence[str]) -> list[Array]:
-    """float64 [N, 5] x0, y0, x1, y1, score of each picture, by its path in the index or its file name.
+    """float64 [N, 5] x0, y0, x1, y1, score of each picture, by its path in the index or, if no other has it, file name.
 
     The file is {picture: [[x0, y0, x1, y1], ...]}, a score as a fifth number; a picture that it does not name has no
-    boxes. Raises ValueError for another format and when it names none of the pictures, FileNotFoundError.
+    boxes. Raises ValueError for another format, for a file name that several pictures have, and when it names none of
+    the pictures; FileNotFoundError.
     """
     try:
         content = json.loads(storage.read_bytes(path))
@@ -47,10 +49,26 @@ def read_boxes(path: str, pictures: Sequence[str]) -> list[Array]:
         raise ValueError(f"{path} is not JSON: give {{picture: [[x0, y0, x1, y1, score], ...]}}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no JSON object: give {{picture: [[x0, y0, x1, y1, score], ...]}}")
-    keys = [next((k for k in (name, PurePosixPath(name).name) if k in content), None) for name in pictures]
+    keys = _keys(path, pictures, content)
     if not any(keys):
         raise ValueError(f"{path} names none of the {len(pictures)} pictures: name them as the index does")
     return [_boxes(path, key, content) if key else np.zeros((0, 5)) for key in keys]
+
+
+def _keys(path: str, pictures: Sequence[str], content: Mapping[str, object]) -> list[str | None]:
+    """What the file calls each picture; None where it does not name it."""
+    shared = Counter(PurePosixPath(name).name for name in dict.fromkeys(pictures))
+    keys: list[str | None] = []
+    for name in pictures:
+        base = PurePosixPath(name).name
+        if name not in content and base in content and shared[base] > 1:
+            same = [each for each in dict.fromkeys(pictures) if PurePosixPath(each).name == base]
+            raise ValueError(
+                f"{path}: {base!r} may be {' or '.join(same[:3])}: name each picture by its path in the index, "
+                "one without boxes with an empty list"
+            )
+        keys.append(next((key for key in (name, base) if key in content), None))
+    return keys
 
 
 def _boxes(path: str, key: str, content: Mapping[str, object]) -> Array:
@@ -80,10 +98,12 @@ def measure_boxes(
     *,
     rounds: int,
     seed: int,
+    flip: bool = False,
 ) -> dict[str, dict[str, Estimate]]:
     """AP and AR over pictures under `given` and `labelled` boxes.
 
     poses: the labels of every row, pictures left out, and the answers from the labelled boxes, in the rows' order.
+    flip: the answers from given boxes are the mean over crop and mirror image; those of `poses` must be alike.
     """
     dataset = LabelledDataset(source.path, "pose", source.split)
     rows = dataset.rows
@@ -94,7 +114,7 @@ def measure_boxes(
     for start in range(0, len(pictures), batch):
         part = slice(start, start + batch)
         images = [dataset.sample(of[name][0]).image for name in pictures[part]]
-        found += predict(model, images, boxes=boxes[part], input_size=size, batch=batch)
+        found += predict(model, images, boxes=boxes[part], input_size=size, batch=batch, flip=flip)
     given, labelled = [], []
     for name, own, box in zip(pictures, found, boxes, strict=True):
         people = [poses[k][0] for k in of[name]]
@@ -115,12 +135,13 @@ def measure_boxes(
     }
 
 
-def boxes_section(found: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
-    """Both measurements as a section of a report."""
+def boxes_section(found: Mapping[str, Mapping[str, Estimate]], *, flip: bool = False) -> dict[str, Any]:
+    """Both measurements as a section of a report; flip: they were made with the flip test, and it says so."""
+    note = "Over pictures: all their people are to be found. 308 keypoints."
     return {
         "type": "table",
         "title": "Given boxes and labelled boxes",
         "columns": ["metric", *(f"{name} boxes" for name in found)],
         "rows": [[key, *(each[key].text() for each in found.values())] for key in ("AP", "AP50", "AP75", "AR")],
-        "note": "Over pictures: all their people are to be found. 308 keypoints.",
+        "note": note + (" With flip test." if flip else ""),
     }

@@ -41,10 +41,16 @@ def labelled_bins(source: DataSource, task: str) -> Bins:
     return row_bins(LabelledDataset(source.path, task, source.split).rows, read_index(source.path), task)
 
 
-def answer_native(model: TaskModel, samples: Sequence[Sample], size: tuple[int, int], batch: int) -> list[Answer]:
-    """What the model says of each sample, in the sample's own pixels; poses from the labelled boxes."""
+def answer_native(
+    model: TaskModel, samples: Sequence[Sample], size: tuple[int, int], batch: int, *, flip: bool = False
+) -> list[Answer]:
+    """What the model says of each sample, in the sample's own pixels; poses from the labelled boxes.
+
+    flip: the mean over what the network sees and its mirror image. Albedo is not clamped.
+    """
     boxes = [person_box(sample)[None] for sample in samples] if model.task == "pose" else None
-    found = predict(model, [sample.image for sample in samples], boxes=boxes, input_size=size, batch=batch)
+    images = [sample.image for sample in samples]
+    found = predict(model, images, boxes=boxes, input_size=size, batch=batch, flip=flip, clamp=False)
     return [_answer(model.task, person[0], sample) for person, sample in zip(found, samples, strict=True)]
 
 

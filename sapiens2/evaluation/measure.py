@@ -142,7 +142,7 @@ class PoseTally:
 
 
 class SegmentationTally:
-    """Both conventions of mIoU, mean recall, pixel accuracy."""
+    """Both conventions of mIoU and of mean recall, pixel accuracy."""
 
     def __init__(self) -> None:
         self.counts: list[Array] = []
@@ -213,7 +213,7 @@ class PointmapTally:
 
 
 class AlbedoTally:
-    """MAE, RMSE, PSNR, SSIM, gradient error over the person's pixels."""
+    """MAE, RMSE, PSNR, SSIM, gradient error over the person's pixels, of answers that are not clamped."""
 
     def __init__(self) -> None:
         self.sums: list[Array] = []

@@ -39,18 +39,19 @@ def confusion(predicted: Array, truth: Array, classes: int) -> Array:
 def pool_segmentation(counts: Array) -> dict[str, float]:
     """counts: confusion matrix summed over images.
 
-    mIoU averages over classes that occur in truth or prediction; mIoU_all counts absent ones as 0, as the release does.
-    mAcc is the mean recall of classes in the truth; aAcc the share of right pixels.
+    mIoU averages over classes that occur in truth or prediction, mAcc (recall) over those in the truth; mIoU_all and
+    mAcc_all average over all classes and count absent ones as 0, as the release does. aAcc: right pixels' share.
     """
     hit = np.diag(counts).astype(float)
     truth, predicted = counts.sum(1), counts.sum(0)
     union = truth + predicted - hit
     occurs, there = union > 0, truth > 0
-    iou = hit / np.maximum(union, 1)
+    iou, recall = hit / np.maximum(union, 1), hit / np.maximum(truth, 1)
     return {
         "mIoU": float(iou[occurs].mean()) if occurs.any() else float("nan"),
         "mIoU_all": float(iou.mean()),
-        "mAcc": float((hit[there] / truth[there]).mean()) if there.any() else float("nan"),
+        "mAcc": float(recall[there].mean()) if there.any() else float("nan"),
+        "mAcc_all": float(recall.mean()),
         "aAcc": float(hit.sum() / max(counts.sum(), 1)),
     }
 
@@ -143,15 +144,16 @@ def albedo_sums(predicted: Array, truth: Array, valid: Array) -> Array:
 
 
 def pool_albedo(images: Sequence[Array] | Array) -> dict[str, float]:
-    """MAE, RMSE, PSNR of the pooled error (peak 1), SSIM and gradient L1."""
+    """MAE, RMSE, PSNR of the pooled error (peak 1), SSIM and gradient L1; NaN for what no pixel, or pair, was there."""
     n, absolute, squared, windows, ssim, pairs, gradient = np.sum(images, 0)
-    mse = squared / max(n, 1)
+    n, windows, pairs = (count or float("nan") for count in (n, windows, pairs))
+    mse = squared / n
     return {
-        "mae": float(absolute / max(n, 1)),
+        "mae": float(absolute / n),
         "rmse": float(np.sqrt(mse)),
-        "psnr": float(-10 * np.log10(max(mse, 1e-12))),
-        "ssim": float(ssim / windows) if windows else float("nan"),
-        "gradient_l1": float(gradient / max(pairs, 1)),
+        "psnr": float(-10 * np.log10(np.maximum(mse, 1e-12))),
+        "ssim": float(ssim / windows),
+        "gradient_l1": float(gradient / pairs),
     }
 
 

@@ -15,10 +15,17 @@ from sapiens2.data.synthetic.store import SceneStore, cache_folder
 from sapiens2.engine import report, storage
 from sapiens2.evaluation.baselines import mean_map
 from sapiens2.evaluation.bootstrap import Estimate
-from sapiens2.evaluation.compared import Compared, labelled_items, synthetic_items
+from sapiens2.evaluation.compared import Compared, Item, synthetic_items
 from sapiens2.evaluation.config import EvaluateConfig
 from sapiens2.evaluation.given_boxes import boxes_section, measure_boxes
-from sapiens2.evaluation.labelled import labelled_bins, pictures_of
+from sapiens2.evaluation.labelled import (
+    answer_native,
+    constant_mean,
+    labelled_bins,
+    load_labelled,
+    pictures_of,
+    placed,
+)
 from sapiens2.evaluation.measure import MAIN, Answer
 from sapiens2.evaluation.metrics import best_scale
 from sapiens2.evaluation.strata import Bins, Stratum, by_stratum, scene_bins
@@ -28,7 +35,7 @@ from sapiens2.model.weights import load_weights
 from sapiens2.tasks.answers import CAPTION, truth_and_answer
 from sapiens2.tasks.assemble import assemble
 from sapiens2.tasks.build import TaskModel
-from sapiens2.tasks.config import FinetuneConfig
+from sapiens2.tasks.config import DataSource, FinetuneConfig
 from sapiens2.tasks.predict import Prediction, forward
 from sapiens2.tasks.sample import Sample, from_scene
 
@@ -54,14 +61,14 @@ def evaluate(config: EvaluateConfig, *, checkpoint: str, out: str) -> dict[str, 
     strata = by_stratum(bins, *compared.headlines(), rounds=config.rounds, seed=config.seed)
     metrics = _metrics(config, results["model"], results["baseline"])
     metrics |= {"strata": [_stratum(each) for each in strata], "model": trained.backbone or trained.size}
-    metrics |= {"n_test": compared.count, "image_size": list(size)}
+    metrics |= {"n_test": compared.count, "image_size": list(size), "flip": config.flip}
     rows, boxed = [row_of(metrics)], []
     if config.boxes and config.labelled is not None:
-        chosen = {"rounds": config.rounds, "seed": config.seed}
+        chosen: dict[str, Any] = {"rounds": config.rounds, "seed": config.seed, "flip": config.flip}
         found = measure_boxes(model, config.labelled, compared.poses, config.boxes, size, config.batch, **chosen)
         metrics["boxes"] = {name: {k: _interval(e) for k, e in each.items()} for name, each in found.items()}
         rows.append(row_of(metrics | {"metrics": metrics["boxes"]["given"]}, f"{metrics['model']}, given boxes"))
-        boxed.append(boxes_section(found))
+        boxed.append(boxes_section(found, flip=config.flip))
     table = paper_table(config.task, rows)
     fragment = _fragment(config, metrics, results, compared)
     fragment["sections"][2:2] = [*boxed, *strata_section(config.task, strata), table.section()]
@@ -82,14 +89,29 @@ def _compare(
     on = None if config.labelled is None else pictures_of(config.labelled, config.task)
     compared = Compared(config.task, pictures=config.pictures, keep_poses=bool(config.boxes), on=on)
     if config.labelled is not None:
-        compared.take(labelled_items(model, config.labelled, size, config.batch, lambda: _samples(known)))
+        compared.take(_native_items(config, config.labelled, model, size, known))
         return compared, labelled_bins(config.labelled, config.task)
     test = SceneStore(config.n_test, *size, "test", config.scene_seed, folder=folder)
     constant = mean_map(config.task, _samples(known))
-    compared.take(
-        synthetic_items(_samples(test), constant, lambda chunk: answer(model, chunk, config.batch), config.batch)
-    )
+
+    def said(chunk: list[Sample]) -> list[Answer]:
+        return answer(model, chunk, config.batch, flip=config.flip)
+
+    compared.take(synthetic_items(_samples(test), constant, said, config.batch))
     return compared, scene_bins(test.scene(index) for index in range(test.count))
+
+
+def _native_items(
+    config: EvaluateConfig, source: DataSource, model: TaskModel, size: tuple[int, int], known: SceneStore
+) -> Iterator[Item]:
+    """Labelled samples at their own size; `known` are for the constant answer where there is no training split."""
+    constant = constant_mean(config.task, source, lambda: _samples(known), size)
+
+    def said(chunk: list[Sample]) -> list[Answer]:
+        return answer_native(model, chunk, size, config.batch, flip=config.flip)
+
+    for item in synthetic_items(load_labelled(source, config.task), constant, said, config.batch):
+        yield item._replace(constant=placed(config.task, constant, item.sample, size))
 
 
 def _samples(store: SceneStore) -> Iterator[Sample]:
@@ -115,12 +137,16 @@ def load_scenes(count: int, size: tuple[int, int], split: str, seed: int, folder
 
 
 def answer(model: TaskModel, samples: Sequence[Sample], batch: int, *, flip: bool = False) -> list[Answer]:
-    """What the model says of each sample, in the form that the statistics take; flip: with its mirror image."""
+    """What the model says of each sample, in the form that the statistics take: albedo is not clamped.
+
+    flip: the mean over each sample and its mirror image.
+    """
     device = next(model.parameters()).device
     answers: list[Answer] = []
     for start in range(0, len(samples), batch):
         images = np.stack([sample.image for sample in samples[start : start + batch]])
-        out = forward(model, normalise(torch.from_numpy(images).to(device)), images.shape[1:3], flip=flip)
+        crops = normalise(torch.from_numpy(images).to(device))
+        out = forward(model, crops, images.shape[1:3], flip=flip, clamp=False)
         arrays = {name: tensor.cpu().numpy() for name, tensor in out.items()}
         answers += [as_answer(model.task, {name: a[k] for name, a in arrays.items()}) for k in range(len(images))]
     return answers
@@ -136,10 +162,11 @@ def as_answer(task: str, out: dict[str, np.ndarray]) -> Answer:
 
 
 def row_of(metrics: dict[str, Any], name: str = "") -> Row:
-    """The row of an evaluation, from its metrics.json, in the table of its task."""
+    """The row of an evaluation, from its metrics.json, in the table of its task; a flip test is named."""
     values = {key: figure["value"] for key, figure in metrics["metrics"].items()}
     height, width = metrics["image_size"]
-    return measured(metrics["task"], name or metrics.get("model", "ours"), values, input=f"{height} x {width}")
+    name = (name or metrics.get("model", "ours")) + (", flip test" if metrics.get("flip") else "")
+    return measured(metrics["task"], name, values, input=f"{height} x {width}")
 
 
 def _stratum(each: Stratum) -> dict[str, Any]:
@@ -200,7 +227,7 @@ def _fragment(
         if name not in _HIDDEN and math.isfinite(results["model"][name].value)
     ]
     gain, what = metrics["gain"], "labelled samples" if config.labelled else "held-out scenes"
-    said = f"{metrics['main']} is {results['model'][metrics['main']].text()}"
+    said = f"{metrics['main']}{' with flip test' if config.flip else ''} is {results['model'][metrics['main']].text()}"
     beside = f", {abs(gain):.0%} {'less' if gain >= 0 else 'more'} error than the mean" if gain is not None else ""
     sections: list[dict[str, Any]] = [
         {"type": "text", "title": "Outcome", "body": f"On {compared.count} {what} {said}{beside}."},
@@ -209,7 +236,8 @@ def _fragment(
             "title": "Metrics",
             "columns": ["metric", "model", "mean of the training labels"],
             "rows": rows,
-            "note": f"95 % intervals over {config.rounds} resamples of the images. {UNITS[config.task]}",
+            "note": f"95 % intervals over {config.rounds} resamples of the images. {UNITS[config.task]}"
+            + (FLIPPED if config.flip else ""),
         },
     ]
     if compared.shown:
@@ -223,12 +251,14 @@ def _fragment(
 
 UNITS = {
     "pose": "AP, AR and PCK in [0, 1]; PCK at a share of the diagonal of the keypoints' box.",
-    "segmentation": "mIoU over classes that occur; mIoU_all counts absent classes as 0.",
+    "segmentation": "mIoU over classes that occur, mAcc over those in the labels; mIoU_all and mAcc_all over all "
+    "classes, absent ones as 0.",
     "normal": "Degrees, and shares of pixels within degrees.",
     "pointmap": "Canonical units (metres times image width over focal length); _scaled after the best scale per image; "
     "surface_ is the angle between the surfaces.",
-    "albedo": "sRGB in [0, 1]; PSNR in dB.",
+    "albedo": "sRGB in [0, 1], answers not clamped; PSNR in dB.",
 }
+FLIPPED = " Flip test: every answer is the mean over what the network says of a picture and of its mirror image."
 
 
 def _strip(task: str, sample: Sample, given: Answer, constant: Answer) -> np.ndarray:

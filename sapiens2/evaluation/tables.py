@@ -36,11 +36,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Layout:
-    """A table of the paper; `text` are columns that hold no metric."""
+    """A table of the paper; `text` are columns that hold no metric, `convention` says how ours are measured."""
 
     number: int
     columns: tuple[Column, ...]
     text: tuple[str, ...] = ()
+    convention: str = ""
 
 
 def _percent(heading: str, metric: str, digits: int = 1) -> Column:
@@ -51,9 +52,15 @@ def _error(heading: str, metric: str, factor: float, digits: int) -> Column:
     return Column(heading, metric, factor, digits, False)
 
 
+_CLASSES = "mIoU and mAcc of our rows are means over all 29 classes, absent ones counted as 0, as in the release."
+
 LAYOUTS: dict[str, Layout] = {
     "pose": Layout(3, (_percent("mAP", "AP"), _percent("mAR", "AR")), ("input",)),
-    "segmentation": Layout(4, (_percent("mIoU", "mIoU_all"), _percent("mAcc", "mAcc"))),
+    "segmentation": Layout(
+        4,
+        (_percent("mIoU of all classes", "mIoU_all"), _percent("mAcc of all classes", "mAcc_all")),
+        convention=_CLASSES,
+    ),
     "pointmap": Layout(
         5,
         (
@@ -90,23 +97,24 @@ LAYOUTS: dict[str, Layout] = {
             _percent("pose mAP", "pose.AP"),
             _percent("pose mAR", "pose.AR"),
             _percent("seg. mIoU", "segmentation.mIoU"),
-            _percent("seg. mAcc", "segmentation.mAcc"),
+            _percent("seg. mAcc", "segmentation.mAcc_all"),
             _error("pointmap L2", "pointmap.l2", 1, 3),
             _error("normal mean (deg)", "normal.mean_deg", 1, 1),
             _percent("normal within 22.5 deg", "normal.within_22.5"),
             _error("albedo MAE (e-2)", "albedo.mae", 1e2, 2),
         ),
+        convention=_CLASSES,
     ),
 }
 
 _PROBED = {
     "pose": {"AP": "AP", "AR": "AR"},
-    "segmentation": {"mIoU_all": "mIoU", "mAcc": "mAcc"},
+    "segmentation": {"mIoU_all": "mIoU", "mAcc_all": "mAcc_all"},
     "pointmap": {"l2_scaled": "l2"},
     "normal": {"mean_deg": "mean_deg", "within_22.5": "within_22.5"},
     "albedo": {"mae": "mae"},
 }
-"""Metrics of a dense probe -> their names in the columns of table 2: the release's mIoU, points at the best scale."""
+"""Metrics of a dense probe -> their names in the columns of table 2: over all classes, points at the best scale."""
 
 
 def in_columns(task: str, metrics: Mapping[str, float]) -> dict[str, float]:
@@ -138,8 +146,8 @@ class PaperTable:
 
     @property
     def note(self) -> str:
-        """What the published rows are."""
-        return NOTE.format(table=self.layout.number)
+        """What the published rows are, and the convention of ours."""
+        return " ".join(filter(None, (NOTE.format(table=self.layout.number), self.layout.convention)))
 
     def cells(self) -> list[list[str]]:
         """Every row as texts."""
@@ -202,12 +210,11 @@ def layout(name: str) -> Layout:
 
 
 def published(name: str) -> list[Row]:
-    """The rows that the paper prints for a task, or for `probe`."""
-    which = layout(name)
+    """The rows that the paper prints for a task, or for `probe`; the files have the columns in the layout's order."""
+    layout(name)
     text = files("sapiens2.evaluation").joinpath("published", f"{name}.tsv").read_text(encoding="utf-8")
-    lines = list(csv.DictReader(text.splitlines(), delimiter="\t"))
-    keys = [*which.text, *(column.metric for column in which.columns)]
-    return [Row(line["model"], tuple(line[key] for key in keys), PUBLISHED) for line in lines]
+    _, *lines = csv.reader(text.splitlines(), delimiter="\t")
+    return [Row(line[0], tuple(line[1:]), PUBLISHED) for line in lines]
 
 
 def measured(name: str, model: str, metrics: Mapping[str, float | None], **text: str) -> Row:

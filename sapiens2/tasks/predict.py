@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class Prediction:
     normals: Array | None = None  # float32 [h, w, 3] unit
     points: Array | None = None  # float32 [h, w, 3] metres, camera in the middle of the picture
     scale: float | None = None  # canonical points per metre
-    albedo: Array | None = None  # float32 [h, w, 3] sRGB
+    albedo: Array | None = None  # float32 [h, w, 3] sRGB, in [0, 1] if it was clamped
     valid: Array | None = None  # bool [h, w] the person's pixels, where a model of the parts was given
     score: float | None = None  # the detector's
     region: Array | None = None  # float32 [4] what the network saw
@@ -54,13 +55,16 @@ class Prediction:
 
 
 @torch.inference_mode()
-def forward(model: TaskModel, crops: Tensor, size: tuple[int, int], *, flip: bool = False) -> dict[str, Tensor]:
+def forward(
+    model: TaskModel, crops: Tensor, size: tuple[int, int], *, flip: bool = False, clamp: bool = True
+) -> dict[str, Tensor]:
     """Finished outputs of normalised crops [B, 3, h, w] on a grid of `size` (height, width) over the same region.
 
-    flip: of the mean over each crop and its mirror image.
+    flip: of the mean over each crop and its mirror image. clamp: albedo to [0, 1], as it is drawn; not as it is
+    measured.
 
     pose: keypoints [B, 308, 2] in pixels of that grid (corners aligned) and scores; segmentation: labels; the others:
-    maps [B, 3, H, W], normals unit, points metric, albedo in [0, 1].
+    maps [B, 3, H, W], normals unit, points metric.
     """
     model.eval()
     out = flip_tested(model, crops) if flip else model(crops)
@@ -75,7 +79,8 @@ def forward(model: TaskModel, crops: Tensor, size: tuple[int, int], *, flip: boo
     if model.task == "normal":
         return {"normals": F.normalize(resized(out["normals"]), dim=1)}
     if model.task == "albedo":
-        return {"albedo": resized(out["albedo"]).clamp(0, 1)}
+        albedo = resized(out["albedo"])
+        return {"albedo": albedo.clamp(0, 1) if clamp else albedo}
     said = out["scale"].float()
     return {"points": to_metres(resized(out["points"]), said, model.scale), "scale": heard(said, model.scale)}
 
@@ -100,6 +105,7 @@ def predict(
     input_size: tuple[int, int] | None = None,
     batch: int = 8,
     flip: bool = False,
+    clamp: bool = True,
 ) -> list[list[Prediction]]:
     """One list of predictions per image, one prediction per person; persons of all images share the batches.
 
@@ -108,7 +114,8 @@ def predict(
     empty list; without either every image is taken whole. people: a segmentation model whose parts say which pixels
     are a person's (`valid`). input_size: (height, width) of the network, default that of its training. batch: crops per
     forward pass. flip: the mean of what the network says of each crop and of its mirror image, at twice the
-    cost. Raises ValueError for images that are not uint8 RGB, and for boxes of another number or without an area.
+    cost. clamp: albedo to [0, 1]. Raises ValueError for images that are not uint8 RGB, and for boxes of another number
+    or without an area.
     """
     if boxes is not None and len(boxes) != len(images):
         raise ValueError(f"{len(boxes)} lists of boxes for {len(images)} images: give one list per image")
@@ -116,7 +123,8 @@ def predict(
         check_image(image, f"image {index}")
     found = (_boxes(image, None if boxes is None else boxes[i], detector) for i, image in enumerate(images))
     pictures = zip(images, found)
-    return list(predict_each(task_model, pictures, people=people, input_size=input_size, batch=batch, flip=flip))
+    options: dict[str, Any] = {"input_size": input_size, "batch": batch, "flip": flip, "clamp": clamp}
+    return list(predict_each(task_model, pictures, people=people, **options))
 
 
 def check_image(image: Array, name: str) -> None:
@@ -169,9 +177,10 @@ def predict_each(
     input_size: tuple[int, int] | None = None,
     batch: int = 8,
     flip: bool = False,
+    clamp: bool = True,
 ) -> Iterator[list[Prediction]]:
     """`predict` for a stream of (image, boxes or None), in order; holds no more pictures than a batch needs."""
-    network = _Network(task_model, people, input_size, flip)
+    network = _Network(task_model, people, input_size, flip, clamp)
     waiting: deque[_Picture] = deque()
     jobs: list[tuple[_Picture, int]] = []
     for image, boxes in pictures:
@@ -191,10 +200,12 @@ def predict_each(
 class _Network:
     """A task model, perhaps one of the parts beside it, and the size of their crops."""
 
-    def __init__(self, model: TaskModel, people: TaskModel | None, size: tuple[int, int] | None, flip: bool) -> None:
+    def __init__(
+        self, model: TaskModel, people: TaskModel | None, size: tuple[int, int] | None, flip: bool, clamp: bool
+    ) -> None:
         if people is not None and people.task != "segmentation":
             raise ValueError(f"people is a {people.task} model: give a segmentation model")
-        self.flip = flip
+        self.flip, self.clamp = flip, clamp
         self.model, self.people = model.eval(), None if people is None else people.eval()
         self.size = size or input_size(model)
         self.device = next(model.parameters()).device
@@ -220,7 +231,8 @@ class _Network:
         valid = None if self.people is None else self._run(self.people, jobs, input_size(self.people))["logits"]
         for row, (picture, index) in enumerate(jobs):
             one = {name: array[row] for name, array in out.items()}
-            answered = _placed(picture.people[index], one, self.model.task, self.size, picture.image.shape[:2])
+            task, shape = self.model.task, picture.image.shape[:2]
+            answered = _placed(picture.people[index], one, task, self.size, shape, clamp=self.clamp)
             if valid is not None and self.people is not None:
                 answered = _with_people(answered, valid[row], input_size(self.people))
             picture.people[index] = answered
@@ -242,7 +254,13 @@ def _region(person: Prediction) -> Array:
 
 
 def _placed(
-    person: Prediction, out: dict[str, Array], task: str, size: tuple[int, int], shape: tuple[int, int]
+    person: Prediction,
+    out: dict[str, Array],
+    task: str,
+    size: tuple[int, int],
+    shape: tuple[int, int],
+    *,
+    clamp: bool = True,
 ) -> Prediction:
     """The output of one crop, its scale already that of canonical points, in the picture's pixels."""
     region = _region(person)
@@ -258,7 +276,7 @@ def _placed(
         length = np.linalg.norm(values, axis=-1, keepdims=True)
         return replace(person, normals=values / np.maximum(length, 1e-12))
     if task == "albedo":
-        return replace(person, albedo=values.clip(0, 1))
+        return replace(person, albedo=values.clip(0, 1) if clamp else values)
     scale = float(out["scale"])
     focal = size[1] / scale * (region[2] - region[0]) / (size[1] - 1)
     return replace(person, points=_centred(values / scale, region, shape, focal), scale=scale, focal_px=focal)

@@ -96,6 +96,21 @@ def test_wrong_files_of_boxes_are_named(text: str, message: str, tmp_path: Path)
         read_boxes(str(tmp_path / "b.json"), ["images/a.png", "images/b.png"])
 
 
+def test_a_file_name_that_two_pictures_share_names_neither(tmp_path: Path) -> None:
+    path, box = tmp_path / "b.json", [[1, 2, 3, 4]]
+    pictures = ["cam1/1.png", "cam2/1.png", "cam1/2.png"]
+    path.write_text(json.dumps({"1.png": box, "2.png": box}))
+    with pytest.raises(ValueError, match=r"'1\.png' may be cam1/1\.png or cam2/1\.png: name each picture by its path"):
+        read_boxes(str(path), pictures)
+    path.write_text(json.dumps({"cam1/1.png": box, "1.png": box}))  # the second still has no name of its own
+    with pytest.raises(ValueError, match=r"cam1/1\.png or cam2/1\.png"):
+        read_boxes(str(path), pictures)
+    path.write_text(json.dumps({"cam1/1.png": box, "2.png": box * 2}))  # alone in its name
+    assert [len(boxes) for boxes in read_boxes(str(path), pictures)] == [1, 0, 2]
+    path.write_text(json.dumps({"cam1/1.png": box, "cam2/1.png": [], "1.png": box * 3}))
+    assert [len(boxes) for boxes in read_boxes(str(path), pictures)] == [1, 0, 0]
+
+
 def test_boxes_are_part_of_what_was_measured(folder: str, tmp_path: Path) -> None:
     source, path = DataSource(path=folder, split="test"), tmp_path / "b.json"
     path.write_text('{"a.png": []}')

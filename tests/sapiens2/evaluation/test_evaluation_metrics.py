@@ -29,7 +29,8 @@ def test_confusion_and_scores_agree_with_scikit_learn() -> None:
     got = m.pool_segmentation(counts)
     iou = jaccard_score(truth[known], predicted[known], labels=range(5), average=None)
     assert got["mIoU"] == pytest.approx(iou.mean()) and got["mIoU_all"] == pytest.approx(iou.sum() / 7)
-    assert got["mAcc"] == pytest.approx(recall_score(truth[known], predicted[known], average="macro"))
+    recall = recall_score(truth[known], predicted[known], average="macro")
+    assert got["mAcc"] == pytest.approx(recall) and got["mAcc_all"] == pytest.approx(recall * 5 / 7)
     assert got["aAcc"] == pytest.approx(accuracy_score(truth[known], predicted[known]))
 
 
@@ -127,6 +128,19 @@ def test_albedo_sums_agree_with_plain_formulas_and_scikit_image() -> None:
         full=True,
     )  # fmt: skip
     np.testing.assert_allclose(ours[6:-6, 6:-6], theirs.mean(-1)[6:-6, 6:-6], atol=1e-6)
+
+
+def test_nothing_to_measure_is_no_score() -> None:
+    """No pixel is not perfect albedo; a lone pixel has an error, but neither a window nor a neighbour."""
+    truth, valid = RNG.random((12, 12, 3)), np.zeros((12, 12), bool)
+    empty = m.albedo_sums(truth + 0.5, truth, valid)
+    assert all(np.isnan(value) for value in m.pool_albedo([empty]).values())
+    valid[6, 6] = True
+    lone = m.pool_albedo([empty, m.albedo_sums(truth + 0.5, truth, valid)])
+    assert lone["mae"] == pytest.approx(0.5) and lone["psnr"] == pytest.approx(-20 * np.log10(0.5))
+    assert np.isnan(lone["ssim"]) and np.isnan(lone["gradient_l1"])
+    nothing = bootstrap(lambda index: m.pool_albedo([empty] * len(index)), 3, rounds=4, seed=0)
+    assert all(np.isnan([e.value, e.low, e.high]).all() for e in nothing.values())
 
 
 def test_albedo_does_not_see_outside_the_mask() -> None:

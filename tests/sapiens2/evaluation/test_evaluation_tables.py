@@ -10,8 +10,11 @@ import pytest
 from sapiens2.data.labelled.layout import Row
 from sapiens2.data.synthetic import render
 from sapiens2.evaluation.headline import Headline
+from sapiens2.evaluation.metrics import pool_segmentation
+from sapiens2.evaluation.run import row_of
 from sapiens2.evaluation.strata import by_stratum, hidden_share, row_bins, scene_bins
-from sapiens2.evaluation.tables import LAYOUTS, layout, measured, paper_table, published
+from sapiens2.evaluation.tables import LAYOUTS, in_columns, layout, measured, paper_table, published
+from sapiens2.tasks.head_specs import TASKS
 from sapiens2.tasks.vocabulary import keypoints
 
 # Read off tables 3 to 7 of the paper, by hand.
@@ -50,18 +53,42 @@ def test_our_row_is_in_the_units_of_the_paper() -> None:
 
 
 def test_csv_and_latex_say_the_same() -> None:
-    ours = [measured("segmentation", f"mine_{k}", {"mIoU_all": 0.1 * k, "mAcc": 0.9 - 0.1 * k}) for k in (1, 2)]
+    ours = [measured("segmentation", f"mine_{k}", {"mIoU_all": 0.1 * k, "mAcc_all": 0.9 - 0.1 * k}) for k in (1, 2)]
     table = paper_table("segmentation", ours)
     head, *rows = csv.reader(table.csv().splitlines())
-    assert head == ["model", "mIoU (%)", "mAcc (%)", "origin"] and len(rows) == 13
+    assert head == ["model", "mIoU of all classes (%)", "mAcc of all classes (%)", "origin"] and len(rows) == 13
     assert rows[-1] == ["mine_2", "20.0", "70.0", "measured here"]
     latex = table.latex()
     body = [line for line in latex.splitlines() if line.endswith(r"\\")]
     assert {line.count("&") for line in body} == {2} and len(body) == 14
     assert latex.count(r"\midrule") == 2 and latex.startswith("% Rows marked as published")
     assert r"Sapiens2-5B & \textbf{82.5} & 91.1 \\" in latex and r"Sapiens2-1B-4K & 81.9 & \textbf{92.0} \\" in latex
-    assert r"mine\_1 & 10.0 & \textbf{80.0} \\" in latex and r"mIoU (\%) $\uparrow$" in latex
+    assert r"mine\_1 & 10.0 & \textbf{80.0} \\" in latex and r"mIoU of all classes (\%) $\uparrow$" in latex
     assert "not a comparison" in table.section()["note"]
+    for each in (table, paper_table("probe", [])):
+        assert "over all 29 classes, absent ones counted as 0" in each.note and each.note in each.latex()
+    assert "classes" not in paper_table("normal", []).note
+
+
+def test_rows_of_segmentation_hold_to_one_convention() -> None:
+    """A perfect answer of two classes of four is half of all, in either number, in tables 4 and 2."""
+    found = pool_segmentation(np.diag([3, 5, 0, 0]))
+    assert (found["mIoU"], found["mAcc"], found["mIoU_all"], found["mAcc_all"]) == (1, 1, 0.5, 0.5)
+    assert measured("segmentation", "mine", found).cells == ("50.0", "50.0")
+    columns = dict(
+        zip(paper_table("probe", []).headings[1:], measured("probe", "", in_columns("segmentation", found)).cells)
+    )
+    assert columns["seg. mIoU (%)"] == columns["seg. mAcc (%)"] == "50.0"
+    older = {"mIoU_all": 0.5, "mAcc": 1.0}  # an evaluation that did not keep the recall of all classes
+    assert measured("segmentation", "mine", older).cells == ("50.0", None)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_row_with_flip_test_says_so(task: str) -> None:
+    metrics = {"task": task, "model": "tiny", "image_size": [64, 48], "metrics": {}}
+    assert row_of(metrics).model == row_of(metrics | {"flip": False}).model == "tiny"
+    assert row_of(metrics | {"flip": True}).model == "tiny, flip test"
+    assert row_of(metrics | {"flip": True}, "tiny (3fd2)").model == "tiny (3fd2), flip test"
 
 
 def person(image: str, visible: int, hidden: int, *, boxed: bool = True) -> Row:
