@@ -64,6 +64,27 @@ def initial(config: Any, store: Store) -> list[GivenWeights]:
     return [given]
 
 
+def compared(config: Any, store: Store) -> list[GivenWeights]:
+    """The files among the backbones that `probe.compare` names, by their content; a library's own weights have none.
+
+    A name that is neither is left to whoever opens it (sapiens2.evaluation.frozen), which says what is known.
+    """
+    from sapiens2.exchange import UNSTATED
+    from sapiens2.model.foreign_names import LIBRARIES, RANDOM, parse_name
+
+    found = []
+    for number, name in enumerate(config.compare, 1):
+        kind, colon, _ = name.partition(":")
+        if colon and kind in LIBRARIES:
+            file, licence = parse_name(name).file, UNSTATED
+        else:
+            unknown = colon and kind not in ("file", "s3") and not Path(name).exists()
+            file, licence = None if unknown else name, ""
+        if file not in (None, RANDOM):
+            found.append(from_file(str(file), licence, f"compare-{number}"))
+    return found
+
+
 def is_file(reference: str) -> bool:
     """Whether a reference means a file or URI and not an artifact."""
     return reference.endswith(".safetensors")

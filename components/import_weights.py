@@ -13,7 +13,7 @@ from typing import Any
 from components.artifacts import Artifact, Store
 from components.given_weights import WEIGHTS, GivenWeights, from_file, is_file, licence_of_artifact
 from components.run_step import Outcome, Publication, StepContext, run_step
-from components.steps import PRETRAIN, Step
+from components.steps import IMPORT, PRETRAIN, Step
 from sapiens2.config import Config, execution, recipe
 
 NAME = "weights"
@@ -33,7 +33,7 @@ class ImportConfig(Config):
 def import_step(kind: str) -> Step:
     """The step that makes an artifact of a kind: `backbone`, or a task's name."""
     return Step(
-        name="import-weights",
+        name=IMPORT,
         kind=kind,
         inputs=(),
         config="components.import_weights:ImportConfig",

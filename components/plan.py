@@ -59,7 +59,9 @@ def plan(
             from components.refetch import settle
 
             config, listing, said = settle(config, source, store)
-        for read in step.reads(config):
+        for read in step.inputs:
+            if not read.needed(config, _made_by(read.chooses, step, inputs, store)):
+                continue
             version = versions.get(read.producer) or _outside(read.role, read.producer, store, given, steps)
             if version:
                 inputs[read.role] = version
@@ -82,6 +84,16 @@ def plan(
             why = f"pictures were removed from {', '.join(gone)}; {why}"
         planned.append(PlannedStep(step, config, identity.version, inputs, reused, why, said))
     return planned
+
+
+def _made_by(role: str, step: Step, inputs: Mapping[str, str], store: Store) -> dict[str, str]:
+    """Which step made the input of that role, by role; nothing of one that is still to be made, or of no role."""
+    found = {}
+    for read in step.inputs:
+        kind, version = STEPS[read.producer].kind, inputs.get(read.role)
+        if read.role == role and version and store.committed(kind, version):
+            found[role] = store.get(kind, version).manifest.step
+    return found
 
 
 def _identities(step: Step, inputs: Mapping[str, str], store: Store) -> dict[str, str]:

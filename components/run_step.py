@@ -141,7 +141,7 @@ def run_step(
     the command that runs the step again as a note; `pool` is what that command names.
     """
     began, progress = time.monotonic(), Progress(step.name)
-    reads = step.reads(config)
+    reads = step.reads(config, {role: artifact.manifest.step for role, artifact in inputs.items()})
     inputs = {read.role: inputs[read.role] for read in reads if read.role in inputs}
     missing = [read.role for read in reads if not read.optional and read.role not in inputs]
     if missing:

@@ -6,11 +6,13 @@ Everything heavy is named by a string and imported when it is used, so that read
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 TASKS = ("pose", "segmentation", "normal", "pointmap", "albedo")
+IMPORT = "import-weights"
+"""The step that `sapiens2 weights import` runs (components.import_weights), by no pipeline."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +20,24 @@ class Input:
     """What a step reads: the role it plays, and the step (by name) that makes it.
 
     unless: a field of the step's configuration that takes this input's place when it is set.
+    only: a field of it, and the value with which alone the input is read.
+    chooses: the role of the run among whose checkpoints it chooses; imported weights are one file and leave no choice.
     """
 
     role: str
     producer: str
     optional: bool = False
     unless: str = ""
+    only: tuple[str, str] | None = None
+    chooses: str = ""
+
+    def needed(self, config: Any, made_by: Mapping[str, str]) -> bool:
+        """Whether a run with this configuration reads it. made_by: other inputs' steps, by role, where known."""
+        if self.unless and getattr(config, self.unless):
+            return False
+        if self.only and getattr(config, self.only[0]) != self.only[1]:
+            return False
+        return not (self.chooses and made_by.get(self.chooses) == IMPORT)
 
 
 @dataclass(frozen=True)
@@ -51,9 +65,9 @@ class Step:
     deterministic: bool = True
     row_wise: bool = False
 
-    def reads(self, config: Any) -> tuple[Input, ...]:
-        """The inputs that a run with this configuration has."""
-        return tuple(read for read in self.inputs if not (read.unless and getattr(config, read.unless)))
+    def reads(self, config: Any, made_by: Mapping[str, str]) -> tuple[Input, ...]:
+        """The inputs that a run with this configuration has (see Input.needed)."""
+        return tuple(read for read in self.inputs if read.needed(config, made_by))
 
     @property
     def family(self) -> str:
@@ -197,6 +211,8 @@ PROBE = Step(
     config="sapiens2.evaluation.config:SelectionConfig",
     body="components.training_steps:probe",
     summary="frozen probes of every kept checkpoint; the best on validation scenes is tagged best-val",
+    given="components.given_weights:compared",
+    revision=2,
     sources=("sapiens2.evaluation", "sapiens2.tasks", "sapiens2.model", "sapiens2.data"),
 )
 
@@ -206,7 +222,10 @@ def _finetune(task: str) -> Step:
         name=f"finetune-{task}",
         kind=task,
         task=task,
-        inputs=(Input("backbone", "pretrain", unless="backbone"), Input("probe", "probe", unless="backbone")),
+        inputs=(
+            Input("backbone", "pretrain", unless="backbone"),
+            Input("probe", "probe", unless="backbone", only=("checkpoint", "best-val"), chooses="backbone"),
+        ),
         config="sapiens2.tasks.config:FinetuneConfig",
         body="components.training_steps:finetune",
         summary=f"post-train the backbone for {task}",
@@ -229,7 +248,7 @@ def _evaluate(task: str) -> Step:
         summary=f"metrics of {task} with confidence intervals, on held-out people",
         given="components.given_labels:measured",
         data="sapiens2.evaluation.config:data_digest",
-        revision=5,
+        revision=6,
         sources=("sapiens2.evaluation", "sapiens2.tasks", "sapiens2.model", "sapiens2.data"),
     )
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from components.artifacts import Artifact, ArtifactError
 from components.given_labels import resolved
-from components.given_weights import INIT
+from components.given_weights import INIT, WEIGHTS
 from components.run_step import Publication, StepContext
+from components.steps import IMPORT
 
 LOOSE = ("model.safetensors", "config.json", "history.jsonl", "fragment.json", "metrics.json")
 
@@ -61,27 +62,32 @@ def finetune(context: StepContext) -> Publication:
     if context.config.backbone:
         return _launch(context, "finetune")
     backbone = context.inputs["backbone"]
-    file = starting_point(backbone, context.inputs["probe"], context.config.checkpoint)
+    file = starting_point(backbone, context.inputs.get("probe"), context.config.checkpoint)
     return _launch(context, "finetune", backbone=context.store.storage.full(backbone.file_path(file)))
 
 
-def starting_point(backbone: Artifact, probe: Artifact, checkpoint: str) -> str:
+def starting_point(backbone: Artifact, probe: Artifact | None, checkpoint: str) -> str:
     """The name of the weights to start from inside the backbone's version.
 
-    Raises ArtifactError for a probe of another backbone, and for one that chose among nothing.
+    The last checkpoint and imported weights need no probe. Raises ArtifactError without one, for a probe of another
+    backbone, and for one that chose among nothing.
     """
+    if checkpoint == "last" or backbone.manifest.step == IMPORT:
+        return WEIGHTS
+    if probe is None:
+        raise ArtifactError(f"no probe chose a checkpoint of {backbone}: run `sapiens2 probe --each` first")
     probed = [ref.version for ref in probe.manifest.inputs if ref.role == "backbone"]
     if probed != [backbone.version]:
         raise ArtifactError(
             f"{probe} chose among the checkpoints of backbone={probed[0]}, not of {backbone}: run "
             f"`sapiens2 probe --each --input {backbone}` first, or name the probe of this backbone with --input"
         )
-    if checkpoint == "best-val" and probe.manifest.config["checkpoints"] == "last":
+    if probe.manifest.config["checkpoints"] == "last":
         raise ArtifactError(
             f"{probe} looked at the last checkpoint only and chose none: run `sapiens2 probe --each` first, or start "
             "from the last with --set finetune.checkpoint=last"
         )
-    file: str = probe.manifest.metrics["chosen" if checkpoint == "best-val" else "last"]["file"]
+    file: str = probe.manifest.metrics["chosen"]["file"]
     return file
 
 
@@ -146,7 +152,8 @@ def _headline(metrics: dict[str, Any]) -> str:
     """What a person wants to know first: how far the loss fell, which checkpoint, or the metric beside its baseline."""
     if "chosen" in metrics:
         chosen, count = metrics["chosen"], len(metrics["candidates"])
-        return f"{chosen['name']} of {count} checkpoints, score {chosen['score']:.3f}, test {metrics['score']:.3f}"
+        which = "imported weights" if chosen["step"] is None else f"{chosen['name']} of {count} checkpoints"
+        return f"{which}, score {chosen['score']:.3f}, test {metrics['score']:.3f}"
     if "loss_first" in metrics:
         knn = f", k-NN {metrics['knn']['verdict']}" if "knn" in metrics else ""
         return f"loss {metrics['loss_first']:.3f} -> {metrics['loss_final']:.3f}{knn}"

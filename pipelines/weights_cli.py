@@ -45,7 +45,9 @@ def import_command(file: str, out: str | None, size: str | None, task: Any, lice
     console.print(f"{'reused' if outcome.reused else 'made'} {made}, now the latest {made.kind}")
     console.print(f"licence: {model.licence}; sha256 {model.sha256}", soft_wrap=True, markup=False)
     if task is None:
-        console.print(f"use it: sapiens2 train finetune --task pose --input {made}", soft_wrap=True)
+        windows = " --set finetune.window_tokenizer=true" if found.window_tokenizer else ""
+        use = f"train finetune --task pose --set finetune.size={found.size}{windows} --input {made}"
+        console.print(f"use it: sapiens2 {use}", soft_wrap=True)
 
 
 @click.command("export")

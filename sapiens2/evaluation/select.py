@@ -12,14 +12,13 @@ from sapiens2.engine import storage
 from sapiens2.engine.config import EngineConfig
 from sapiens2.engine.world import cpu_threads
 from sapiens2.evaluation.bootstrap import Estimate
-from sapiens2.evaluation.candidates import Probed, best, candidates
+from sapiens2.evaluation.candidates import Probed, best, run_of
 from sapiens2.evaluation.config import SelectionConfig
 from sapiens2.evaluation.frozen import load_backbone, open_backbone
 from sapiens2.evaluation.probe import FittedProbe, ProbeResult
 from sapiens2.evaluation.probe_scenes import ProbeScenes
 from sapiens2.evaluation.select_report import selection_fragment
 from sapiens2.evaluation.tables import paper_table, probe_rows
-from sapiens2.pretrain.config import PretrainConfig
 
 Progress = Callable[[int, int], None]
 
@@ -27,7 +26,7 @@ Progress = Callable[[int, int], None]
 def select(
     config: SelectionConfig, *, run: str, files: Sequence[str], out: str, progress: Progress = lambda done, total: None
 ) -> dict[str, Any]:
-    """Probe the checkpoints of the pretraining run in the folder or URI `run`, whose files are `files`.
+    """Probe the checkpoints of the pretraining run, or the imported weights, in the folder or URI `run` with `files`.
 
     Writes `<out>/{config.json, fragment.json, table.csv, table.tex, metrics.json}`, metrics.json last, and returns it:
     `chosen` and `last` (file, step, validation score), every candidate's values, and the chosen one's test metrics with
@@ -40,13 +39,12 @@ def select(
 
 def _select(config: SelectionConfig, run: str, files: Sequence[str], out: str, progress: Progress) -> dict[str, Any]:
     began = time.perf_counter()
-    about = PretrainConfig(**json.loads(storage.read_bytes(storage.join(run, "config.json")))["config"])
-    found = candidates(about, files, config.checkpoints)
+    about = run_of(json.loads(storage.read_bytes(storage.join(run, "config.json"))), files, config.checkpoints)
     others = [open_backbone(name, cell=about.stride) for name in config.compare]
-    total = len(found) + 1 + len(others)
+    total = len(about.candidates) + 1 + len(others)
     scenes = ProbeScenes(config)
     probed: list[Probed] = []
-    for candidate in found:
+    for candidate in about.candidates:
         progress(len(probed), total)
         uri = storage.join(run, candidate.file)
         fitted = FittedProbe(load_backbone(uri, candidate.name, about.architecture), config, scenes)
@@ -83,7 +81,7 @@ def _metrics(
     kept = ("name", "file", "step", "score")
     return {
         "chosen": {key: by_name[chosen.candidate.name][key] for key in kept},
-        "last": {key: by_name["last"][key] for key in kept},
+        "last": {key: told[-1][key] for key in kept},
         "candidates": told,
         "n_test": config.n_test,
         "score": ours.score,

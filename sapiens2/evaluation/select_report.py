@@ -44,6 +44,8 @@ def selection_fragment(
 def _why(config: SelectionConfig, probed: Sequence[Probed], chosen: Probed, result: ProbeResult) -> str:
     name, score = chosen.candidate.name, chosen.result.score
     seen = f"On {config.n_test} test scenes its score is {result.score:.3f}."
+    if chosen.candidate.step is None:
+        return f"Imported weights leave nothing to choose; their validation score is {score:.3f}. {seen}"
     if len(probed) == 1:
         return f"Only the last checkpoint was probed; its validation score is {score:.3f}. {seen}"
     last = next(each.result.score for each in probed if each.candidate.name == "last")
@@ -61,7 +63,8 @@ def _candidates(config: SelectionConfig, probed: Sequence[Probed], chosen: Probe
     rows = []
     for each in probed:
         name = each.candidate.name + (" (chosen)" if each is chosen else "")
-        rows.append([name, each.candidate.step, f"{each.result.score:.3f}"])
+        step = "" if each.candidate.step is None else each.candidate.step
+        rows.append([name, step, f"{each.result.score:.3f}"])
         rows[-1] += [each.result.estimates[key].text() for key in keys]
     rows.append(["mean of the fitted labels", "", "0.000", *(f"{probed[0].result.baseline[key]:.3f}" for key in keys)])
     return {
