@@ -231,7 +231,7 @@ def _finetune(task: str) -> Step:
         summary=f"post-train the backbone for {task}",
         given="components.given_labels:sources",
         data="sapiens2.tasks.config:data_digest",
-        revision=4,
+        revision=5,
         sources=("sapiens2.tasks", "sapiens2.model", "sapiens2.engine", "sapiens2.data"),
         deterministic=False,
     )

@@ -63,19 +63,26 @@ class Deck:
     behind: Callable[[Sample, np.random.Generator], Sample] | None = None
     _order: tuple[int, Array] = field(default=(-1, np.zeros(0, int)), repr=False)
 
-    def deal(self, position: int) -> Framed:
-        """The sample of a position; raises LabelError for one that cannot be read."""
+    def index(self, position: int) -> int:
+        """Which of the samples a position takes."""
         epoch, place = divmod(position, self.count)
         if self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng([*self.key, epoch]).permutation(self.count))
-        sample, frame = self.sample(int(self._order[1][place]))
+        return int(self._order[1][place])
+
+    def deal(self, position: int) -> Framed:
+        """The sample of a position; raises LabelError for one that cannot be read."""
+        sample, frame = self.sample(self.index(position))
         if self.behind is not None:
             sample = self.behind(sample, np.random.default_rng([*self.key, BEHIND, position]))
         return sample, frame
 
 
 class Mixture:
-    """Decks by weight. `unreadable` names the samples that were skipped here, where skipping is allowed."""
+    """Decks by weight. `unreadable` has the samples that were skipped here, where skipping is allowed.
+
+    Each is there as `deck:index`, which stays the same when a folder moves between two starts of a run.
+    """
 
     def __init__(self, decks: list[Deck], weights: list[float], seed: int, *, skip: bool = False) -> None:
         self.decks, self.seed, self.skip = decks, seed, skip
@@ -85,30 +92,33 @@ class Mixture:
 
     def sample(self, position: int) -> Framed:
         """The sample of a training position and its frame; the next readable one where skipping is allowed."""
-        deck, place = self._find(position)
+        number, place = self._find(position)
+        deck = self.decks[number]
         for offset in range(deck.count):
             try:
                 return deck.deal(place + offset)
             except LabelError as error:
                 if not self.skip:
                     raise
-                if error.where not in self.unreadable:
+                name = f"{number}:{deck.index(place + offset)}"
+                if name not in self.unreadable:
                     _LOG.warning("skipped: %s", error)
-                self.unreadable.add(error.where)
+                self.unreadable.add(name)
         raise LabelError(
             "labelled data", "no sample of a source can be read", "run `sapiens2 data check` on its folder"
         )
 
-    def _find(self, position: int) -> tuple[Deck, int]:
+    def _find(self, position: int) -> tuple[int, int]:
+        """The number of the deck, and the position in it."""
         if len(self.decks) == 1:
-            return self.decks[0], position
+            return 0, position
         block, place = divmod(position, BLOCK)
         if self._block[0] != block:
             dealt = np.repeat(np.arange(len(self.decks)), self.quota)
             self._block = (block, np.random.default_rng([self.seed, 4, block]).permutation(dealt))
         chosen = self._block[1]
         source = int(chosen[place])
-        return self.decks[source], block * int(self.quota[source]) + int((chosen[:place] == source).sum())
+        return source, block * int(self.quota[source]) + int((chosen[:place] == source).sum())
 
 
 def shares(weights: list[float]) -> Array:
@@ -121,24 +131,44 @@ def shares(weights: list[float]) -> Array:
     return quota
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """The samples of a folder of labels, each at its own size, with its frame. It can go to another process."""
+
+    dataset: LabelledDataset
+    task: str
+    size: tuple[int, int]
+
+    def __call__(self, index: int) -> Framed:
+        """The sample of an index; raises LabelError for one that cannot be read."""
+        sample = self.dataset.sample(index)
+        return sample, region_matrix(frame_region(self.task, sample, self.size), self.size)
+
+
 def labelled_deck(source: DataSource, task: str, size: tuple[int, int], key: tuple[int, ...]) -> Deck:
     """A folder of labels, each sample at its own size. Raises LabelError for a folder without such labels."""
     assert source.path != SYNTHETIC
     dataset = LabelledDataset(source.path, task, source.split)
-
-    def dealt(index: int) -> Framed:
-        sample = dataset.sample(index)
-        return sample, region_matrix(frame_region(task, sample, size), size)
-
-    return Deck(len(dataset), dealt, key)
+    return Deck(len(dataset), Labelled(dataset, task, size), key)
 
 
-def backgrounds_behind(source: DataSource, how: Background) -> Callable[[Sample, np.random.Generator], Sample] | None:
+@dataclass(frozen=True)
+class Behind:
+    """Puts other backgrounds behind people, with the probability of the transform. It can go to another process."""
+
+    found: Backgrounds
+    how: Background
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """The sample before another background, or as it is."""
+        return self.found.behind(sample, self.how, rng) if rng.random() < self.how.p else sample
+
+
+def backgrounds_behind(source: DataSource, how: Background) -> Behind | None:
     """What changes the backgrounds of a source's samples; None where it names no pictures."""
     if not source.backgrounds:
         return None
-    found = Backgrounds(source.backgrounds)
-    return lambda sample, rng: found.behind(sample, how, rng) if rng.random() < how.p else sample
+    return Behind(Backgrounds(source.backgrounds), how)
 
 
 def complete(task: str, sample: Sample) -> Sample:

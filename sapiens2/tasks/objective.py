@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -38,13 +38,20 @@ class TaskObjective(nn.Module):
         self.register_buffer("class_weights", weights, persistent=False)
         self._counts: Counts | None = None
         if config.freeze_backbone:
-            model.backbone.requires_grad_(False)
+            model.backbone.requires_grad_(False).eval()
         if config.lora_rank:
             add_lora(model.backbone, config.lora_rank, config.lora_alpha)
         self.averaged = [name for name, p in model.named_parameters() if p.requires_grad] if config.ema else []
         """Names of the parameters whose averages are published."""
         copies = [dict(model.named_parameters())[name].detach().clone() for name in self.averaged]
         self.averages = nn.ParameterList(nn.Parameter(copy, requires_grad=False) for copy in copies)
+
+    def train(self, mode: bool = True) -> Self:
+        """As every module's, but a frozen backbone stays as in prediction: no dropout, no statistics that move."""
+        super().train(mode)
+        if self.config.freeze_backbone:
+            self.model.backbone.eval()
+        return self
 
     def before_step(self, parts: Sequence[dict[str, Tensor]], step: int) -> None:
         """What the labels of the whole batch cover, on all ranks and in all micro-batches: the losses' denominators."""

@@ -102,7 +102,7 @@ def doubled_l1(difference: Tensor, mask: Tensor, count: Tensor | None = None) ->
 def clamped(losses: Tensor, limit: float, mean_over_ranks: Callable[[Tensor], Tensor]) -> Tensor:
     """Each of the losses [n], but no more than `limit`, above which it has no gradient either.
 
-    What is compared is the loss of the whole batch and not of one rank's part.
+    What is compared is the mean over the ranks of one micro-batch, and not one rank's part of it.
     """
     over = mean_over_ranks(losses.detach()) > limit
     return torch.where(over, torch.full_like(losses, limit), losses)

@@ -60,7 +60,7 @@ def _finetune(
     )
     metrics = report.run_metrics(summary, seed=engine.seed, flops_per_image=flops)
     metrics |= {"task": config.task, "scenes": config.scenes, "epochs": summary.images / config.scenes}
-    metrics |= {"unreadable": len(source.mixture.unreadable), "sources": _source_counts(source), "backbone": origin}
+    metrics |= {"unreadable": len(source.skipped), "sources": _source_counts(source), "backbone": origin}
     if world.leads:
         with cpu_threads(engine):
             fragment = _fragment(config, summary, metrics, published(config, out), source)
@@ -165,5 +165,6 @@ def _facts(config: FinetuneConfig, metrics: dict[str, Any]) -> list[tuple[str, A
         ("arithmetic", f"{metrics['flops']:.3g} FLOP"),
         ("training time", f"{metrics['seconds']:.1f} s"),
         ("steps skipped for a non-finite gradient", metrics["skipped_steps"]),
+        ("samples that could not be read", metrics["unreadable"]),
         ("input", f"{config.image_size[0]} x {config.image_size[1]} pixels"),
     ]
