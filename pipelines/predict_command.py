@@ -39,7 +39,7 @@ def run_predict(
     """Returns the exit code: 0 when any picture has an answer, else 1. Raises ValueError for what the user can mend."""
     if boxes is not None and detector is not None:
         raise ValueError("--boxes and --detector both say where people are: give one of them")
-    inputs = list_inputs(images)
+    inputs = list_inputs(images, out)
     job = make_job(
         task,
         resolve_checkpoint(checkpoint, root, task),

@@ -29,14 +29,17 @@ class DetectorChoice:
 
     profile: str
     min_score: float
-    device: str = "cpu"
+    device: str | None = None  # of torch detectors; None: that of the model that answers
 
     def describe(self) -> dict[str, Any]:
         """What changes its boxes."""
         return {"profile": self.profile, "min_score": self.min_score, "model": _config(self.profile).model}
 
-    def build(self) -> Callable[[Array], Array]:
-        """uint8 [H, W, 3] -> [N, 5] boxes with scores, best first. Raises FileNotFoundError for missing weights."""
+    def build(self, device: str = "cpu") -> Callable[[Array], Array]:
+        """uint8 [H, W, 3] -> [N, 5] boxes with scores, best first. Raises FileNotFoundError for missing weights.
+
+        device: of a torch detector whose choice names none.
+        """
         from curation.models.person_detector import build_person_detector
         from curation.models.weights import find
         from curation.stages.detect_config import required_weights
@@ -50,7 +53,7 @@ class DetectorChoice:
             nms_iou=config.nms_iou,
             side=config.input_px,
             threads=config.threads,
-            device=self.device,
+            device=self.device or device,
         )
 
         def persons(image: Array) -> Array:
@@ -61,8 +64,11 @@ class DetectorChoice:
         return persons
 
 
-def choose_detector(profile: str, min_score: float | None, device: str = "cpu") -> DetectorChoice:
-    """The detector of a profile; min_score defaults to what curation accepts. Raises ValueError for another name."""
+def choose_detector(profile: str, min_score: float | None, device: str | None = None) -> DetectorChoice:
+    """The detector of a profile; min_score defaults to what curation accepts, device to that of the model that answers.
+
+    Raises ValueError for another name.
+    """
     from curation.stages.filter import profile_config as thresholds
 
     _config(profile)

@@ -7,8 +7,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from components.storage import address
 from curation.images import Image, Reject, decode, read_header
 from curation.images.fetch_policy import FetchPolicy
 from curation.images.items import SourceItem
@@ -20,6 +22,8 @@ from curation.images.video import Video, is_video, open_video, read_frames
 
 CHUNK = 32
 """Pictures that a worker takes at a time: their persons share batches."""
+ANSWERS = ("data", "overlays", "records", "overlay.mp4", "predictions.json", "predictions.parquet")
+"""What lies in the folder of the answers."""
 _LISTS = (".parquet", ".tar", ".txt", ".csv", ".tsv")
 
 
@@ -65,12 +69,15 @@ class Opened:
     reject: Reject | None = None
 
 
-def list_inputs(images: str) -> Inputs:
+def list_inputs(images: str, out: str | None = None) -> Inputs:
     """The pictures of a folder, .tar, .parquet, list of URLs, picture or video, local or s3:// (no videos there).
 
-    Raises ValueError when nothing is there, or it is none of these.
+    out: where the answers go; whatever lies in it is no input, so that a rerun does not predict on its own answers.
+    Raises ValueError when nothing is there, it is none of these, or it is `out` itself or a part of its answers.
     """
     place = Place.of(images)
+    if out is not None:
+        _refuse_answers(images, out)
     if not place.is_directory():
         file = place.as_file()
         if is_video(file.name):
@@ -78,7 +85,32 @@ def list_inputs(images: str) -> Inputs:
         if not file.name.lower().endswith(_LISTS):
             return _pictures([SourceItem.file(file, file.sha256())])
     listing = list_pool(images, rows_per_partition=1 << 30, bytes_per_partition=1 << 62, fetch_epoch=0)
-    return _pictures([item for partition in listing.partitions for item in partition.items])
+    items = [item for partition in listing.partitions for item in partition.items]
+    if out is not None:
+        folder = _location(out)
+        items = [item for item in items if not _in(item.location, folder)]
+    if not items:
+        raise ValueError(f"all of {images} lies in {out}, where the answers go: give another folder with --out")
+    return _pictures(items)
+
+
+def _refuse_answers(images: str, out: str) -> None:
+    """Raises ValueError where what is written below `out` would be predicted on, or take the place of a picture."""
+    where, folder = _location(images), _location(out)
+    if where == folder or any(_in(where, f"{folder.rstrip('/')}/{name}") for name in ANSWERS):
+        raise ValueError(
+            f"the pictures {images} lie where the answers are written, {out}: give another folder with --out; "
+            "it may lie below that of the pictures, it is then left out"
+        )
+
+
+def _location(path: str) -> str:
+    uri, local = address(path)
+    return str(Path(uri).resolve()) if local else uri
+
+
+def _in(location: str, folder: str) -> bool:
+    return location == folder or location.startswith(folder.rstrip("/") + "/")
 
 
 def _video(file: PoolFile) -> Inputs:

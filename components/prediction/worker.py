@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ REVISION = 2
 """Raised whenever the same pictures and settings would give other files."""
 RECORDS = "records"
 DONE, NOBODY, UNREADABLE, FAILED = "done", "no_person", "unreadable", "failed"
+BEGUN = "begun"  # in a record only: the files it lists may be of this run or of one before, or may not be there
 _JPEG_QUALITY = 90
 
 
@@ -70,7 +71,8 @@ class PredictWorker:
         size: Any = job.size
         self.model = load_task(job.checkpoint, task=kind, size=size, device=job.device)
         self.people = None if job.people is None else load_task(job.people, task="segmentation", device=job.device)
-        self.detect = None if job.detector is None else job.detector.build()
+        device = str(next(self.model.parameters()).device)
+        self.detect = None if job.detector is None else job.detector.build(device)
 
     def __call__(self, chunk: Chunk) -> list[dict[str, Any]]:
         """Records in the order of the chunk; whatever was done before with the same settings is kept."""
@@ -90,16 +92,22 @@ class PredictWorker:
 
     def _before(self, picture: Picture, content: str) -> dict[str, Any] | None:
         """The record of an earlier run, if content and settings are the same and its files are there."""
-        path = f"{RECORDS}/{picture.stem}.json"
-        if not self.storage.exists(path):
-            return None
+        record = self._read(picture)
         try:
-            record = json.loads(self.storage.read(path))
             same = record["key"] == self.job.key(picture, content) and record["status"] in (DONE, NOBODY)
             whole = same and all(self.storage.exists(name) for name in record["files"])
-        except (ValueError, KeyError, TypeError):
-            return None  # a damaged record is no record: the picture is done again
+        except (KeyError, TypeError):
+            return None  # none, one that is only begun, or a damaged one: the picture is done again
         return record if whole else None
+
+    def _read(self, picture: Picture) -> dict[str, Any]:
+        """The record that is there, finished or begun; empty where there is none or a damaged one."""
+        path = f"{RECORDS}/{picture.stem}.json"
+        try:
+            record = json.loads(self.storage.read(path)) if self.storage.exists(path) else {}
+        except ValueError:
+            return {}
+        return record if isinstance(record, dict) else {}
 
     def _located(
         self, pictures: Iterator[Opened], records: dict[str, dict[str, Any]], kept: dict[str, dict[str, Any]]
@@ -171,11 +179,19 @@ class PredictWorker:
         return self._record(opened, NOBODY, detail="no box is given" if given else "no person found", files=files)
 
     def _record(self, opened: Opened, status: str, **facts: Any) -> dict[str, Any]:
-        """Writes the files and, last, the record: what tells a later run that the picture is done."""
+        """Writes the files, deletes those of an earlier run that are none of these, and writes, last, the record.
+
+        The record tells a later run that the picture is done. So that none ever vouches for another run's files, the
+        one before is replaced first.
+        """
         files = facts.pop("files", {})
+        picture, content = opened.picture, opened.content
+        stale = self._begin(picture, files)
         for path, data in files.items():
             self.storage.write(path, data)
-        picture, content = opened.picture, opened.content
+        for path in stale:
+            if self.storage.exists(path):
+                self.storage.delete(path)
         record: dict[str, Any] = {
             "image": picture.name,
             "status": status,
@@ -187,6 +203,19 @@ class PredictWorker:
         record |= {"people": [], **facts, "files": sorted(files)}
         self.storage.write(f"{RECORDS}/{picture.stem}.json", json.dumps(record).encode())
         return record
+
+    def _begin(self, picture: Picture, files: Iterable[str]) -> list[str]:
+        """Puts a record of a picture that is begun in the place of the one before. Returns the files to delete.
+
+        It lists the files of before too, so that whoever comes after a kill knows them.
+        """
+        own = (f"data/{picture.stem}.", f"overlays/{picture.stem}.")
+        listed = self._read(picture).get("files")
+        before = [name for name in listed if str(name).startswith(own)] if isinstance(listed, list) else []
+        if names := sorted({*files, *before}):
+            begun = {"image": picture.name, "status": BEGUN, "files": names}
+            self.storage.write(f"{RECORDS}/{picture.stem}.json", json.dumps(begun).encode())
+        return [name for name in before if name not in set(files)]
 
 
 def _jpeg(picture: Any) -> bytes:

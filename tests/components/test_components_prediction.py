@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from PIL import Image
 
 from components.prediction.boxes import choose_detector, read_boxes
 from components.prediction.inputs import list_inputs
-from components.prediction.run import RayOptions, make_job, predict_all, resolve_checkpoint
+from components.prediction.run import make_job, predict_all, resolve_checkpoint
 from components.prediction.summary import closing_lines
 from sapiens2.data.synthetic import render
 from sapiens2.model.weights import save_weights
@@ -284,25 +283,6 @@ def test_a_video_with_a_corrupt_frame(models: Any, tmp_path: Path) -> None:
         drawn = cv2.VideoCapture(str(tmp_path / "out" / "overlay.mp4"))
         assert int(drawn.get(cv2.CAP_PROP_FRAME_COUNT)) == 5
     assert predict_all(job, list_inputs(str(tmp_path / "clip.avi")))["counts"]["kept"] == 4
-
-
-def test_ray_writes_the_same_files(models: Any, folder: Path, boxes: Any, tmp_path: Path) -> None:
-    assert "RAY_ADDRESS" not in os.environ
-    film(tmp_path / "clip.avi", 3, corrupt=1)
-    for images, given in ((folder, boxes), (tmp_path / "clip.avi", None)):
-        outs = [tmp_path / f"{images.stem}-{name}" for name in ("here", "ray")]
-        for out, ray in zip(outs, (None, RayOptions(workers=1))):
-            job = make_job("normal", models["normal"], str(out), boxes=given, people=models["segmentation"])
-            predict_all(job, list_inputs(str(images)), ray=ray)
-        here, there = written(outs[0]), written(outs[1])
-        assert set(here) == set(there)
-        same = [name for name in here if here[name] == there[name]]
-        # The number of threads may change a last bit, which zip and JPEG then spread.
-        assert {n for n in here if n.endswith((".json", ".parquet"))} <= {*same, *_nearly(here, there)}
-
-
-def _nearly(here: dict[str, bytes], there: dict[str, bytes]) -> set[str]:
-    return {name for name in here if abs(len(here[name]) - len(there[name])) <= 64}
 
 
 def test_checkpoints_by_path_and_by_artifact(tmp_path: Path, models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
