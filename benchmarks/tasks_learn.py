@@ -248,7 +248,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="folder of everything that is made")
     parser.add_argument("--checkpoint", help="weights of a pretrained nano or tiny backbone, for the second arm")
-    parser.add_argument("--arm", choices=("scratch", "checkpoint"), help="of the two that --checkpoint makes, only this")
+    parser.add_argument("--arm", choices=("scratch", "checkpoint"), help="only this of --checkpoint's two")
     parser.add_argument("--makehuman", help="folder of MakeHuman's data, for test scenes of other bodies")
     parser.add_argument("--tasks", default=",".join(TASKS), help="which of the five")
     parser.add_argument("--steps", type=int, help="optimiser steps of each run")
