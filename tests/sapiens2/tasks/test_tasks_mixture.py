@@ -83,17 +83,24 @@ def test_labelled_and_synthetic_people_in_one_batch(task: str, tmp_path: Path) -
 
 
 def test_a_set_of_seventy_points_teaches_seventy(tmp_path: Path) -> None:
-    """Beside a full set: the loss is blind to the points that a source does not label."""
-    folder = write(tmp_path / "data", labelled=70)
-    chosen = config("pose", DataSource(path=folder), batch=3, scenes=4)
+    """Beside a full set: the loss is blind to the points that a source does not label, and to those alone."""
+    seventy, full = write(tmp_path / "seventy", labelled=70), write(tmp_path / "full")
+    chosen = config("pose", DataSource(path=seventy), DataSource(path=full), batch=6, scenes=6)
     batch = TaskSource(chosen).batch(0, 0, 1)
-    assert batch["labelled"][:, :70].any() and not batch["labelled"][:, 70:].any()
+    assert batch["labelled"][:, :70].any(1).all()
+    few = ~batch["labelled"][:, 70:].any(1)  # the samples of the first source
+    assert 0 < few.sum() < 6
     objective = TaskObjective(chosen, build_task("pose", "tiny"))
-    heatmaps = torch.randn(3, 308, 16, 12)
-    other = heatmaps.clone()
-    other[:, 70:] += 5
-    first, second = (objective.losses({"heatmaps": h}, batch) for h in (heatmaps, other))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    heatmaps = torch.randn(6, 308, 16, 12)
+
+    def unlike(samples: torch.Tensor, points: torch.Tensor) -> bool:
+        """Whether other heatmaps of these points of these samples give another loss."""
+        other = heatmaps + 5 * (samples[:, None] & points)[..., None, None]
+        first, second = (objective.losses({"heatmaps": h}, batch) for h in (heatmaps, other))
+        return any(not torch.equal(first[name], second[name]) for name in first)
+
+    unlabelled = torch.arange(308) >= 70
+    assert not unlike(few, unlabelled) and unlike(~few, unlabelled) and unlike(few, ~unlabelled)
 
 
 def test_a_pose_is_cropped_to_its_person_and_the_rest_is_shown_whole(tmp_path: Path) -> None:

@@ -134,19 +134,22 @@ def test_every_parameter_is_trained_once(task: str) -> None:
     assert not missing
 
 
-# Task: steps, peak rate, and the error that may remain (see `_error`); about twice what was measured.
+# Task: steps, peak rate; the least loss that any answer gets, the share of the first loss above it that may remain, and
+# the error that may remain (see `_error`). Dense heads answer at half the size, so that they cannot meet labels at the
+# full one exactly: their least losses are those of free maps in place of the network's answer, by hundreds of steps of
+# Adam. Remained when measured: pose 0.6 %, segmentation 0.2 %, normal 2.3 %, pointmap 0.2 %, albedo 9 %.
 BY_HEART = {
-    "pose": (160, 5e-3, 0.02),
-    "segmentation": (160, 3e-3, 0.03),
-    "normal": (160, 5e-3, 15.0),
-    "pointmap": (160, 4e-3, 0.035),
-    "albedo": (160, 1e-2, 0.04),
+    "pose": (160, 5e-3, 0.0, 0.012, 0.005),
+    "segmentation": (160, 3e-3, 0.0, 0.005, 0.003),
+    "normal": (160, 1e-2, 2.23, 0.04, 10.0),
+    "pointmap": (160, 4e-3, 0.53, 0.01, 0.025),
+    "albedo": (240, 1e-2, 0.077, 0.13, 0.021),
 }
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_eight_samples_are_learned_by_heart(task: str) -> None:
-    steps, rate, remains = BY_HEART[task]
+    steps, rate, least, share, remains = BY_HEART[task]
     torch.manual_seed(0)
     changes = {"batch": 8, "scenes": 8, "augmentation": "none", "image_size": (64, 48)}
     chosen = config(task, class_weights="none", **changes)
@@ -163,7 +166,7 @@ def test_eight_samples_are_learned_by_heart(task: str) -> None:
         optimizer.step()
         optimizer.zero_grad()
         history.append(float(loss.detach()))
-    assert history[-1] < 0.3 * history[0]
+    assert history[-1] - least < share * (history[0] - least)
     assert _error(objective.eval(), batch) < remains
 
 
