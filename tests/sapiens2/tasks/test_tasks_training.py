@@ -141,9 +141,9 @@ def test_every_parameter_is_trained_once(task: str) -> None:
 BY_HEART = {
     "pose": (160, 5e-3, 0.0, 0.012, 0.005),
     "segmentation": (160, 3e-3, 0.0, 0.005, 0.003),
-    "normal": (160, 1e-2, 2.23, 0.04, 10.0),
-    "pointmap": (160, 4e-3, 0.53, 0.01, 0.025),
-    "albedo": (240, 1e-2, 0.077, 0.13, 0.021),
+    "normal": (160, 1e-2, 2.23, 0.05, 12.0),
+    "pointmap": (160, 4e-3, 0.53, 0.01, 0.03),
+    "albedo": (240, 1e-2, 0.077, 0.16, 0.026),
 }
 
 
