@@ -13,10 +13,11 @@ from torch import Tensor
 from sapiens2.data.synthetic.store import SceneStore, cache_folder
 from sapiens2.engine.objective import Key
 from sapiens2.tasks.augment import augmented
-from sapiens2.tasks.augmentation import Background, augmentation
+from sapiens2.tasks.augmentation import GEOMETRY, Background, augmentation
 from sapiens2.tasks.config import SYNTHETIC, DataSource, FinetuneConfig
 from sapiens2.tasks.mixture import Deck, Framed, Mixture, backgrounds_behind, complete, labelled_deck
 from sapiens2.tasks.sample import Sample, from_scene
+from sapiens2.tasks.usable import TRIES, usable
 
 Array = np.ndarray
 _MAPS = {"normal": ("normals",), "pointmap": ("points",), "albedo": ("albedo",)}
@@ -95,12 +96,21 @@ class TaskSource:
         return made.batch
 
     def sample(self, position: int) -> tuple[Sample, Array]:
-        """The sample of a training position, augmented, and the change of colours that is left to the device."""
+        """The sample of a training position, augmented, and the change of colours that is left to the device.
+
+        A frame in which too little is left is drawn again, and after ten given up: no position is without a sample.
+        """
         sample, frame = self.mixture.sample(position)
         task, size = self.config.task, self.config.image_size
-        rng = np.random.default_rng([self.config.engine.seed, 2, position])
-        stretch = task == "segmentation"
-        return augmented(complete(task, sample), frame, size, self.transforms, rng, stretch=stretch)
+        sample, stretch = complete(task, sample), task == "segmentation"
+        moved = set(GEOMETRY) & set(self.transforms)
+        for attempt in range(TRIES):
+            rng = np.random.default_rng([self.config.engine.seed, 2, position, *([attempt] if attempt else [])])
+            made = augmented(sample, frame, size, self.transforms, rng, stretch=stretch)
+            if not moved or usable(task, made[0]):
+                return made
+        still = {name: how for name, how in self.transforms.items() if name not in moved}
+        return augmented(sample, frame, size, still, rng, stretch=stretch)
 
 
 class Preparation:
