@@ -86,6 +86,9 @@ def load_coco(path: str | Path) -> dict[str, Any]:
             raise LabelError(where, f"`{name}` is no list of objects", "give annotations in COCO's format")
     for number, image in enumerate(content["images"], 1):
         _check_image(f"{where} image {image.get('id', f'number {number}')}", image)
+    twice = [name for name, times in Counter(image["id"] for image in content["images"]).items() if times > 1]
+    if twice:
+        raise LabelError(f"{where} image {twice[0]}", "is listed more than once", "give each image an id of its own")
     for number, annotation in enumerate(content["annotations"], 1):
         if not isinstance(annotation.get("image_id"), _ID):
             here = f"{where} annotation {annotation.get('id', number)}"

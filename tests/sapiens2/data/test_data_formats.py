@@ -149,6 +149,15 @@ def test_images_that_are_damaged_are_named(change: dict[str, Any], message: str,
         read_coco(path, "coco17")
 
 
+def test_two_images_of_one_id_are_refused(tmp_path: Path) -> None:
+    path = coco(tmp_path, [person()])
+    content = json.loads(path.read_text())
+    content["images"].append(content["images"][0] | {"file_name": "other.jpg"})
+    path.write_text(json.dumps(content))
+    with pytest.raises(LabelError, match="image 7: is listed more than once"):
+        read_coco(path, "coco17")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
