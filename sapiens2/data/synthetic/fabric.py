@@ -43,7 +43,8 @@ def draw_fabric(rng: np.random.Generator, split: str, patterned: float) -> Fabri
 
 @cache
 def _lattice(seed: int) -> Array:
-    return np.random.default_rng(seed).random((64, 64), dtype=np.float32)
+    """64 x 64 values, row after row."""
+    return np.random.default_rng(seed).random(64 * 64, dtype=np.float32)
 
 
 def noise(x: Array, y: Array, seed: int) -> Array:
@@ -53,9 +54,9 @@ def noise(x: Array, y: Array, seed: int) -> Array:
     i, j = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
     f, g = (x - i).astype(np.float32), (y - j).astype(np.float32)
     f, g = f * f * (3 - 2 * f), g * g * (3 - 2 * g)
-    i, j, k, m = i & 63, j & 63, (i + 1) & 63, (j + 1) & 63
-    top = table[j, i] * (1 - f) + table[j, k] * f
-    return top * (1 - g) + (table[m, i] * (1 - f) + table[m, k] * f) * g
+    i, j, k, m = i & 63, (j & 63) << 6, (i + 1) & 63, ((j + 1) & 63) << 6
+    top = table[j + i] * (1 - f) + table[j + k] * f
+    return top * (1 - g) + (table[m + i] * (1 - f) + table[m + k] * f) * g
 
 
 def _blend(fabric: Fabric, u: Array, v: Array) -> Array:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 
 import numpy as np
@@ -33,9 +33,13 @@ class Keypoints:
 
     def id(self, name: str) -> int:
         """The id of a keypoint by name; ValueError if there is none."""
-        if name not in self.names:
+        if name not in self._ids:
             raise ValueError(f"no keypoint is called {name!r}; names are in sapiens2/tasks/vocabulary/keypoints.tsv")
-        return self.names.index(name)
+        return self._ids[name]
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.names)}
 
     def group(self, name: str) -> np.ndarray:
         """Ids of one group. `body` is the COCO 17 in the order of this vocabulary."""
