@@ -53,6 +53,21 @@ def write_state(
     told = {ROPE_DTYPE: rope_dtype, LICENCE: licence}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
     save_file(tensors, path, metadata={"format": "pt"} | {name: value for name, value in told.items() if value})
+    _order_metadata(Path(path))
+
+
+def _order_metadata(path: Path) -> None:
+    """Puts what a header says beside its tensors in order, so that equal weights make equal bytes.
+
+    safetensors writes these entries in an order that is another at each call.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        ordered = {METADATA: dict(sorted(header.pop(METADATA).items()))} | header
+        told = json.dumps(ordered, ensure_ascii=False, separators=(",", ":")).encode()
+        file.seek(8)
+        file.write(told.ljust(length))
 
 
 def named_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import sapiens2
 from sapiens2.model.backbone import Backbone
 from sapiens2.model.sizes import Architecture
 from sapiens2.model.transformers_names import to_transformers
-from sapiens2.model.weights import load_weights, save_weights
+from sapiens2.model.weights import load_weights, read_metadata, save_weights, write_state
 
 ARCHITECTURE = Architecture(dim=32, layers=17, heads=2, tokenizer_layers=1)
 
@@ -139,6 +139,19 @@ def test_weights_load_from_s3(s3_root: str, tmp_path: Path) -> None:
     other = Backbone(ARCHITECTURE)
     load_weights(other, f"{s3_root}/model.safetensors")
     assert same(model, other)
+
+
+def test_equal_weights_are_equal_bytes(tmp_path: Path) -> None:
+    """With what the header says beside them, of any characters: safetensors' own order of it changes from call to call."""
+    tensors = {"a": torch.arange(3.0), "rope_embed.periods": torch.ones(2, dtype=torch.bfloat16)}
+    licence = 'as "given" \\ by\n\x01 Müller, 犬'
+    files = [tmp_path / f"{number}.safetensors" for number in range(12)]
+    for file in files:
+        write_state(tensors, file, licence=licence)
+    assert len({file.read_bytes() for file in files}) == 1
+    assert read_metadata(files[0]) == {"format": "pt", "licence": licence, "rope_dtype": "bfloat16"}
+    loaded = load_file(files[0])
+    assert loaded.keys() == tensors.keys() and all(torch.equal(loaded[name], tensors[name]) for name in tensors)
 
 
 def test_public_names_are_found_lazily() -> None:
