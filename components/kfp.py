@@ -191,14 +191,14 @@ def probe(
 
 @component
 def finetune(
-    backbone: Input[Model],
-    probe: Input[Artifact],
     task: str,
     root: str,
     settings: dict,
     code_version: str,
     checkpoint: Output[Model],
     facts: Output[Metrics],
+    backbone: Input[Model] = None,
+    probe: Input[Artifact] = None,
 ):
     from components.kfp_entry import run
 

@@ -31,6 +31,11 @@ class Input:
     only: tuple[str, str] | None = None
     chooses: str = ""
 
+    @property
+    def always(self) -> bool:
+        """Whether every run reads it."""
+        return not (self.optional or self.unless or self.only or self.chooses)
+
     def needed(self, config: Any, made_by: Mapping[str, str]) -> bool:
         """Whether a run with this configuration reads it. made_by: other inputs' steps, by role, where known."""
         if self.unless and getattr(config, self.unless):

@@ -14,6 +14,17 @@ def absolute(path: str) -> str:
     return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
+def backbone_anywhere(name: str) -> str:
+    """The name of a backbone as it is valid in another working directory: a FILE, or the one in `timm:NAME:FILE`."""
+    from sapiens2.model.foreign_names import LIBRARIES, RANDOM
+
+    library, *rest = name.split(":", 2)
+    if library in LIBRARIES:
+        file = rest[1] if len(rest) > 1 else ""
+        return f"{library}:{rest[0]}:{absolute(file)}" if file and file != RANDOM else name
+    return name if rest else absolute(name)
+
+
 def settings_of(
     pairs: tuple[str, ...],
     file: str | None,
@@ -29,6 +40,11 @@ def settings_of(
     overrides = {**_from_yaml(file), **parse_overrides(pairs)}
     if init:
         overrides["pretrain.init"] = absolute(init) if init.endswith(".safetensors") else init
+    for field, value in overrides.items():
+        if field.endswith(".backbone") and isinstance(value, str) and value:
+            overrides[field] = backbone_anywhere(value)
+        elif field.endswith(".compare") and isinstance(value, list | tuple):
+            overrides[field] = [backbone_anywhere(str(each)) for each in value]
     if retry_failed:
         overrides["ingest.retry_failed"] = True
     return Settings(profile=profile, preset=preset, overrides=overrides, recipe=recipe)
@@ -81,5 +97,5 @@ def tuned(settings: Any, task: str, recipe: str, backbone: str | None) -> Any:
 
         below = {f"{step}.{name}": value for name, value in named_fields(task, recipe).items()}
     family = {f"{step}.{k.partition('.')[2]}": v for k, v in settings.overrides.items() if k.startswith("finetune.")}
-    above = {f"{step}.backbone": backbone} if backbone else {}
+    above = {f"{step}.backbone": backbone_anywhere(backbone)} if backbone else {}
     return replace(settings, overrides={**below, **family, **settings.overrides, **above})

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pipelines.chosen_settings import absolute, refuse_cold_start, refuse_retry, settings_of, tuned
+from pipelines.chosen_settings import backbone_anywhere, refuse_cold_start, refuse_retry, settings_of, tuned
 from pipelines.cli_options import LazyGroup, ToldWhole, recipe_options, retry_option, root_option, settings_options
 from pipelines.user_errors import INTERRUPTED, USER_ERROR, code_of, say, told
 
@@ -138,7 +138,7 @@ def probe(
     from pipelines.evaluate_command import run_probe
 
     settings = settings_of(**chosen)
-    beside_it = [name if ":" in name else absolute(name) for name in compare]
+    beside_it = [backbone_anywhere(name) for name in compare]
     own = {"probe.checkpoints": "each" if each else "last", "probe.compare": beside_it}
     settings = replace(settings, overrides=own | dict(settings.overrides))
     run_probe(given, tables, beside, root, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from components.placement import Placements
 NAMES = ("curation", "training", "full")
 
 
-def pipeline_named(name: str, placements: Placements | None = None) -> Any:
-    """The pipeline `curation`, `training`, `full` or `stage:STEP`, its tasks placed. Raises ValueError."""
+def pipeline_named(name: str, placements: Placements | None = None, roles: Collection[str] | None = None) -> Any:
+    """The pipeline `curation`, `training`, `full` or `stage:STEP`, its tasks placed. Raises ValueError.
+
+    roles: which inputs a stage reads (see stage_pipeline).
+    """
     from pipelines import pipelines
     from pipelines.placing import Placer, as_it_comes
     from pipelines.stage_pipeline import stage_pipeline
@@ -26,20 +30,24 @@ def pipeline_named(name: str, placements: Placements | None = None) -> Any:
         found = find_steps(stage)
         if len(found) != 1:
             raise ValueError(f"{name} means {len(found)} steps; name one of {', '.join(s.name for s in found)}")
-        return stage_pipeline(found[0], place)
+        return stage_pipeline(found[0], place, roles)
     if name not in NAMES:
         raise ValueError(f"unknown pipeline {name!r}; choose {', '.join(NAMES)} or stage:STEP")
     return getattr(pipelines, name)(place)
 
 
-def compile_pipeline(name: str, out: Path, placements: Placements | None = None) -> Path:
+def compile_pipeline(
+    name: str, out: Path, placements: Placements | None = None, roles: Collection[str] | None = None
+) -> Path:
     """Compile a pipeline to `out` and check it; `placements` say where its steps run, and on what.
+
+    roles: which inputs a stage reads; by default all but optional ones.
 
     Raises ValueError when the IR is not what the protobufs define.
     """
     from kfp import compiler
 
-    compiler.Compiler().compile(pipeline_named(name, placements), str(out))
+    compiler.Compiler().compile(pipeline_named(name, placements, roles), str(out))
     check_ir(out)
     return out
 

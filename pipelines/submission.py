@@ -106,6 +106,25 @@ def arguments_for(
     return arguments
 
 
+def roles_of(
+    step: Step, settings: Settings, root: str, given: Mapping[str, Any], explicit: Mapping[str, str]
+) -> set[str]:
+    """The inputs that a step of its own reads with these settings, by role, and those that `explicit` names.
+
+    What made an input is asked where that decides (imported weights leave no checkpoint to choose, so that no probe is
+    read); of a manifest in `explicit` it is not known from here.
+    """
+    made_by: dict[str, str] = {}
+    for role in {read.chooses for read in step.inputs if read.chooses}:
+        (producer,) = (read.producer for read in step.inputs if read.role == role)
+        if f"{role}_manifest" not in explicit:
+            artifact = _artifact_of(role, {role: producer}, root, given)
+            made_by |= {role: artifact.manifest.step} if artifact else {}
+    reads = step.reads(settings.config(step), made_by)
+    named = {read.role for read in step.inputs if f"{read.role}_manifest" in explicit}
+    return named | {read.role for read in reads if not read.optional}
+
+
 def _typed(name: str, text: str, defined: Mapping[str, Mapping[str, Any]]) -> Any:
     if defined.get(name, {}).get("parameterType", "STRING") == "STRING":
         return text
@@ -116,6 +135,12 @@ def _typed(name: str, text: str, defined: Mapping[str, Mapping[str, Any]]) -> An
 
 
 def _manifest_of(role: str, producers: Mapping[str, str], root: str, given: Mapping[str, Any]) -> str | None:
+    artifact = _artifact_of(role, producers, root, given)
+    return Store(root).storage.full(f"{artifact.folder}/manifest.json") if artifact else None
+
+
+def _artifact_of(role: str, producers: Mapping[str, str], root: str, given: Mapping[str, Any]) -> Any:
+    """The artifact given for a role, else the latest of the step that makes it; None when there is none."""
     if role not in given and role not in producers:
         return None
     try:
@@ -124,8 +149,7 @@ def _manifest_of(role: str, producers: Mapping[str, str], root: str, given: Mapp
     except StorageError as error:
         mend = f"or give --param {role}_manifest=URI: then only the cluster has to reach the root"
         raise StorageError(f"{error}; {mend}") from error
-    artifact = given.get(role) or (store.latest(STEPS[producers[role]].latest_name) if role in producers else None)
-    return store.storage.full(f"{artifact.folder}/manifest.json") if artifact else None
+    return given.get(role) or (store.latest(STEPS[producers[role]].latest_name) if role in producers else None)
 
 
 def parse_parameters(pairs: Sequence[str]) -> dict[str, str]:

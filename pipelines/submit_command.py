@@ -107,19 +107,21 @@ def _prepare(
     from components.storage import address
     from pipelines.compile import compile_pipeline
     from pipelines.run_command import code_version, given_inputs, pool_path
-    from pipelines.submission import arguments_for, parse_parameters, steps_of
+    from pipelines.submission import arguments_for, parse_parameters, roles_of, steps_of
 
-    compile_pipeline(pipeline, package, Placements.from_yaml(placement) if placement else None)
     steps = steps_of(pipeline)
     settings.check(steps)
     where, local = address(root)
+    inputs, parameters = given_inputs(Store(where), given) if given else {}, parse_parameters(explicit)
+    roles = roles_of(steps[0], settings, where, inputs, parameters) if pipeline.startswith("stage:") else None
+    compile_pipeline(pipeline, package, Placements.from_yaml(placement) if placement else None, roles)
     arguments = arguments_for(
         package,
         settings,
         where,
         pool=pool_path(pool) if pool else None,
-        given=given_inputs(Store(where), given) if given else {},
-        explicit=parse_parameters(explicit),
+        given=inputs,
+        explicit=parameters,
         code_version=code_version(),
         steps=steps,
     )

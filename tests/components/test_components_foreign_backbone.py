@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from components.artifacts import ArtifactError, Store
 from components.plan import plan
 from components.settings import Settings
 from components.steps import STEPS, find_steps
-from pipelines.chosen_settings import tuned
+from pipelines.chosen_settings import backbone_anywhere, settings_of, tuned
 
 NAME = "timm:vit_tiny_patch16_224:random"
 
@@ -31,6 +32,36 @@ def _shards(store: Store) -> dict[str, object]:
         version = "0" * 16
 
     return {"shards": Given()}
+
+
+@pytest.mark.parametrize("how", ["option", "set"])
+def test_a_file_is_meant_from_where_the_command_is_given(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps run in folders of their own; what has no file is left as it is."""
+    (tmp_path / "w.safetensors").write_bytes(b"weights")
+    monkeypatch.chdir(tmp_path)
+    name, step = "timm:vit_tiny_patch16_224:w.safetensors", STEPS["finetune-pose"]
+    pairs = (f"finetune-pose.backbone={name}",) if how == "set" else ()
+    settings = settings_of(pairs, None, "builtin", "micro")
+    chosen = settings if how == "set" else tuned(settings, "pose", "", name)
+    assert chosen.config(step).backbone == f"timm:vit_tiny_patch16_224:{tmp_path}/w.safetensors"
+    monkeypatch.chdir("/")
+    assert chosen.config(step).backbone_sha256 == hashlib.sha256(b"weights").hexdigest()
+    as_it_is = (
+        NAME,
+        "timm:vit_tiny_patch16_224",
+        "hf:a/b",
+        "hf:a/b:s3://bucket/w.safetensors",
+        "s3://bucket/w",
+        "other:x",
+    )
+    assert [backbone_anywhere(each) for each in as_it_is] == list(as_it_is)
+    pairs = ('probe.compare=["w.safetensors", "timm:a:w.pth"]',)
+    assert settings_of(pairs, None, "builtin", "micro").config(STEPS["probe"]).compare == (
+        "/w.safetensors",
+        "timm:a:/w.pth",
+    )
 
 
 def test_recipe_and_backbone_of_the_command_line_lie_under_and_over_what_is_set() -> None:

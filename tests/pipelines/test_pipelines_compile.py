@@ -51,7 +51,7 @@ def test_components_say_what_the_table_of_steps_says(family):
     artifacts = {name for name, given in spec.inputs.items() if given.type.startswith("system.")}
     assert artifacts == {read.role for read in step.inputs}
     optional = {name for name in artifacts if spec.inputs[name].optional}
-    assert optional == {read.role for read in step.inputs if read.optional}
+    assert optional == {read.role for read in step.inputs if not read.always}
     assert {"root", "settings", "code_version"} <= set(spec.inputs)
     assert ("task" in spec.inputs) == bool(step.task)
     assert "facts" in spec.outputs

@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from kfp_api import KfpApi
 from micro_runs import sapiens2_here
 
 from components.artifacts import Artifact, Store
+from pipelines.submit_command import submit
 from sapiens2.model.backbone import build_backbone
 from sapiens2.model.weights import save_weights
 
@@ -79,3 +81,21 @@ def test_the_command_that_the_import_names_trains_from_it(imported: Imported, pr
     sha256 = hashlib.sha256(imported.artifact.file("model.safetensors")).hexdigest()
     assert json.loads(model.file("metrics.json"))["backbone"]["weights_sha256"] == sha256
     assert "reused" in sapiens2_here(*imported.use, root=imported.root, cwd=tmp_path).stdout
+
+
+def test_a_cluster_is_asked_for_no_probe_either(imported: Imported, probe: Artifact, tmp_path: Path) -> None:
+    """Submitted, the stage reads what the command reads, so that it finds the model that the command made."""
+    store = Store(str(imported.root))
+    sapiens2_here(*imported.use, root=imported.root, cwd=tmp_path)
+    (made,) = store.versions("pose")
+    manifest = imported.root / "pose" / made / "manifest.json"
+    written = manifest.stat().st_mtime_ns
+    server = KfpApi(tmp_path / "server")
+    try:
+        arguments = ["stage:finetune-pose", "--host", server.url, "--preset", "micro", "--root", str(imported.root)]
+        submit.main([*arguments, "--input", str(imported.artifact), "--wait", "--poll", "0.3"], standalone_mode=False)
+        parameters = server.bodies[-1]["runtime_config"]["parameters"]
+        assert {name for name in parameters if name.endswith("_manifest")} == {"backbone_manifest"}
+        assert store.versions("pose") == [made] and manifest.stat().st_mtime_ns == written
+    finally:
+        server.close()

@@ -142,7 +142,7 @@ def test_weights_load_from_s3(s3_root: str, tmp_path: Path) -> None:
 
 
 def test_equal_weights_are_equal_bytes(tmp_path: Path) -> None:
-    """With what the header says beside them, of any characters: safetensors' own order of it changes from call to call."""
+    """With what the header says beside them, of any characters; safetensors' own order changes from call to call."""
     tensors = {"a": torch.arange(3.0), "rope_embed.periods": torch.ones(2, dtype=torch.bfloat16)}
     licence = 'as "given" \\ by\n\x01 Müller, 犬'
     files = [tmp_path / f"{number}.safetensors" for number in range(12)]
