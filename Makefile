@@ -1,7 +1,7 @@
 # Two commands set everything up on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 UV := .uv/bin/uv
-# Processes that share the tests, a file at a time.
+# Processes that share the tests, a file at a time, in the order of tests/conftest.py.
 TEST_WORKERS ?= 2
 PY := .venv/bin/python
 LOCK_FLAGS := --group dev --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --quiet
@@ -24,7 +24,7 @@ demo: install
 	.venv/bin/sapiens2 run
 
 test: install
-	$(PY) -m pytest -q -n $(TEST_WORKERS) --dist loadfile tests --ignore=tests/acceptance
+	$(PY) -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder tests --ignore=tests/acceptance
 
 lint: install
 	.venv/bin/ruff check .

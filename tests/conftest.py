@@ -1,5 +1,6 @@
 """Shared fixtures: an S3 server on loopback, quiet libraries, acceptance data."""
 
+import gc
 import os
 import uuid
 from pathlib import Path
@@ -13,7 +14,48 @@ os.environ.setdefault("COLUMNS", "160")  # of tables in what commands print
 if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core; spinning threads of several would starve each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+HERE = Path(__file__).parent
+LONGEST = (  # in about that order: two that build the micro preset's run, or start a Ray, do not follow each other
+    "pipelines/test_pipelines_submit.py",
+    "sapiens2/test_train.py",
+    "pipelines/test_pipelines_kill.py",
+    "pipelines/test_pipelines_ray_job.py",
+    "sapiens2/tasks/test_tasks_training.py",
+    "pipelines/test_pipelines_placement.py",
+    "sapiens2/engine/test_engine_resume.py",
+    "sapiens2/test_launch.py",
+    "sapiens2/test_run_pretrain.py",
+    "components/test_components_restart.py",
+    "sapiens2/test_run_finetune.py",
+    "components/test_components_prediction_ray.py",
+    "pipelines/test_pipelines_step_server.py",
+    "components/test_components_hamming_shuffle.py",
+    "sapiens2/tasks/test_tasks_loader.py",
+    "components/test_components_ray_session.py",
+    "sapiens2/engine/test_engine_loader.py",
+    "sapiens2/tasks/test_tasks_ranks.py",
+    "sapiens2/engine/test_engine_parallel.py",
+)
+
 S3_SECRET = "planted-s3-secret-4e1b"  # to be found nowhere but in the environment
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first: processes take files in this order, and the last ones to be taken are short."""
+    places = {HERE / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Modules and tests stay to the end: no garbage collection need look at them, and training asks for many."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

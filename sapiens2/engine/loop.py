@@ -335,12 +335,14 @@ def _own_randomness(world: World) -> Iterator[None]:
 
 @contextmanager
 def _quiet_gc() -> Iterator[None]:
-    """No garbage collection in the middle of a step, which would make one rank wait for another's."""
+    """No garbage collection in the middle of a step, which would make one rank wait for another's.
+
+    What is there by then is of the oldest generation, at which the collections between steps do not look. What the
+    process has frozen stays so.
+    """
     gc.collect()
-    gc.freeze()
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
-        gc.unfreeze()

@@ -77,30 +77,29 @@ def test_ingest_killed_at_any_moment_within_ends_as_a_calm_one(pool, tmp_path, m
         assert not finished & set(done) and len(finished) + len(done) == 4  # what was done is not done again
 
 
-@pytest.mark.timeout(300)
-def test_two_and_four_workers_give_the_digest_of_one(pool, tmp_path):
+@pytest.fixture(scope="module")
+def ray_with_four_cpus():
     import ray
 
     from sapiens2.launch import prepare_environment
 
-    alone = ingest(pool, tmp_path / "alone").manifest
     prepare_environment(starts=True)
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
-    try:
-        for workers in (2, 4):
-            made = ingest(pool, tmp_path / f"of{workers}", INGEST.model_copy(update={"workers": workers})).manifest
-            assert (made.version, made.digest) == (alone.version, alone.digest)
-    finally:
-        ray.shutdown()
+    yield
+    ray.shutdown()
 
 
 @pytest.mark.timeout(300)
-def test_an_actor_killed_in_the_middle_of_a_partition_is_replaced(pool, tmp_path, monkeypatch):
+def test_two_and_four_workers_give_the_digest_of_one(pool, tmp_path, ray_with_four_cpus):
+    alone = ingest(pool, tmp_path / "alone").manifest
+    for workers in (2, 4):
+        made = ingest(pool, tmp_path / f"of{workers}", INGEST.model_copy(update={"workers": workers})).manifest
+        assert (made.version, made.digest) == (alone.version, alone.digest)
+
+
+@pytest.mark.timeout(300)
+def test_an_actor_killed_in_the_middle_of_a_partition_is_replaced(pool, tmp_path, monkeypatch, ray_with_four_cpus):
     """SIGKILL of a process of Ray Data's pool, its partition worked out, not yet written: the step goes on."""
-    import ray
-
-    from sapiens2.launch import prepare_environment
-
     alone, died = ingest(pool, tmp_path / "alone").manifest, tmp_path / "died"
 
     class Dying(curation_steps._IngestWork):
@@ -112,12 +111,7 @@ def test_an_actor_killed_in_the_middle_of_a_partition_is_replaced(pool, tmp_path
             return made
 
     monkeypatch.setattr(curation_steps, "_IngestWork", Dying)
-    prepare_environment(starts=True)
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
-    try:
-        made = ingest(pool, tmp_path / "killed", INGEST.model_copy(update={"workers": 2})).manifest
-    finally:
-        ray.shutdown()
+    made = ingest(pool, tmp_path / "killed", INGEST.model_copy(update={"workers": 2})).manifest
     assert int(died.read_text()) != os.getpid() and not psutil.pid_exists(int(died.read_text()))
     assert (made.version, made.digest) == (alone.version, alone.digest)
 

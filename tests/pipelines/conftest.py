@@ -39,8 +39,11 @@ def micro_run(tmp_path_factory, shared, micro_pool):
     return shutil.copytree(kept, tmp_path_factory.mktemp("micro") / "root"), told.read_text()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_head(tmp_path_factory):
-    """(URL of its dashboard, environment for clients) of one Ray head that several tests send jobs to."""
+    """(URL of its dashboard, environment for clients) of one Ray head that the tests of a module send jobs to.
+
+    An idle head costs as much in two minutes as the start of another.
+    """
     with started_head(tmp_path_factory.mktemp("head")) as head:
         yield head

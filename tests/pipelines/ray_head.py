@@ -106,11 +106,12 @@ def became_ready(process, url, log):
 
 
 def stop(process):
-    """End the head and its children."""
+    """End the head, which ends what it started, and soon after it what has not ended by then."""
     if process.poll() is None:
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs([psutil.Process(process.pid), *family], timeout=10)
-        for member in alive:
+        psutil.wait_procs([psutil.Process(process.pid)], timeout=10)
+        _, alive = psutil.wait_procs(family, timeout=1)
+        for member in [*alive, process]:
             member.kill()
         process.wait()

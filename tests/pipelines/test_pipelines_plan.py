@@ -79,7 +79,7 @@ def test_the_doctor_measures_training(tmp_path):
     for text in ("one block, forward and backward", "one step", "images a second", "waiting for data", "predicted"):
         assert text in shown
     assert "ready to train" in shown or "do this:" in shown
-    odd = sapiens2_here("doctor", "train", "--size", "micro", "--batch", "7", cwd=tmp_path, check=False)
+    odd = sapiens2_here("doctor", "train", "--size", "micro", "--batch", "7", "--steps", "2", cwd=tmp_path, check=False)
     assert odd.returncode == 0  # one group of seven
     prime = sapiens2_here("doctor", "train", "--size", "micro", "--batch", "11", cwd=tmp_path, check=False)
     assert prime.returncode == 2 and "does not divide into KoLeo groups" in prime.stderr

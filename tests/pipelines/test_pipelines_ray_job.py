@@ -63,7 +63,8 @@ def test_fine_tuning_and_evaluation_are_jobs_and_the_same_command_again_resumes(
     shutil.copytree(micro_run[0], root)
     store = Store(str(root))
     before, told = store.versions("pose"), ("--preset", "micro", "--root", root)
-    tune = ("sapiens2", "train", "finetune", "--task", "pose", "--set", "finetune.engine.steps=60", *told)
+    length = ("--set", "finetune.engine.steps=60", "--set", "finetune.engine.checkpoint_every=10")
+    tune = ("sapiens2", "train", "finetune", "--task", "pose", *length, *told)
     with ThreadPoolExecutor(1) as pool:
         killed = pool.submit(submit, url, environment, *tune)
         deadline = time.monotonic() + 120

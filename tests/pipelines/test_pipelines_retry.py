@@ -7,7 +7,7 @@ import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from micro_runs import sapiens2
+from micro_runs import sapiens2_here
 
 from components.artifacts import Store
 from components.plan import plan
@@ -40,7 +40,7 @@ def host(micro_pool):
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.down = set()
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
         server.shutdown()
 
@@ -65,7 +65,7 @@ def test_what_failed_is_fetched_by_the_next_try_and_later_runs_stay_with_it(host
     planning = ("run", "--only", "curation", "--dry-run", "--pool", pool, *SETTINGS)
 
     def told(*arguments):
-        return sapiens2(*arguments, root=root, cwd=tmp_path).stdout
+        return sapiens2_here(*arguments, root=root, cwd=tmp_path).stdout
 
     assert "1 address failed for now (server_error 1); --retry-failed tries again" in told(*step)
     host.down.clear()
@@ -96,7 +96,7 @@ def test_a_step_of_a_pipeline_settles_the_try_by_itself(host, pool, tmp_path):
 
 def test_only_what_runs_ingest_takes_it(tmp_path):
     for command in (("run", "--only", "training"), ("step", "detect"), ("submit", "training", "--host", "http://h")):
-        done = sapiens2(*command, "--retry-failed", root=tmp_path / "root", cwd=tmp_path, check=False)
+        done = sapiens2_here(*command, "--retry-failed", root=tmp_path / "root", cwd=tmp_path, check=False)
         assert done.returncode == 2 and "--retry-failed is for what runs ingest" in done.stderr
     assert settings_of((), None, "builtin", "micro", retry_failed=True).overrides == {"ingest.retry_failed": True}
 
@@ -105,10 +105,10 @@ def test_only_what_runs_ingest_takes_it(tmp_path):
 def test_the_process_of_a_run_makes_the_try_that_was_planned(host, pool, tmp_path, retry):
     """A try that somebody else commits between the plan and the step does not make it another one."""
     root = tmp_path / "root"
-    sapiens2("step", "ingest", "--pool", pool, *SETTINGS, root=root, cwd=tmp_path)
+    sapiens2_here("step", "ingest", "--pool", pool, *SETTINGS, root=root, cwd=tmp_path)
     chosen = settings_of(SETTINGS[3::2], None, "builtin", "micro", retry_failed=bool(retry))
     listing = list_sources(str(pool), chosen.config(STEPS["ingest"]))
     planned = plan((STEPS["ingest"],), chosen, Store(str(root)), source=listing)
-    sapiens2("step", "ingest", "--pool", pool, *SETTINGS, "--set", "ingest.fetch_epoch=1", root=root, cwd=tmp_path)
+    sapiens2_here("step", "ingest", "--pool", pool, *SETTINGS, "--set", "ingest.fetch_epoch=1", root=root, cwd=tmp_path)
     again = plan((STEPS["ingest"],), _settled(chosen, planned), Store(str(root)), source=listing)
     assert again[0].version == planned[0].version == tries(root)[len(retry)]

@@ -42,6 +42,7 @@ def config(**engine: Any) -> PretrainConfig:
         "student_cls_source": "mixed",
         "mixed_share": 0.5,
         "freeze_prototypes_steps": 3,
+        "changes": {"layers": 2},  # of six, which are alike and cost time
     }
     fields["engine"] |= {
         "steps": 20,
@@ -86,19 +87,44 @@ def alone(files: list[str], init: str, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
-def torchrun(folder: Path, files: list[str], init: str, **engine: Any) -> dict[str, Any]:
-    """The run on two ranks; returns its metrics."""
-    folder.mkdir(exist_ok=True)
+def arguments(folder: Path, files: list[str], init: str, **engine: Any) -> list[str]:
+    """Those of `sapiens2.train` for a run in this folder."""
     (folder / "config.json").write_text(config(**engine).model_dump_json())
+    places = ["--config", str(folder / "config.json"), "--out", str(folder / "out"), "--state", str(folder / "state")]
+    return ["pretrain", *places, "--init", init, "--train-files", *files]
+
+
+def environment(**more: str) -> dict[str, str]:
+    shared = {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    return os.environ | shared | more
+
+
+def torchrun(folder: Path, files: list[str], init: str) -> None:
+    """The run on two ranks."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
-    command += ["--master-port", str(free_port()), "-m", "sapiens2.train", "pretrain"]
-    command += ["--config", str(folder / "config.json"), "--out", str(folder / "out"), "--state", str(folder / "state")]
-    environment = os.environ | {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command += ["--init", init, "--train-files", *files]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    command += ["--master-port", str(free_port()), "-m", "sapiens2.train", *arguments(folder, files, init)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "20 steps, loss" in done.stdout
-    return json.loads((folder / "out" / "metrics.json").read_text())
+
+
+def in_turn(folder: Path, *runs: list[str]) -> None:
+    """Runs on two ranks, one after another by the same two processes."""
+    order = json.dumps([[str(folder / f"port{k}"), each] for k, each in enumerate(runs)])
+    shared = {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(HERE / "train_in_turn.py"), order],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **shared),
+        )
+        for rank in range(2)
+    ]
+    told = [process.communicate(timeout=200) for process in ranks]
+    assert all(process.returncode == 0 for process in ranks), told[0][1] + told[1][1]
+    assert told[0][0].count("20 steps, loss") == len(runs)
 
 
 def free_port() -> int:
@@ -112,6 +138,20 @@ def two(files: list[str], init: str, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("two")
     torchrun(folder, files, init)
     return folder
+
+
+@pytest.fixture(scope="module")
+def continued_and_cut(
+    two: Path, files: list[str], init: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """What two ranks made of the state after step 10; and a whole run of theirs in micro-batches of two images."""
+    continued, cut = back_to_ten(tmp_path_factory.mktemp("continued"), two), tmp_path_factory.mktemp("cut")
+    in_turn(cut, arguments(continued, files, init), arguments(cut, files, init, micro_batches=2))
+    return continued, cut
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "out" / "metrics.json").read_text())
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
@@ -147,23 +187,23 @@ def test_the_losses_are_the_golden_ones(alone: Path) -> None:
 
 def test_one_process_continues_bit_for_bit(alone: Path, files: list[str], init: str, tmp_path: Path) -> None:
     again = here(back_to_ten(tmp_path, alone), files, init)
-    assert again["digest"] == json.loads((alone / "out" / "metrics.json").read_text())["digest"]
+    assert again["digest"] == metrics(alone)["digest"]
     assert rows(tmp_path) == rows(alone)
 
 
 @pytest.mark.timeout(240)
 def test_two_ranks_lose_what_one_process_loses(alone: Path, two: Path) -> None:
-    metrics = json.loads((two / "out" / "metrics.json").read_text())
-    assert metrics["ranks"] == 2 and metrics["steps"] == 20
+    assert metrics(two)["ranks"] == 2 and metrics(two)["steps"] == 20
     assert_alike(rows(two), rows(alone))
 
 
 @pytest.mark.timeout(240)
-def test_groups_may_lie_on_both_ranks(alone: Path, files: list[str], init: str, tmp_path: Path) -> None:
+def test_groups_may_lie_on_both_ranks(alone: Path, continued_and_cut: tuple[Path, Path]) -> None:
     """Groups of four in micro-batches of two images a rank: each group has half of its images on either rank, and one
     rank alone has those whose class tokens come from the full view."""
-    assert torchrun(tmp_path, files, init, micro_batches=2)["ranks"] == 2
-    assert_alike(rows(tmp_path), rows(alone))
+    _, cut = continued_and_cut
+    assert metrics(cut)["ranks"] == 2
+    assert_alike(rows(cut), rows(alone))
 
 
 @pytest.mark.timeout(240)
@@ -179,10 +219,10 @@ def test_two_ranks_measure_the_gradient_norms_of_the_terms_that_one_does(alone: 
 
 
 @pytest.mark.timeout(240)
-def test_two_ranks_continue_bit_for_bit(two: Path, files: list[str], init: str, tmp_path: Path) -> None:
-    again = torchrun(back_to_ten(tmp_path, two), files, init)
-    assert again["digest"] == json.loads((two / "out" / "metrics.json").read_text())["digest"]
-    assert rows(tmp_path) == rows(two)
+def test_two_ranks_continue_bit_for_bit(two: Path, continued_and_cut: tuple[Path, Path]) -> None:
+    continued, _ = continued_and_cut
+    assert metrics(continued)["digest"] == metrics(two)["digest"]
+    assert rows(continued) == rows(two)
 
 
 @pytest.mark.timeout(240)

@@ -68,7 +68,7 @@ def test_a_denied_address_is_never_asked(tmp_path):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     base = f"http://127.0.0.1:{server.server_port}"
     (tmp_path / "list.csv").write_text(
         f"url,caption\n{base}/fine.jpg,kept\n{base}/no.jpg,a name\nhttp://sub.bad.example/x.jpg,another\n"

@@ -1,11 +1,20 @@
-"""Fine-tunes for a few steps as one of several ranks and prints the losses: started by the test of ranks."""
+"""Fine-tunes for a few steps as one of several ranks and prints the losses: started by the test of ranks.
+
+Its argument is JSON: runs that follow one another, each a file for the ranks' port, a task, a folder and a LoRA rank.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # how ranks agree on a port
+
+from train_in_turn import agreed_port
 
 from sapiens2.engine.loop import train
 from sapiens2.tasks import recipes
@@ -28,5 +37,8 @@ def run(task: str, folder: str, micro_batches: int = 1, lora_rank: int = 0) -> l
 
 
 if __name__ == "__main__":
-    losses = run(sys.argv[1], sys.argv[2], lora_rank=int(sys.argv[3]))
-    print(json.dumps({"losses": losses}))
+    losses = []
+    for note, task, folder, lora_rank in json.loads(sys.argv[1]):
+        os.environ["MASTER_PORT"] = agreed_port(Path(note))
+        losses.append(run(task, folder, lora_rank=lora_rank))
+    print(json.dumps(losses))
