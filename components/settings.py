@@ -100,10 +100,15 @@ class Settings:
             raise SettingsError(_explain(step, error)) from error
 
     def check(self, steps: Iterable[Step]) -> None:
-        """Raises SettingsError when the configuration of a step is wrong, those that only overrides name included."""
+        """Raises SettingsError when the configuration of a step is wrong, those that only overrides name included.
+
+        A key of a family (`finetune.`) is judged by those of its steps that run, where any does: not each value fits
+        each task.
+        """
         named = {key.partition(".")[0] for key in self.overrides}
         chosen = {step.name: step for step in steps}
-        chosen |= {step.name: step for step in STEPS.values() if named & {step.name, step.family}}
+        unheard = named - {step.family for step in chosen.values()}
+        chosen |= {s.name: s for s in STEPS.values() if s.name in named or s.family in unheard}
         for step in chosen.values():
             self.config(step)
 

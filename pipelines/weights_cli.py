@@ -14,6 +14,8 @@ from pipelines.cli_options import root_option
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sapiens2.tasks.told import Told
+
 console = display.console()
 
 
@@ -22,11 +24,21 @@ console = display.console()
 @click.option("--out", type=click.Path(), help="Write a .safetensors file instead of an artifact.")
 @click.option("--size", help="The size, where the guess from the file's shapes is not wanted.")
 @click.option("--task", help="Import the whole task model; without it the backbone of a task checkpoint.")
+@click.option("--image-size", nargs=2, type=click.IntRange(16), metavar="H W", help="Where the file does not say it.")
 @click.option("--licence", default="", help="What the manifest shall say of the weights' licence.")
 @root_option
-def import_command(file: str, out: str | None, size: str | None, task: Any, licence: str, root: str) -> None:
+def import_command(
+    file: str,
+    out: str | None,
+    size: str | None,
+    task: Any,
+    image_size: tuple[int, int] | None,
+    licence: str,
+    root: str,
+) -> None:
     """Take in FILE: released names or the transformers port's, a backbone or a task checkpoint."""
     from sapiens2.exchange import licence_of, read_checked, recognise
+    from sapiens2.tasks.told import Told
 
     file = absolute(file)
     found = recognise(file, size)
@@ -34,12 +46,14 @@ def import_command(file: str, out: str | None, size: str | None, task: Any, lice
     if found.has_head and task is None:
         console.print("only its backbone is taken; --task TASK takes the whole model")
     if out is not None:
-        _write(read_checked(file, found, task), Path(out), found.rope_dtype, licence or licence_of(file))
+        said = {"task": task, "image_size": image_size or found.told.image_size}
+        told = found.told.model_copy(update=said) if task else Told(image_size=said["image_size"])
+        _write(read_checked(file, found, task), Path(out), found.rope_dtype, licence or licence_of(file), told)
         return
     from components.artifacts import Store
     from components.import_weights import import_weights
 
-    outcome = import_weights(file, Store(root), size=size, task=task, licence=licence)
+    outcome = import_weights(file, Store(root), size=size, task=task, licence=licence, image_size=image_size)
     made = outcome.artifact
     (model,) = made.manifest.models
     console.print(f"{'reused' if outcome.reused else 'made'} {made}, now the latest {made.kind}")
@@ -65,10 +79,13 @@ def export_command(reference: str, out: str, naming: Any, root: str) -> None:
     """Write the weights of REFERENCE, a .safetensors file or an artifact like backbone=VERSION, for other programs."""
     from components.artifacts import Store
     from components.import_weights import exported
-    from sapiens2.exchange import backbone_part, read_checked, recognise, renamed
+    from sapiens2.exchange import HEAD, backbone_part, read_checked, recognise, renamed
     from sapiens2.model.weights import read_state
+    from sapiens2.tasks.told import Told
 
-    path, licence = exported(absolute(reference) if reference.endswith(".safetensors") else reference, Store(root))
+    path, licence, told = exported(
+        absolute(reference) if reference.endswith(".safetensors") else reference, Store(root)
+    )
     found = recognise(path)
     if naming == "released" and found.has_head:
         state = read_state(path)
@@ -77,16 +94,19 @@ def export_command(reference: str, out: str, naming: Any, root: str) -> None:
         state = renamed(backbone_part(read_checked(path, found)), naming)
     else:
         state = renamed(read_checked(path, found), naming)
-    _write(state, Path(out), found.rope_dtype, licence)
+    if not any(name.startswith(HEAD) for name in state):
+        told = Told(image_size=told.image_size)
+    _write(state, Path(out), found.rope_dtype, licence, told)
     if found.rope_dtype == "float32":
         console.print("note: these weights rotate in float32; the official code rotates in bfloat16, about 0.3 % apart")
 
 
-def _write(state: dict[str, Tensor], out: Path, rope_dtype: str | None, licence: str) -> None:
+def _write(state: dict[str, Tensor], out: Path, rope_dtype: str | None, licence: str, told: Told) -> None:
     from sapiens2.model.weights import write_state
 
     partial = out.with_name(f".{out.name}.partial")
-    write_state(state, partial, rope_dtype=rope_dtype, licence=licence)
+    about = told.model_dump_json(exclude_defaults=True)
+    write_state(state, partial, rope_dtype=rope_dtype, licence=licence, about="" if about == "{}" else about)
     partial.replace(out)
     count = sum(tensor.numel() for name, tensor in state.items() if not name.endswith("periods"))
     size = f"{count / 1e6:.1f} M parameters, {out.stat().st_size / 1e6:.1f} MB"

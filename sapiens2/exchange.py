@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from sapiens2.model.sizes import SIZES
 from sapiens2.model.transformers_names import from_transformers, is_transformers, to_transformers
 from sapiens2.model.weights import LICENCE, PERIODS, ROPE_DTYPE, fitted, read_header, read_metadata, read_state
 from sapiens2.tasks.build import TaskName, build_task
+from sapiens2.tasks.told import Told, told
 
 Naming = Literal["released", "transformers"]
 BACKBONE, HEAD = "backbone.", "decode_head."
@@ -36,6 +37,7 @@ class Recognised:
     naming: Naming
     has_head: bool  # of a task, beside the backbone
     rope_dtype: str | None  # "bfloat16" in released files; None where the file does not say
+    told: Told  # what our own files say beside
 
     @property
     def text(self) -> str:
@@ -64,6 +66,7 @@ def recognise(path: str | Path, size: str | None = None) -> Recognised:
         naming=naming,
         has_head=len(inner) < len(state) and naming == "released",
         rope_dtype=_rope_dtype(path) if held is None else str(held.dtype).removeprefix("torch."),
+        told=told(path),
     )
 
 
@@ -119,10 +122,11 @@ def read_checked(path: str | Path, found: Recognised, task: TaskName | None = No
         raise ValueError(f"{path} is a backbone without a head: leave --task out")
     chosen = state if task is not None else backbone_part(state)
     with torch.device("meta"):
+        windows: dict[str, Any] = {"window_tokenizer": found.window_tokenizer}
         model: nn.Module = (
-            build_task(task, found.size)
+            build_task(task, found.size, head=found.told.head, scale=found.told.scale, **windows)
             if task is not None
-            else build_backbone(found.size, window_tokenizer=found.window_tokenizer)
+            else build_backbone(found.size, **windows)
         )
     weights, held = fitted(model, chosen, str(path))
     if found.rope_dtype is not None:  # the port's names have no place for it, so it may stand in the header alone

@@ -23,7 +23,7 @@ from sapiens2.model.transformers_heads import from_transformers_task, is_transfo
 from sapiens2.model.transformers_names import from_transformers, is_transformers
 
 PERIODS = "rope_embed.periods"
-ROPE_DTYPE, LICENCE = "rope_dtype", "licence"  # in a file's header
+ROPE_DTYPE, LICENCE, ABOUT = "rope_dtype", "licence", "sapiens2"  # in a file's header; the last as JSON
 METADATA = "__metadata__"
 SHOWN = 5
 HEADER_DTYPES = {
@@ -43,14 +43,17 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def write_state(
-    state: dict[str, Tensor], path: str | Path, *, rope_dtype: str | None = None, licence: str = ""
+    state: dict[str, Tensor], path: str | Path, *, rope_dtype: str | None = None, licence: str = "", about: str = ""
 ) -> None:
-    """Writes tensors; the header says how the weights rotate (by default as their periods say) and their licence."""
+    """Writes tensors; the header says how the weights rotate (by default as their periods say) and their licence.
+
+    about: JSON of what is to be said of the model beside (see sapiens2.tasks.told).
+    """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     periods = next((tensor for name, tensor in state.items() if name.endswith(PERIODS)), None)
     if rope_dtype is None and periods is not None:
         rope_dtype = str(periods.dtype).removeprefix("torch.")
-    told = {ROPE_DTYPE: rope_dtype, LICENCE: licence}
+    told = {ROPE_DTYPE: rope_dtype, LICENCE: licence, ABOUT: about}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
     save_file(tensors, path, metadata={"format": "pt"} | {name: value for name, value in told.items() if value})
     _order_metadata(Path(path))

@@ -16,6 +16,7 @@ from sapiens2.tasks.assemble import assemble
 from sapiens2.tasks.build import TaskModel, build_task
 from sapiens2.tasks.config import FinetuneConfig
 from sapiens2.tasks.head_specs import TASKS, TaskName
+from sapiens2.tasks.told import Told, told, told_by
 
 _LAST = {f"decode_head.conv_{name}.weight": task for name, task in zip(("pose", "seg", *TASKS[2:]), TASKS)}
 """The key of a released head's last layer, which names its task."""
@@ -27,26 +28,27 @@ def load_task(
 ) -> TaskModel:
     """The task model in a .safetensors file or in the folder of a fine-tuning run, ready to predict.
 
-    path: local or s3://. What the model is comes from the config.json beside the weights; without one, from `task` and
-    `size`, and what these leave open from the names inside, as in released files. device: default a GPU if there is
-    one. `model.image_size` is the size it was trained at, where that is known. Raises FileNotFoundError for a missing
-    file, ValueError for a device that is not here, a model of another task or size than asked for and for weights that
-    do not fit.
+    path: local or s3://. What the model is comes from the config.json beside the weights; without one, from the file's
+    header, from `task` and `size`, and what these leave open from the names inside, as in released files. device:
+    default a GPU if there is one. `model.image_size` is the size it was trained at, where that is known. Raises
+    FileNotFoundError for a missing file, ValueError for a device that is not here, a model of another task or size than
+    asked for and for weights that do not fit.
     """
     place = _device(device)
     weights = path if path.endswith(".safetensors") else storage.join(path, "model.safetensors")
     about = _config_beside(weights)
     state = read_state(weights)
-    found: dict[str, Any] = {"task": about.get("task") or _task(state), "size": about.get("size") or _size(state)}
+    said = told_by(about) if about else told(weights)
+    found: dict[str, Any] = {"task": said.task or _task(state), "size": about.get("size") or _size(state)}
     for name, asked in (("task", task), ("size", size)):
         if asked and found[name] and asked != found[name]:
             raise ValueError(f"{weights} holds a {found['task']} model of size {found['size']}, not {name} {asked}")
         if not (asked or found[name]):
             raise ValueError(f"{weights} does not say its {name}, and has no config.json beside it: give {name}")
-    model = _structure(about, task or found["task"], size or found["size"])
+    windows = any(name.startswith("backbone.tokenizer.") for name in state)
+    model = _structure(about, said, task or found["task"], size or found["size"], windows)
     load_state(model, state, where=weights)
-    if about.get("image_size"):
-        model.image_size = (int(about["image_size"][0]), int(about["image_size"][1]))
+    model.image_size = said.image_size
     return model.eval().to(place)
 
 
@@ -81,13 +83,15 @@ def load_backbone(path: str, *, size: SizeName | None = None) -> Backbone:
     return model.eval()
 
 
-def _structure(about: dict[str, Any], task: TaskName, size: SizeName) -> TaskModel:
-    """A run of ours as its whole configuration describes it, anything else as released; weights are still to come."""
+def _structure(about: dict[str, Any], said: Told, task: TaskName, size: SizeName, windows: bool) -> TaskModel:
+    """A run of ours as its whole configuration describes it, anything else as told; weights are still to come."""
     config = FinetuneConfig.model_validate(about["config"]) if isinstance(about.get("config"), dict) else None
     if config is not None and config.backbone:  # has tables that no file holds
         return assemble(config)
     with torch.device("meta"):
-        return build_task(task, size) if config is None else assemble(config)
+        if config is not None:
+            return assemble(config)
+        return build_task(task, size, window_tokenizer=windows, head=said.head, scale=said.scale)
 
 
 def _config_beside(weights: str) -> dict[str, Any]:

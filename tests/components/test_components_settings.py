@@ -67,6 +67,19 @@ def test_mistakes_are_named(make, message):
         make()
 
 
+def test_a_key_of_a_family_is_judged_by_those_that_run(tmp_path):
+    """The background of a picture can be changed for tasks whose labels say where the person is, not for pose."""
+    sources = [{"path": "synthetic", "backgrounds": str(tmp_path)}]
+    settings = Settings(overrides={"finetune.augment": {"background": 0.5}, "finetune.sources": sources})
+    settings.check([STEPS["finetune-segmentation"]])
+    for steps in ([], [STEPS["finetune-pose"]], [STEPS["finetune-segmentation"], STEPS["finetune-pose"]]):
+        with pytest.raises(SettingsError, match="finetune-pose: "):
+            settings.check(steps)
+    narrow = Settings(overrides={"finetune-pose.augment": {"background": 0.5}, "finetune-pose.sources": sources})
+    with pytest.raises(SettingsError, match="finetune-pose: "):
+        narrow.check([STEPS["finetune-segmentation"]])
+
+
 def test_values_of_set_are_json_where_they_parse():
     parsed = parse_overrides(("a.b=1", "a.c=[1, 2]", "a.d=true", "a.e=text", "a.f=x=y"))
     assert parsed == {"a.b": 1, "a.c": [1, 2], "a.d": True, "a.e": "text", "a.f": "x=y"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from micro_runs import sapiens2, sapiens2_here
@@ -12,6 +14,7 @@ from safetensors.torch import load_file
 
 from components.artifacts import Store
 from components.explain import trained_on
+from components.import_weights import exported
 from components.lineage import ancestors
 from components.plan import plan
 from components.settings import Settings
@@ -19,6 +22,8 @@ from components.steps import STEPS
 from components.upkeep import verify
 from sapiens2.model.backbone import build_backbone
 from sapiens2.model.weights import read_metadata, save_weights
+from sapiens2.tasks.load import load_task
+from sapiens2.tasks.predict import predict
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sapiens2" / "pretrain"))
 
@@ -34,8 +39,6 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def root(micro_run, tmp_path_factory, released: Path) -> Path:
     """A copy of the micro run's root, into which the released file was imported."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("with-weights")
     shutil.copytree(micro_run[0], folder / "root")
     done = sapiens2("weights", "import", released, root=folder / "root", cwd=folder)
@@ -72,6 +75,42 @@ def test_an_export_says_licence_and_rotation_in_its_header(root: Path, released:
     back, theirs = load_file(tmp_path / "back.safetensors"), load_file(released)
     assert back.keys() == theirs.keys()  # the periods too, for which the port has no name
     assert all(back[name].dtype == theirs[name].dtype and torch.equal(back[name], theirs[name]) for name in back)
+
+
+def test_a_task_model_is_the_same_after_export_and_import(micro_run, tmp_path: Path) -> None:
+    """The file alone says what it was trained at, so that whoever imports it predicts and measures as before."""
+    ours = Store(str(micro_run[0])).latest("pose")
+    assert ours is not None
+    trained = ours.manifest.config["image_size"]
+    sapiens2_here("weights", "export", ours.version, "--out", "pose.safetensors", root=micro_run[0], cwd=tmp_path)
+    assert list(load_task(str(tmp_path / "pose.safetensors")).image_size or ()) == list(trained) != [128, 96]
+    root, told = tmp_path / "other", ("weights", "import", "pose.safetensors", "--task", "pose")
+    sapiens2_here(*told, root=root, cwd=tmp_path)
+    sapiens2_here("weights", "import", "pose.safetensors", "--task", "pose", "--out", "again.safetensors", cwd=tmp_path)
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "pose.safetensors").read_bytes()
+    there = Store(str(root)).latest("pose")
+    assert there is not None
+    assert read_metadata(root / there.file_path("model.safetensors")) | {"licence": ""} == read_metadata(
+        tmp_path / "pose.safetensors"
+    ) | {"licence": ""}
+    answers = []
+    for base, artifact in ((micro_run[0], ours), (root, there)):
+        model = load_task(str((base / artifact.file_path("model.safetensors")).parent), device="cpu")
+        picture = np.random.default_rng(0).integers(0, 255, (90, 70, 3), np.uint8)
+        answers.append(predict(model, [picture], boxes=[np.array([[5.0, 5, 60, 80]])])[0][0].keypoints)
+    assert np.array_equal(*answers)
+    sapiens2_here("evaluate", "pose", "--preset", "micro", root=root, cwd=tmp_path)
+    evaluation = Store(str(root)).latest("evaluation-pose")
+    assert evaluation is not None and list(evaluation.manifest.metrics["image_size"]) == list(trained)
+
+
+def test_what_has_no_names_of_ours_is_not_exported(micro_run, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(micro_run[0], root)
+    foreign = ("--backbone", "timm:vit_tiny_patch16_224:random", "--set", "finetune.engine.steps=2")
+    sapiens2_here("train", "finetune", "--task", "pose", "--preset", "micro", *foreign, root=root, cwd=tmp_path)
+    with pytest.raises(ValueError, match="rests on timm:vit_tiny_patch16_224:random, which has no Sapiens2 names"):
+        exported("pose", Store(str(root)))
 
 
 def test_pretraining_continues_from_an_artifact(root: Path, tmp_path: Path) -> None:

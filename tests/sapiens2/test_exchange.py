@@ -13,6 +13,9 @@ import sapiens2
 from sapiens2.exchange import SAPIENS_LICENCE, UNSTATED, licence_of, read_checked, recognise, renamed
 from sapiens2.model.transformers_names import to_transformers
 from sapiens2.model.weights import named_weights, save_weights, write_state
+from sapiens2.tasks.build import build_task
+from sapiens2.tasks.load import load_task
+from sapiens2.tasks.told import Told, told, told_by
 
 State = dict[str, Tensor]
 
@@ -76,6 +79,24 @@ def test_a_task_checkpoint_gives_its_backbone_or_the_whole(tmp_path: Path) -> No
         renamed(whole, "transformers")
     with pytest.raises(ValueError, match=r"task\.safetensors does not fit.*decode_head.*of another shape"):
         read_checked(path, found, "segmentation")
+
+
+def test_a_header_says_what_tensors_do_not(tmp_path: Path) -> None:
+    path = tmp_path / "points.safetensors"
+    made = Told(task="pointmap", image_size=(64, 48), scale="paper")
+    state = named_weights(build_task("pointmap", "tiny", scale="paper"))
+    write_state(state, path, about=made.model_dump_json())
+    model = load_task(str(path), device="cpu")
+    assert (model.task, model.scale, model.image_size) == ("pointmap", "paper", (64, 48))
+    assert recognise(path).told == made and told_by({"config": made.model_dump()}) == made
+    write_state(state, path)
+    assert load_task(str(path), task="pointmap", device="cpu").scale == "release" and told(path) == Told()
+    write_state(named_weights(build_task("pose", "0.1b", head="paper")), path, about='{"head": "paper"}')
+    assert read_checked(path, recognise(path), "pose").keys() == load_file(path).keys()
+    for wrong in ('{"image_size": "large"}', "{"):
+        write_state(state, path, about=wrong)
+        with pytest.raises(ValueError, match=r"the header of .*points.safetensors says what no model is"):
+            recognise(path)
 
 
 def test_what_does_not_fit_is_named(released: Path, tmp_path: Path) -> None:
