@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from components.artifacts import Artifact, ArtifactError, Store
+from components.choice import probe_of
 from components.given_weights import given as named_by
 from components.given_weights import named_inputs
 from components.removals import refuse_pending
 from components.run_step import Identity, identify
 from components.settings import Settings
-from components.steps import STEPS, Step
+from components.steps import STEPS, Input, Step, load
 
 if TYPE_CHECKING:
     from curation.images.sources import Listing
@@ -62,7 +63,7 @@ def plan(
         for read in step.inputs:
             if not read.needed(config, _made_by(read.chooses, step, inputs, store)):
                 continue
-            version = versions.get(read.producer) or _outside(read.role, read.producer, store, given, steps)
+            version = versions.get(read.producer) or _outside(read, store, given, steps, inputs)
             if version:
                 inputs[read.role] = version
             elif not read.optional:
@@ -70,6 +71,7 @@ def plan(
                     f"{step.name} needs {read.role}, and there is none under {store.root}: run `sapiens2 step "
                     f"{read.producer}` first, or the whole pipeline with `sapiens2 run`"
                 )
+        _refuse_unchosen(step, config, inputs, store)
         found = named_by(step, config, store)
         inputs |= {role: artifact.version for role, artifact in named_inputs(found).items()}
         known = inputs if step.row_wise else _identities(step, inputs, store)
@@ -84,6 +86,16 @@ def plan(
             why = f"pictures were removed from {', '.join(gone)}; {why}"
         planned.append(PlannedStep(step, config, identity.version, inputs, reused, why, said))
     return planned
+
+
+def _refuse_unchosen(step: Step, config: Any, inputs: Mapping[str, str], store: Store) -> None:
+    """Raises ArtifactError, as the step would, for a probe that chose no checkpoint of the run that the step reads."""
+    for read in step.inputs:
+        run, probe = inputs.get(read.chooses), inputs.get(read.role)
+        kind = STEPS[read.producer].kind
+        if read.chooses and run and probe and store.committed(read.chooses, run) and store.committed(kind, probe):
+            starting_point = load("components.training_steps:starting_point")
+            starting_point(store.get(read.chooses, run), store.get(kind, probe), config.checkpoint)
 
 
 def _made_by(role: str, step: Step, inputs: Mapping[str, str], store: Store) -> dict[str, str]:
@@ -104,16 +116,25 @@ def _identities(step: Step, inputs: Mapping[str, str], store: Store) -> dict[str
 
 
 def _outside(
-    role: str, producer: str, store: Store, given: Mapping[str, Artifact] | None, steps: tuple[Step, ...]
+    read: Input,
+    store: Store,
+    given: Mapping[str, Artifact] | None,
+    steps: tuple[Step, ...],
+    inputs: Mapping[str, str],
 ) -> str | None:
-    """The version of an input that this plan does not make: the one given, else the latest."""
+    """The version of an input that this plan does not make: the one given, else the latest.
+
+    inputs: those that are settled. A probe is the one that chose among the checkpoints of the run among them.
+    """
+    role, producer = read.role, read.producer
     if given and role in given:
         return given[role].version
     if any(step.name == "report" for step in steps) and len(steps) > 1 and producer not in [s.name for s in steps]:
         is_report_input = STEPS["report"].inputs
         if any(read.role == role and read.optional for read in is_report_input):
             return None  # a partial pipeline reports on what it made
-    latest = store.latest(STEPS[producer].latest_name)
+    run = inputs.get(read.chooses)
+    latest = probe_of(store, run) if run else store.latest(STEPS[producer].latest_name)
     return latest.version if latest else None
 
 

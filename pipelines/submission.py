@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from components.artifacts import Store
+from components.choice import probe_of
 from components.settings import Settings
 from components.steps import BY_PRODUCT, STEPS, Step, find_steps, pipeline_steps
 from components.storage import StorageError
@@ -93,6 +94,7 @@ def arguments_for(
     roles = [name.removesuffix("_manifest") for name in defined if name.endswith("_manifest")]
     producers = {product: name for name, product in BY_PRODUCT.items()} | {"probe": "probe"}
     producers |= {read.role: read.producer for step in steps for read in step.inputs if not read.optional}
+    producers = {role: made for role, made in producers.items() if f"{role}_manifest" not in explicit}
     for role in roles:
         if f"{role}_manifest" not in explicit:
             found = _manifest_of(role, producers, root, given)
@@ -149,7 +151,10 @@ def _artifact_of(role: str, producers: Mapping[str, str], root: str, given: Mapp
     except StorageError as error:
         mend = f"or give --param {role}_manifest=URI: then only the cluster has to reach the root"
         raise StorageError(f"{error}; {mend}") from error
-    return given.get(role) or (store.latest(STEPS[producers[role]].latest_name) if role in producers else None)
+    if role in given:
+        return given[role]
+    run = _artifact_of("backbone", producers, root, given) if role == "probe" else None
+    return probe_of(store, run.version) if run else store.latest(STEPS[producers[role]].latest_name)
 
 
 def parse_parameters(pairs: Sequence[str]) -> dict[str, str]:
