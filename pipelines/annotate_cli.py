@@ -54,6 +54,13 @@ def export_command(given: str, out: str, root: str, **wanted: Any) -> None:
     splits = ", ".join(f"{n} {split}" for split, n in sorted(Counter(p.split for p in batch.pictures).items()))
     short = "" if len(batch.pictures) == request.count else f" (all that {selection} has left)"
     console.print(f"{len(batch.pictures)} pictures{short} of {selection} in {out}: {splits}", soft_wrap=True)
+    absent = {"train", "test"} - {picture.split for picture in batch.pictures}
+    if 0 < request.test_share < 1 and absent:
+        console.print(
+            f"    none is for {absent.pop()}: each group of duplicates is drawn by itself, so that it stays on its side; "
+            "of so few take another --test-share or --seed, into another --out",
+            soft_wrap=True,
+        )
     if not request.unsafe and (flagged := len(unsafe_pictures(store, selection))):
         console.print(f"    left out: {flagged} that look unsafe (NSFW score of 0.5 or more; --unsafe takes them)")
     console.print(HINTS[request.tool], soft_wrap=True, markup=False)

@@ -174,7 +174,7 @@ def evaluate(
 @click.option("--image-size", nargs=2, type=click.IntRange(16), metavar="H W", help="Default: that of the training.")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="People per forward pass.")
 @click.option("--device", help="Default cuda if there is one, else cpu.")
-@click.option("--flip-test", "flip", is_flag=True, help="Mean over each person and its mirror image.")
+@click.option("--flip-test", "flip", is_flag=True, help="Mean over each person and its mirror image, for every task.")
 @click.option("--no-overlays", is_flag=True, help="Write data only.")
 @click.option("--ray", is_flag=True, help="Spread over the Ray at RAY_ADDRESS, or over a local one.")
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="With --ray.")

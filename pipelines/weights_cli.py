@@ -42,17 +42,19 @@ def import_command(
 
     file = absolute(file)
     found = recognise(file, size)
+    state = read_checked(file, found, task)
     console.print(f"{file}: {found.text}", soft_wrap=True, markup=False)
     if found.has_head and task is None:
         console.print("only its backbone is taken; --task TASK takes the whole model")
     if out is not None:
         said = {"task": task, "image_size": image_size or found.told.image_size}
         told = found.told.model_copy(update=said) if task else Told(image_size=said["image_size"])
-        _write(read_checked(file, found, task), Path(out), found.rope_dtype, licence or licence_of(file), told)
+        _write(state, Path(out), found.rope_dtype, licence or licence_of(file), told)
         return
     from components.artifacts import Store
     from components.import_weights import import_weights
 
+    del state  # it is read again, by whoever writes the artifact
     outcome = import_weights(file, Store(root), size=size, task=task, licence=licence, image_size=image_size)
     made = outcome.artifact
     (model,) = made.manifest.models

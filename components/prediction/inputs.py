@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -134,17 +135,22 @@ def _parts(pictures: Sequence[Picture]) -> Iterator[tuple[Picture, ...]]:
 
 
 def _stems(names: Sequence[str]) -> list[str]:
-    """A path for each name: without its ending where that tells it apart, with a number where nothing does."""
+    """A path for each name, no two alike: without its ending where that tells it apart, numbered where nothing does.
+
+    A name of plain characters has its path before those that become like it.
+    """
     safe = [_safe(name) for name in names]
     short = [re.sub(r"\.[A-Za-z0-9]{1,5}$", "", name) for name in safe]
     counted = Counter(short)
-    seen: dict[str, int] = {}
-    stems = []
-    for whole, stem in zip(safe, short, strict=True):
-        stem = stem if counted[stem] == 1 and stem.rpartition("/")[2] else whole
-        seen[stem] = n = seen.get(stem, 0) + 1
-        stems.append(stem if n == 1 else f"{stem}-{n}")
-    return stems
+    tries: dict[str, Iterator[int]] = {}
+    taken: dict[str, int] = {}
+    for k in sorted(range(len(names)), key=lambda k: safe[k] != names[k].replace("::", "/")):
+        wanted = short[k] if counted[short[k]] == 1 and short[k].rpartition("/")[2] else safe[k]
+        stem = wanted
+        while stem in taken:
+            stem = f"{wanted}-{next(tries.setdefault(wanted, count(2)))}"
+        taken[stem] = k
+    return sorted(taken, key=taken.__getitem__)
 
 
 def _safe(name: str) -> str:

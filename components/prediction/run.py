@@ -64,8 +64,6 @@ def make_job(
 
     if task not in TASKS:
         raise ValueError(f"there is no task called {task!r}; use one of {', '.join(TASKS)}")
-    if options.get("flip") and task != "pose":
-        raise ValueError(f"a flip test is for pose, not for {task}: leave it out")
     weights = [_weights(path) for path in (checkpoint, *([people] if people else []))]
     digests = [storage.fingerprint(path)[1] for path in weights]
     Storage(out).ensure_writable()
@@ -123,13 +121,24 @@ def _notes(job: Job, inputs: Inputs) -> list[str]:
 
 
 def _unseen(job: Job, records: list[dict[str, Any]]) -> list[str]:
-    """People of whom an overlay shows no keypoint: a threshold too high for this model looks like a failure."""
-    least = job.least_keypoint_score
-    people = [person for record in records for person in record["people"] if "keypoints" in person]
-    unseen = sum(max(person["keypoints"][2::3]) < least for person in people)
-    if not unseen:
-        return []
-    return [f"{unseen} of {len(people)} people have no keypoint of score {least} to draw: lower --keypoint-score"]
+    """People of whom an overlay shows no keypoint, and people of few body points where most are such.
+
+    A threshold too high for this model looks like a failure.
+    """
+    from sapiens2.tasks.vocabulary import keypoints
+
+    least, body = job.least_keypoint_score, keypoints().group("body").tolist()
+    scores = [p["keypoints"][2::3] for record in records for p in record["people"] if "keypoints" in p]
+    unseen = sum(max(each) < least for each in scores)
+    few = -(-len(body) // 3)
+    faint = sum(sum(each[k] >= least for k in body) < few for each in scores)
+    notes, mend = [], "lower --keypoint-score"
+    if unseen:
+        notes.append(f"{unseen} of {len(scores)} people have no keypoint of score {least} to draw: {mend}")
+    if faint > max(unseen, len(scores) / 2):
+        of = f"fewer than {few} of the {len(body)} body points"
+        notes.append(f"{faint} of {len(scores)} people have {of} of score {least} to draw: {mend}")
+    return notes
 
 
 def _here(job: Job, inputs: Inputs) -> Iterator[tuple[int, list[dict[str, Any]]]]:

@@ -14,7 +14,7 @@ from components.prediction.boxes import DetectorChoice, GivenBoxes
 from components.prediction.inputs import Chunk, Opened, Picture, open_chunk
 from components.storage import Storage
 
-REVISION = 2
+REVISION = 3
 """Raised whenever the same pictures and settings would give other files."""
 RECORDS = "records"
 DONE, NOBODY, UNREADABLE, FAILED = "done", "no_person", "unreadable", "failed"
@@ -37,7 +37,7 @@ class Job:
     people_digest: str | None = None
     image_size: tuple[int, int] | None = None
     least_keypoint_score: float = 0.3
-    flip: bool = False  # pose: mean of the heatmaps of each crop and of its mirror image
+    flip: bool = False  # mean of the output for each crop and for its mirror image
     overlays: bool = True
     batch: int = 8
     device: str | None = None

@@ -58,10 +58,10 @@ class Place:
     def of(cls, pool: str) -> Place:
         """Raises ValueError when nothing is there or the scheme is unknown."""
         if "://" in pool and not pool.startswith("s3://"):
-            raise ValueError(f"the pool {pool} has an unknown scheme; give a local path or an s3:// address")
+            raise ValueError(f"{pool} has an unknown scheme; give a local path or an s3:// address")
         place = cls(pool.rstrip("/") or pool)
         if place._type() == arrow_fs.FileType.NotFound:
-            raise ValueError(f"the pool {pool} does not exist; give an existing folder, archive or list of URLs")
+            raise ValueError(f"{pool} does not exist; give an existing folder, archive or list of URLs")
         return place
 
     def _type(self) -> arrow_fs.FileType:

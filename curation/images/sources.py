@@ -66,7 +66,7 @@ def list_pool(pool: str, *, rows_per_partition: int, bytes_per_partition: int, f
     else:
         items, content, n_bytes, url_list = _single_file(place)
     if not items:
-        raise ValueError(f"the pool {pool} is empty; give a folder with pictures, or a list with at least one row")
+        raise ValueError(f"{pool} is empty; give a folder with pictures, or a list with at least one row")
     items = _unique_names(items)
     partitions = _partitions(items, rows_per_partition, bytes_per_partition)
     return Listing(partitions, content, len(items), n_bytes, url_list, fetch_epoch)
@@ -98,7 +98,7 @@ def _single_file(place: Place) -> tuple[list[SourceItem], str, int, str | None]:
         return list(archives.members(file)), _digest([(file, file.sha256())]), file.size, None
     if not file.name.lower().endswith(_URL_LISTS):
         raise ValueError(
-            f"the pool {place.uri} is no folder, .tar, .parquet, nor list of URLs ({', '.join(_URL_LISTS)}); "
+            f"{place.uri} is no folder, .tar, .parquet, nor list of URLs ({', '.join(_URL_LISTS)}); "
             "give the folder that holds it, or rename it to what it is"
         )
     items, sha256 = url_lists.read(file), file.sha256()

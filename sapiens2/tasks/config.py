@@ -52,7 +52,8 @@ class DataSource(Config):
 def data_digest(config: FinetuneConfig) -> str | None:
     """sha256 of all labelled data and backgrounds that a configuration trains on; None where it reads no folder.
 
-    Raises LabelError or another ValueError for a folder that cannot be read.
+    Raises LabelError or another ValueError for a folder that cannot be read, and for a file that is missing where
+    samples must not be skipped.
     """
     folders = [source for source in config.sources if source.path != SYNTHETIC and not source.is_reference]
     behind = [source.backgrounds for source in config.sources if source.backgrounds]
@@ -61,7 +62,8 @@ def data_digest(config: FinetuneConfig) -> str | None:
     from sapiens2.data.labelled.dataset import data_digest as folder_digest
     from sapiens2.tasks.backgrounds import backgrounds_digest
 
-    parts = [folder_digest(s.path, config.task) if s in folders else s.path for s in config.sources]
+    skip = config.unreadable == "skip"
+    parts = [folder_digest(s.path, config.task, skip_missing=skip) if s in folders else s.path for s in config.sources]
     if behind:
         parts += [s.backgrounds and backgrounds_digest(s.backgrounds) for s in config.sources]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -29,13 +29,14 @@ def draw_keypoints(image: Array, points: Array, shown: Array, *, thickness: int 
     """Skeleton and points over a picture: orange the person's left, blue the right; face points small and pale.
 
     points: [308, 2] pixels; shown: bool [308]; thickness of limbs in pixels, default by the extent of the points.
-    Fingers are thinner. From two pixels on everything has a dark rim, so that it is seen on any ground.
+    Fingers are thinner, no point has a radius below one pixel. From two pixels on everything but the many points of the
+    face has a dark rim, so that it is seen on any ground.
     """
     import cv2
 
     words = keypoints()
     out = np.ascontiguousarray(image).copy()
-    thickness = thickness or _thickness(points, shown)
+    thickness = thickness or (limb_thickness(np.ptp(points[shown], axis=0)) if shown.any() else 1)
     where = [(round(float(x)), round(float(y))) for x, y in np.nan_to_num(points, nan=-1e4).clip(-1e4, 1e4)]
     lines = [(a, b) for a, b in words.links.tolist() if shown[a] and shown[b]]
     dots = [(i, _radius(words.groups[i], thickness)) for i in range(len(words)) if shown[i]]
@@ -55,17 +56,14 @@ def draw_keypoints(image: Array, points: Array, shown: Array, *, thickness: int 
     return out
 
 
-def _thickness(points: Array, shown: Array) -> int:
-    """About one 200th of the longer side of what is shown."""
-    if not shown.any():
-        return 1
-    extent = float((points[shown].max(0) - points[shown].min(0)).max())
-    return max(1, round(min(extent, 4000) / 200))
+def limb_thickness(sides: Array) -> int:
+    """Pixels for a person of these sides: about one 200th of the longer one, at least 1."""
+    return max(1, round(min(float(np.max(sides)), 4000) / 200))
 
 
 def _radius(group: str, thickness: int) -> int:
     if group == "face":
-        return thickness // 3
+        return max(1, thickness // 3)
     return max(1, thickness // 2) if _is_hand(group) else thickness
 
 

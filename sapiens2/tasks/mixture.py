@@ -91,16 +91,24 @@ class Mixture:
         self._block: tuple[int, Array] = (-1, np.zeros(0, int))
 
     def sample(self, position: int) -> Framed:
-        """The sample of a training position and its frame; the next readable one where skipping is allowed."""
+        """The sample of a training position and its frame; the next readable one where skipping is allowed.
+
+        The next ones are the rest of this epoch and then the whole of the following one: no sample is left untried.
+        """
         number, place = self._find(position)
         deck = self.decks[number]
-        for offset in range(deck.count):
+        tried: set[int] = set()
+        for taken in range(place, place + 2 * deck.count):
+            index = deck.index(taken)
+            if index in tried:
+                continue
             try:
-                return deck.deal(place + offset)
+                return deck.deal(taken)
             except LabelError as error:
                 if not self.skip:
                     raise
-                name = f"{number}:{deck.index(place + offset)}"
+                tried.add(index)
+                name = f"{number}:{index}"
                 if name not in self.unreadable:
                     _LOG.warning("skipped: %s", error)
                 self.unreadable.add(name)

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from sapiens2.tasks.compose import Composed, compose
-from sapiens2.tasks.drawing import draw_albedo, draw_box, draw_depth, draw_keypoints, draw_normals, draw_parts
+from sapiens2.tasks.drawing import (
+    draw_albedo,
+    draw_box,
+    draw_depth,
+    draw_keypoints,
+    draw_normals,
+    draw_parts,
+    limb_thickness,
+)
 from sapiens2.tasks.geometry import surface_normals, turned_view
 from sapiens2.tasks.predict import Prediction
 
@@ -67,7 +75,10 @@ def _pose(small: Array, found: Sequence[Prediction], ratio: float, least_score: 
             out = draw_box(out, one.box * ratio, f"{one.score:.2f}")
     for one in sorted(found, key=lambda p: float(p.box[3] - p.box[1])):  # the largest is in front
         assert one.keypoints is not None and one.scores is not None
-        out = draw_keypoints(out, (one.keypoints + 0.5) * ratio - 0.5, one.scores >= least_score)
+        box = (one.box[:4] * ratio).clip(0, [*small.shape[1::-1]] * 2)  # boxes may reach far beyond the picture
+        thickness = limb_thickness(box[2:] - box[:2])  # not by the points, which a weak model heaps up
+        points = (one.keypoints + 0.5) * ratio - 0.5
+        out = draw_keypoints(out, points, one.scores >= least_score, thickness=thickness)
     return out
 
 

@@ -151,8 +151,6 @@ def test_a_rerun_keeps_what_is_done_and_a_change_does_it_again(
     assert again() == 1
     assert again(image_size=(96, 64)) == 0 and again(image_size=(96, 64)) == 2
     assert again(image_size=(96, 64), flip=True) == 0
-    with pytest.raises(ValueError, match="a flip test is for pose"):
-        make_job("normal", models["normal"], str(out), flip=True)
     changed = tmp_path / "changed.json"
     changed.write_text(json.dumps(BOXES | {"a.jpg": [[11, 5, 60, 90, 0.9]]}))
     assert again(image_size=(96, 64), flip=True, boxes=read_boxes(str(changed))) == 1
@@ -199,7 +197,7 @@ def test_boxes_by_image_id_from_parquet(layout: str, models: Any, folder: Path, 
     summary = predict_all(
         make_job("pose", models["pose"], str(tmp_path / "out"), boxes=given), list_inputs(str(folder))
     )
-    assert summary["counts"]["people"] == 1 and not summary["notes"]
+    assert summary["counts"]["people"] == 1 and not any("box file" in note for note in summary["notes"])
 
 
 def test_a_threshold_that_hides_every_keypoint_is_said(models: Any, folder: Path, boxes: Any, tmp_path: Path) -> None:
@@ -215,7 +213,7 @@ def test_boxes_in_coco_layout(tmp_path: Path) -> None:
         {"id": 2, "image_id": 3, "bbox": [0, 0, 9, 9], "iscrowd": 1},
     ]
     path = tmp_path / "coco.json"
-    path.write_text(json.dumps({"images": images, "annotations": rows}))
+    path.write_text(json.dumps({"images": images, "annotations": rows}), encoding="utf-8-sig")  # as a CSV may be
     found = read_boxes(str(path))
     assert found.of("a.jpg", "").tolist() == [[10, 20, 15, 26]] and not len(found.of("b.jpg", ""))
 
@@ -227,6 +225,7 @@ def test_boxes_in_coco_layout(tmp_path: Path) -> None:
         ("b.json", '{"a.jpg": [[5, 5, 2]]}', r"is not x0, y0, x1, y1"),
         ("b.json", "[1]", r"must map pictures to boxes"),
         ("b.json", "{", r"is not JSON"),
+        ("b.json", '{"a.jpg": [[5, 5, 9, 1' + "0" * 400 + "]]}", r"'a\.jpg': .* is not a box of numbers"),
         ("b.csv", "image,x0,y0,x1\na,1,2,3\n", r"it needs image \(or image_id\) and x0, y0, x1, y1"),
         ("b.csv", "image,x0,y0,x1,y1\na,1,2,three,4\n", r"row 2: .* is not a box of numbers"),
         ("b.xml", "", r"boxes are read from \.json, \.csv, \.parquet"),
@@ -279,7 +278,7 @@ def test_a_video_with_a_corrupt_frame(models: Any, tmp_path: Path) -> None:
     assert [p["status"] for p in summary["pictures"]] == ["done", "done", "unreadable", "done", "no_person"]
     assert "1 unreadable: frame 2 (corrupt)" in closing_lines(summary)
     assert (tmp_path / "out" / "data" / "frame_000003.json").exists()
-    if not summary["notes"]:
+    if not any("no video" in note for note in summary["notes"]):
         drawn = cv2.VideoCapture(str(tmp_path / "out" / "overlay.mp4"))
         assert int(drawn.get(cv2.CAP_PROP_FRAME_COUNT)) == 5
     assert predict_all(job, list_inputs(str(tmp_path / "clip.avi")))["counts"]["kept"] == 4

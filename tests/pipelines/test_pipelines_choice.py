@@ -37,3 +37,12 @@ def test_a_probe_of_the_last_checkpoint_takes_nothing_from_the_choice(micro_run,
     shutil.rmtree(root / chosen.folder)
     with pytest.raises(ArtifactError, match="looked at the last checkpoint only and chose none"):
         plan((STEP,), settings, store)
+
+
+def test_a_batch_of_labels_without_a_test_picture_says_so(micro_run, tmp_path: Path) -> None:
+    """Of few groups a draw can leave none on one side."""
+    export = ("annotate", "export", "--to", "coco", "--task", "pose", "--test-share", "0.000001")
+    told = sapiens2_here(*export, "--out", "a", root=micro_run[0], cwd=tmp_path).stdout
+    assert "none is for test: each group" in told
+    told = sapiens2_here(*export[:-1], "0", "--out", "b", root=micro_run[0], cwd=tmp_path).stdout
+    assert "none is for" not in told  # as asked

@@ -1,6 +1,7 @@
 """`sapiens2 plan train` and `sapiens2 doctor`: tables for people, JSON for programs, a line to act on."""
 
 import json
+from pathlib import Path
 
 import pytest
 from micro_runs import sapiens2, sapiens2_here
@@ -60,6 +61,22 @@ def test_a_plan_of_fine_tuning():
         asked("--task", "pose", "--gpu", "b99")
     with pytest.raises(ValueError, match="no_such"):
         asked("--task", "pose", "--set", "finetune.no_such=1")
+
+
+def test_the_memory_table_of_the_docs_is_what_the_command_says():
+    from components.steps import TASKS
+    from pipelines.plan_finetune import SIZES, memory_rows
+    from sapiens2.pretrain.budget import GPUS
+
+    lines = (Path(__file__).parents[2] / "docs/finetuning.md").read_text().splitlines()
+    cells = [tuple(line.strip("| ").split(" | ")) for line in lines]
+    told = {row[:3]: row[3:] for row in cells if len(row) == 8 and row[0] in TASKS and row[1] in SIZES}
+    assert len(told) == 24
+    parts = ("weights", "gradients_and_moments", "activations_per_picture", "total")
+    for task, size in (("normal", "0.1b"), ("pointmap", "1b")):  # all of them would take ten seconds
+        for row in memory_rows((task,), (size,), "release", GPUS["h200"].memory, 1, 16):
+            numbers = (f"{row['trained_parameters'] / 1e6:.0f} M", *(f"{row[part] / 1e9:.1f}" for part in parts))
+            assert told[task, size, row["mode"]] == numbers
 
 
 def test_the_doctor_looks_at_the_machine(tmp_path):

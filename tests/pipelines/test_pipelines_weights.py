@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from micro_runs import sapiens2, sapiens2_here
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from components.artifacts import Store
 from components.explain import trained_on
@@ -170,3 +170,12 @@ def test_what_cannot_start_is_said_in_a_line(case: str, root: Path, released: Pa
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stdout + done.stderr
     for text in expected:
         assert text in done.stderr
+
+
+def test_other_peoples_weights_are_refused_before_they_are_called_ours(tmp_path: Path) -> None:
+    import timm
+
+    state = timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "vt.safetensors")
+    done = sapiens2_here("weights", "import", "vt.safetensors", root=tmp_path / "root", cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "missing" in done.stderr and "backbone of size" not in done.stdout

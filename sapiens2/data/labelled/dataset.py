@@ -34,17 +34,23 @@ class LabelledDataset:
 _KNOWN: dict[tuple[str, int, int], str] = {}
 
 
-def data_digest(folder: str, task: str | None = None) -> str:
+def data_digest(folder: str, task: str | None = None, *, skip_missing: bool = False) -> str:
     """sha256 over the sorted (path, size, sha256) of index, description and every file that a row names.
 
-    task: only the rows and label files that the task reads. Raises LabelError for a file that is missing.
+    task: only the rows and label files that the task reads. Raises LabelError for a file that is missing, unless they
+    are skipped: then the digest has it as missing, so that it changes once the file is there.
     """
     rows = [row for row in read_index(folder) if task is None or row.has(task)]
     names = {row_file for row in rows for row_file in _files(row)}
     names |= {name for name in (DATASET, JSONL, PARQUET) if storage.exists(storage.join(folder, name))}
     digest = hashlib.sha256()
     for name in sorted(names):
-        size, sha256 = _fingerprint(folder, name)
+        try:
+            size, sha256 = _fingerprint(folder, name)
+        except LabelError:
+            if not skip_missing:
+                raise
+            size, sha256 = 0, "missing"
         digest.update(f"{name}\0{size}\0{sha256}\n".encode())
     return digest.hexdigest()
 
@@ -54,15 +60,18 @@ def _files(row: Row) -> list[str]:
 
 
 def _fingerprint(folder: str, name: str) -> tuple[int, str]:
-    """Size and sha256; a local file that has not changed since this process read it is not read again."""
+    """Size and sha256; a local file that has not changed since this process read it is not read again.
+
+    Raises LabelError where no file is.
+    """
     path = storage.join(folder, name)
-    if storage.is_remote(path):
-        return storage.fingerprint(path)
     try:
+        if storage.is_remote(path):
+            return storage.fingerprint(path)
         stat = storage.local_path(path).stat()
-    except FileNotFoundError as error:
+        key = (path, stat.st_size, stat.st_mtime_ns)
+        if key not in _KNOWN:
+            _KNOWN[key] = storage.fingerprint(path)[1]
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise LabelError(path, "is not there", "paths in the index are relative to its folder") from error
-    key = (path, stat.st_size, stat.st_mtime_ns)
-    if key not in _KNOWN:
-        _KNOWN[key] = storage.fingerprint(path)[1]
     return stat.st_size, _KNOWN[key]

@@ -20,7 +20,7 @@ import pytest
 import torch
 from test_tasks_mixture import write
 
-from sapiens2.data.labelled import LabelledDataset
+from sapiens2.data.labelled import LabelError, LabelledDataset
 from sapiens2.engine.control import Control
 from sapiens2.engine.feeder import Feeder
 from sapiens2.engine.interrupt import Interrupted
@@ -117,6 +117,20 @@ def test_skipped_samples_are_counted_over_a_restart(workers: int, backbone: str,
     assert (whole["unreadable"], resumed["unreadable"]) == (2, 2) and whole["digest"] == resumed["digest"]
     facts = json.loads((tmp_path / "cut/out/fragment.json").read_text())["sections"][0]
     assert ["samples that could not be read", 2] in facts["rows"]
+
+
+def test_a_missing_picture_is_skipped_counted_and_named(
+    backbone: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write(tmp_path / "data", 6)
+    picture = Path(folder) / LabelledDataset(folder, "segmentation").rows[0].image
+    picture.unlink()
+    assert finetune(labelled(folder), backbone=backbone, **places(tmp_path / "skip"))["unreadable"] == 1
+    assert [r.getMessage() for r in caplog.records if "skipped" in r.getMessage()] == [
+        f"skipped: {picture}: is not there; paths in the index are relative to its folder"
+    ]
+    with pytest.raises(LabelError, match="is not there"):
+        finetune(config(sources=(DataSource(path=folder),), scenes=6), backbone=backbone, **places(tmp_path / "error"))
 
 
 def test_skipped_samples_of_all_ranks_are_counted(tmp_path: Path) -> None:

@@ -131,6 +131,37 @@ def test_unreadable_samples_end_training_or_are_counted(tmp_path: Path) -> None:
         TaskSource(chosen.model_copy(update={"unreadable": "skip"})).batch(0, 0, 1)
 
 
+def test_every_sample_is_tried_before_none_can_be_read() -> None:
+    """One of nine can be read, wherever an epoch has it: tries go on into the next epoch, whose order is another."""
+
+    def sample(index: int) -> Framed:
+        if index != 4:
+            raise LabelError(f"row {index}", "is broken", "mend it")
+        return Sample(np.full((1, 1, 3), index, np.uint8)), None
+
+    mixture = Mixture([Deck(9, sample, (0, 1))], [1], seed=0, skip=True)
+    assert all(mixture.sample(position)[0].image.max() == 4 for position in range(45))
+    assert mixture.unreadable == {f"0:{k}" for k in range(9) if k != 4}
+
+
+def test_a_missing_file_is_part_of_the_digest_where_samples_are_skipped(tmp_path: Path) -> None:
+    folder = Path(write(tmp_path / "data", 3))
+    strict = config("segmentation", DataSource(path=str(folder)))
+    lenient = strict.model_copy(update={"unreadable": "skip"})
+    whole = data_digest(strict)
+    assert data_digest(lenient) == whole
+    names, found = sorted(path.relative_to(folder) for path in folder.rglob("*.png")), {whole}
+    for name in names:
+        (folder / name).rename(tmp_path / "away.png")
+        found.add(data_digest(lenient))
+        with pytest.raises(LabelError, match=rf"{name}: is not there"):
+            data_digest(strict)
+        (folder / name).touch()
+        found.add(data_digest(lenient))  # an empty file is not a missing one
+        (tmp_path / "away.png").rename(folder / name)
+    assert len(names) >= 6 and len(found) == 2 * len(names) + 1 and data_digest(lenient) == whole
+
+
 def test_the_recipe_knows_the_data_and_not_where_it_lies(tmp_path: Path) -> None:
     folder = Path(write(tmp_path / "data", 1))
     chosen = config("pose", DataSource(path=str(folder), weight=2))

@@ -21,6 +21,7 @@ from sapiens2.tasks.drawing import draw_depth, draw_keypoints, draw_normals, dra
 from sapiens2.tasks.flip_test import flip_tested
 from sapiens2.tasks.head_specs import OUTPUT, TASKS, TaskName
 from sapiens2.tasks.load import load_task
+from sapiens2.tasks.overlays import overlay
 from sapiens2.tasks.pointmap_scale import Convention
 from sapiens2.tasks.predict import Prediction, _placed, forward, predict
 from sapiens2.tasks.regions import crop, person_region, place, whole_region, window_of
@@ -269,10 +270,19 @@ def test_bad_images_and_boxes_are_refused() -> None:
         ([5, 5, 5, 9], "has no area"),
         ([5, 5, np.nan, 9], "has no area"),
         ([40, 5, 60, 9], "outside the picture of 32 x 32"),
+        (
+            [5, 5, 9, 1e7],
+            r"box \[5\.0, 5\.0, 9\.0, 10000000\.0\] reaches beyond the picture .* of 32 x 32 pixels: give x0",
+        ),
+        ([-1e308, 5, 1e308, 9], "reaches beyond the picture by more than 10 times its longer side of 32 x 32"),
+        ([5, -321, 9, 9], "reaches beyond the picture"),
+        ([5, 5, np.inf, 9], "has no area"),
         ([1, 2, 3], "give \\[N, 4\\]"),
     ):
         with pytest.raises(ValueError, match=message):
             predict(model, picture, boxes=[np.array([box])])
+    (found,) = predict(model, picture, boxes=[np.array([[-320, -320, 352, 352]])])[0]  # as far as boxes may reach
+    assert found.normals is not None and found.normals.shape == (32, 32, 3)
 
 
 def test_drawings() -> None:
@@ -287,3 +297,17 @@ def test_drawings() -> None:
         assert (picture[~scene.valid] == 0).all() and picture[scene.valid].any()
     nothing = np.zeros((4, 4), bool)
     assert (draw_depth(np.zeros((4, 4, 3)), nothing) == 0).all()
+
+
+def test_every_point_that_is_shown_is_seen() -> None:
+    """Points of the face too; and points that a weak model heaps up are drawn at the size of the person's box."""
+    ground, alone = np.zeros((480, 480, 3), np.uint8), np.zeros(308, bool)
+    for index in range(308):
+        alone[:] = np.arange(308) == index
+        drawn = draw_keypoints(ground, np.full((308, 2), 100.0), alone)
+        assert (drawn[99:102, 100].max(-1) > 50).all() and (drawn[100, 99:102].max(-1) > 50).all(), index
+    areas = []
+    for side in (90, 475, 4000):
+        one = Prediction(np.array([5.0, 5, 5 + side, 5 + side]), keypoints=np.full((308, 2), 50.0), scores=np.ones(308))
+        areas.append(int((overlay("pose", ground, [one]) > 0).any(-1).sum()))
+    assert areas[0] < areas[1] == areas[2]
