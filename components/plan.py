@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,10 @@ from components.steps import STEPS, Input, Step, load
 
 if TYPE_CHECKING:
     from curation.images.sources import Listing
+
+
+SAVED = re.compile(r"/step_(\d+)/complete\.json$")
+"""Markers of the states that training saves (sapiens2.engine.checkpoint)."""
 
 
 @dataclass(frozen=True)
@@ -142,12 +147,7 @@ def reason(
     step: Step, identity: Identity, inputs: Mapping[str, str], store: Store, listing: Listing | None = None
 ) -> str:
     """Why a step runs: what differs from its latest version, or that there is none. `listing`: ingest's."""
-    started = [path for path, is_file, _, _ in store.storage.list(f"{step.kind}/{identity.version}/parts") if is_file]
-    started += [
-        path for path, is_file, _, _ in store.storage.list(f"{step.kind}/{identity.version}/staging") if is_file
-    ]
-    done = sum(path.endswith(".json") for path in started)
-    interrupted = f"interrupted: {done} partitions are done and stay" if done else ""
+    interrupted = _interrupted(f"{step.kind}/{identity.version}", store)
     latest = store.latest(step.latest_name)
     if latest is None:
         return interrupted or "not run yet"
@@ -165,6 +165,18 @@ def reason(
     if old_models != new_models:
         changes.append(f"models {', '.join(sorted(old_models)) or 'none'} -> {', '.join(sorted(new_models)) or 'none'}")
     return "; ".join([interrupted] * bool(interrupted) + changes) or "the latest version is another one"
+
+
+def _interrupted(folder: str, store: Store) -> str:
+    """What an earlier try of a version has left that the next one goes on from."""
+    places = [f"{folder}/parts", f"{folder}/staging"]
+    done = sum(
+        path.endswith(".json") for place in places for path, is_file, _, _ in store.storage.list(place) if is_file
+    )
+    states = [SAVED.search(path) for path, *_ in store.storage.list(f"{folder}/work", recursive=True)]
+    steps = [int(found[1]) for found in states if found]
+    said = [f"interrupted: {done} partitions are done and stay"] if done else []
+    return "; ".join([*said, f"interrupted: training goes on from step {max(steps)}"] if steps else said)
 
 
 def diff_values(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

@@ -6,12 +6,15 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import torch
 
 from components.artifacts import ArtifactError, Store
 from components.plan import plan
 from components.settings import Settings
 from components.steps import STEPS, find_steps
 from pipelines.chosen_settings import backbone_anywhere, settings_of, tuned
+from sapiens2.engine import checkpoint
+from sapiens2.engine.world import World
 
 NAME = "timm:vit_tiny_patch16_224:random"
 
@@ -71,3 +74,15 @@ def test_recipe_and_backbone_of_the_command_line_lie_under_and_over_what_is_set(
     assert (config.engine.steps, config.batch, config.backbone) == (700, 3, NAME)
     untouched = tuned(chosen, "pose", "0.4b:release", None).config(STEPS["finetune-normal"])
     assert untouched.size == "tiny" and untouched.engine.steps == 700
+
+
+def test_a_plan_says_from_which_state_a_killed_training_goes_on(tmp_path: Path) -> None:
+    store, settings = Store(str(tmp_path)), Settings(preset="micro", overrides={"finetune.backbone": NAME})
+    (planned,) = plan(find_steps("finetune-pose"), settings, store)
+    assert planned.why == "not run yet"
+    state, alone = store.storage.full(f"pose/{planned.version}/work"), World(0, 1, torch.device("cpu"))
+    for step in (5, 20, 10):
+        checkpoint.save({"weight": torch.ones(2)}, {}, root=state, step=step, world=alone)
+    (tmp_path / f"pose/{planned.version}/work/step_20/complete.json").unlink()  # torn
+    (planned,) = plan(find_steps("finetune-pose"), settings, store)
+    assert planned.why == "interrupted: training goes on from step 10"
