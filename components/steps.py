@@ -253,7 +253,7 @@ def _evaluate(task: str) -> Step:
         summary=f"metrics of {task} with confidence intervals, on held-out people",
         given="components.given_labels:measured",
         data="sapiens2.evaluation.config:data_digest",
-        revision=6,
+        revision=7,
         sources=("sapiens2.evaluation", "sapiens2.tasks", "sapiens2.model", "sapiens2.data"),
     )
 

@@ -43,6 +43,7 @@ def probe(context: StepContext) -> Publication:
         run=context.store.storage.full(run),
         files=[entry.path.removeprefix(f"{run}/") for entry in backbone.manifest.files],
         out=context.attempt.uri("out"),
+        name=str(backbone),
         progress=lambda done, total: context.progress.update(done, total, "backbones"),
     )
     publication = _collect(context)
@@ -101,6 +102,8 @@ def evaluate(context: StepContext) -> Publication:
         resolved(context.config, context.inputs, context.store),
         checkpoint=context.store.storage.full(f"{checkpoint.folder}/out"),
         out=context.attempt.uri("out"),
+        name=str(checkpoint),
+        asked=context.config,
     )
     context.progress.update(1, 1, "evaluations")
     return _collect(context)
@@ -158,4 +161,6 @@ def _headline(metrics: dict[str, Any]) -> str:
         knn = f", k-NN {metrics['knn']['verdict']}" if "knn" in metrics else ""
         return f"loss {metrics['loss_first']:.3f} -> {metrics['loss_final']:.3f}{knn}"
     name = metrics["main"]
-    return f"{name} {metrics['value']:.3f}, mean map {metrics['baseline'][name]['value']:.3f}"
+    beside = (("mean map", "baseline"), ("the picture itself", "picture"))
+    told = (f", {said} {metrics[base][name]['value']:.3f}" for said, base in beside if base in metrics)
+    return f"{name} {metrics['value']:.3f}{''.join(told)}"

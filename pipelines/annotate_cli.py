@@ -57,8 +57,8 @@ def export_command(given: str, out: str, root: str, **wanted: Any) -> None:
     absent = {"train", "test"} - {picture.split for picture in batch.pictures}
     if 0 < request.test_share < 1 and absent:
         console.print(
-            f"    none is for {absent.pop()}: each group of duplicates is drawn by itself, so that it stays on its side; "
-            "of so few take another --test-share or --seed, into another --out",
+            f"    none is for {absent.pop()}: each group of duplicates is drawn by itself, so that it stays on its "
+            "side; of so few take another --test-share or --seed, into another --out",
             soft_wrap=True,
         )
     if not request.unsafe and (flagged := len(unsafe_pictures(store, selection))):

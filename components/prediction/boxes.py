@@ -122,7 +122,7 @@ def read_boxes(path: str) -> GivenBoxes:
 def _checked(box: Any, where: str) -> list[float]:
     try:
         numbers = [float(value) for value in box]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{where}: {box!r} is not a box of numbers x0, y0, x1, y1") from error
     if len(numbers) not in (4, 5) or not np.isfinite(numbers).all():
         raise ValueError(f"{where}: {box!r} is not x0, y0, x1, y1, with a score or without")
@@ -142,7 +142,7 @@ Rows = Iterable[tuple[str, str, Iterable[Any]]]  # where, picture, boxes
 
 def _json(file: Path) -> Rows:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"{file} is not JSON: {error}") from error
     if isinstance(data, dict) and "annotations" in data and "images" in data:

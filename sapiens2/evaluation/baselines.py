@@ -1,4 +1,4 @@
-"""What can be said without learning: the mean of the training labels, and the labels of the likest training picture."""
+"""What can be said without learning: the mean of the training labels, the picture itself as albedo, retrieval."""
 
 from __future__ import annotations
 
@@ -45,6 +45,11 @@ def _mean_parts(task: str, sample: Sample) -> tuple[Array, Array]:
     if task == "pointmap":
         values = values * canonical_per_metre(sample)
     return values, np.asarray(sample.valid, float)[..., None]
+
+
+def picture_answer(task: str, sample: Sample) -> Answer | None:
+    """A sample's own picture as its albedo: what can be said without learning of it; None for other tasks."""
+    return {"map": sample.image.astype(np.float32) / 255} if task == "albedo" else None
 
 
 def label_answer(task: str, sample: Sample) -> Answer:

@@ -1,5 +1,6 @@
 """A model's answers beside the constant one, measured as they come: no picture is kept but those that are drawn.
 
+Albedo stands beside the picture itself too: where there is little shading, that is a good answer and nothing learned.
 A test set at its labels' own size does not fit into memory; what stays of a sample is a row of sums.
 """
 
@@ -12,12 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sapiens2.evaluation.baselines import picture_answer
 from sapiens2.evaluation.bootstrap import Estimate, bootstrap
 from sapiens2.evaluation.headline import Headline, headline_sums
 from sapiens2.evaluation.measure import TALLIES, Answer, PoseTally
 from sapiens2.tasks.sample import Sample
 
 NAMES = ("model", "baseline")
+PICTURE = "picture"
+"""The picture itself, a second baseline where it can be an answer: of albedo."""
 
 
 class Item(NamedTuple):
@@ -54,13 +58,14 @@ class Compared:
         self.shown: list[Item] = []
         self.poses: list[tuple[Sample, Answer]] = []
         self.count = 0
-        self._tallies = {name: TALLIES[task]() for name in NAMES}
-        self._sums: dict[str, list[np.ndarray]] = {name: [] for name in NAMES}
+        self.names = (*NAMES, PICTURE) if task == "albedo" else NAMES
+        self._tallies = {name: TALLIES[task]() for name in self.names}
+        self._sums: dict[str, list[np.ndarray]] = {name: [] for name in self.names}
 
     def take(self, items: Iterable[Item]) -> None:
         """Measures every item and lets go of it."""
         for item in items:
-            for name, given in zip(NAMES, item[1:], strict=True):
+            for name, given in zip(self.names, self._answers(item), strict=True):
                 self._tallies[name].add(given, item.sample)
                 self._sums[name].append(headline_sums(self.task, given, item.sample))
             if self.count < self.pictures:
@@ -69,8 +74,15 @@ class Compared:
                 self.poses.append((replace(item.sample, image=item.sample.image[:0]), item.answer))
             self.count += 1
 
+    def _answers(self, item: Item) -> list[Answer]:
+        shown = picture_answer(self.task, item.sample)
+        return [item.answer, item.constant, *([] if shown is None else [shown])]
+
     def estimates(self, *, rounds: int, seed: int) -> dict[str, dict[str, Estimate]]:
-        """Every metric of `model` and `baseline` with its interval. Raises ValueError without a sample."""
+        """Every metric of `model`, `baseline` and, of albedo, `picture`, with its interval.
+
+        Raises ValueError without a sample.
+        """
         if not self.count:
             raise ValueError("there are no images to evaluate; raise n_test or give a split that has some")
         found = {}
@@ -80,7 +92,6 @@ class Compared:
             found[name] = bootstrap(statistic, count, rounds=rounds, seed=seed)
         return found
 
-    def headlines(self) -> tuple[Headline, Headline]:
-        """The main metric of the model and of the constant answer, from sums of single images."""
-        ours, theirs = (Headline(self.task, np.stack(self._sums[name])) for name in NAMES)
-        return ours, theirs
+    def headlines(self) -> dict[str, Headline]:
+        """The main metric of the same, from sums of single images."""
+        return {name: Headline(self.task, np.stack(self._sums[name])) for name in self.names}

@@ -29,7 +29,7 @@ from sapiens2.evaluation.oks import (
 )
 from sapiens2.tasks.build import TaskModel
 from sapiens2.tasks.config import DataSource
-from sapiens2.tasks.predict import predict
+from sapiens2.tasks.predict import checked_boxes, predict
 from sapiens2.tasks.sample import Sample
 from sapiens2.tasks.vocabulary import keypoints
 
@@ -74,11 +74,19 @@ def _keys(path: str, pictures: Sequence[str], content: Mapping[str, object]) -> 
 def _boxes(path: str, key: str, content: Mapping[str, object]) -> Array:
     try:
         rows = np.array(content[key], np.float64).reshape(-1, len(content[key][0]) if content[key] else 5)  # type: ignore
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: the boxes of {key!r} are no rows of numbers") from error
     if rows.shape[1] not in (4, 5) or not np.isfinite(rows).all() or (rows[:, 2:4] <= rows[:, :2]).any():
         raise ValueError(f"{path}: the boxes of {key!r} must be x0, y0, x1, y1 with an area, and perhaps a score")
     return rows if rows.shape[1] == 5 else np.concatenate([rows, np.ones((len(rows), 1))], 1)
+
+
+def _check_on(path: str, name: str, boxes: Array, image: Array) -> None:
+    """Raises ValueError, naming the picture, for a box that `predict` would refuse on it."""
+    try:
+        checked_boxes(boxes, image.shape[:2])
+    except ValueError as error:
+        raise ValueError(f"{path}: of the picture {name}, {error}") from error
 
 
 def picture_matches(samples: Sequence[Sample], points: Array, scores: Array) -> Matches:
@@ -114,6 +122,8 @@ def measure_boxes(
     for start in range(0, len(pictures), batch):
         part = slice(start, start + batch)
         images = [dataset.sample(of[name][0]).image for name in pictures[part]]
+        for name, image, rows_on in zip(pictures[part], images, boxes[part], strict=True):
+            _check_on(path, name, rows_on, image)
         found += predict(model, images, boxes=boxes[part], input_size=size, batch=batch, flip=flip)
     given, labelled = [], []
     for name, own, box in zip(pictures, found, boxes, strict=True):

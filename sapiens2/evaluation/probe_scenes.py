@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sapiens2.data.synthetic.store import SceneStore, cache_folder
-from sapiens2.evaluation.baselines import mean_map
+from sapiens2.evaluation.baselines import mean_map, picture_answer
 from sapiens2.evaluation.config import ProbeConfig
 from sapiens2.evaluation.headline import headline
 from sapiens2.tasks.pointmap_losses import mean_depth
@@ -75,6 +75,14 @@ class ProbeScenes:
             found = headline(task, repeat(constant, self.count(split)), self.samples(split))
             self._baselines[task, split] = found.value(np.arange(self.count(split)))
         return self._baselines[task, split]
+
+    def picture(self, split: str) -> float:
+        """The main metric of albedo, of the pictures of a split themselves."""
+        if ("picture", split) not in self._baselines:
+            given = (picture_answer("albedo", sample) or {} for sample in self.samples(split))
+            found = headline("albedo", given, self.samples(split))
+            self._baselines["picture", split] = found.value(np.arange(self.count(split)))
+        return self._baselines["picture", split]
 
     @cached_property
     def fitted(self) -> list[Sample]:

@@ -1,11 +1,12 @@
-"""Evaluates one task checkpoint on held-out synthetic people, beside the answer that needs no picture."""
+"""Evaluates one task checkpoint on held-out synthetic people, beside answers that need no learning."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from sapiens2.data.synthetic.store import SceneStore, cache_folder
 from sapiens2.engine import report, storage
 from sapiens2.evaluation.baselines import mean_map
 from sapiens2.evaluation.bootstrap import Estimate
-from sapiens2.evaluation.compared import Compared, Item, synthetic_items
+from sapiens2.evaluation.compared import PICTURE, Compared, Item, synthetic_items
 from sapiens2.evaluation.config import EvaluateConfig
 from sapiens2.evaluation.given_boxes import boxes_section, measure_boxes
 from sapiens2.evaluation.labelled import (
@@ -28,6 +29,7 @@ from sapiens2.evaluation.labelled import (
 )
 from sapiens2.evaluation.measure import MAIN, Answer
 from sapiens2.evaluation.metrics import best_scale
+from sapiens2.evaluation.provenance import UNKNOWN, Provenance, provenance
 from sapiens2.evaluation.strata import Bins, Stratum, by_stratum, scene_bins
 from sapiens2.evaluation.tables import Row, measured, paper_table
 from sapiens2.model.normalise import normalise
@@ -43,13 +45,17 @@ BASELINE_SCENES = 256
 _HIDDEN = {"AP50", "AP75"}
 
 
-def evaluate(config: EvaluateConfig, *, checkpoint: str, out: str) -> dict[str, Any]:
+def evaluate(
+    config: EvaluateConfig, *, checkpoint: str, out: str, name: str = "", asked: EvaluateConfig | None = None
+) -> dict[str, Any]:
     """Measure the model in `checkpoint`, a folder or URI that a fine-tuning run has written.
 
     Writes `<out>/fragment.json`, the table in the paper's layout (`table.csv`, `table.tex`) and `<out>/metrics.json`
     (last), and returns the latter: every metric with its 95 % interval, the same for the mean of the training labels
     (`baseline`), the share of the baseline's error that the model removes (`gain`), and the main metric by number of
-    people and by occlusion (`strata`). Raises ValueError if the checkpoint is of another task.
+    people and by occlusion (`strata`). Of albedo also the picture itself as an answer (`picture`, `picture_gain`).
+    name: of the checkpoint in the table; asked: the configuration with labels as they were named, where `config` has
+    their folder. Raises ValueError if the checkpoint is of another task.
     """
     began = time.perf_counter()
     trained, model = load_task(checkpoint)
@@ -58,18 +64,18 @@ def evaluate(config: EvaluateConfig, *, checkpoint: str, out: str) -> dict[str, 
     size = config.image_size or trained.image_size
     compared, bins = _compare(config, model, trained, size)
     results = compared.estimates(rounds=config.rounds, seed=config.seed)
-    strata = by_stratum(bins, *compared.headlines(), rounds=config.rounds, seed=config.seed)
-    metrics = _metrics(config, results["model"], results["baseline"])
+    strata = by_stratum(bins, **compared.headlines(), rounds=config.rounds, seed=config.seed)
+    metrics = _metrics(config, results)
     metrics |= {"strata": [_stratum(each) for each in strata], "model": trained.backbone or trained.size}
     metrics |= {"n_test": compared.count, "image_size": list(size), "flip": config.flip}
-    rows, boxed = [row_of(metrics)], []
+    boxed = []
     if config.boxes and config.labelled is not None:
         chosen: dict[str, Any] = {"rounds": config.rounds, "seed": config.seed, "flip": config.flip}
         found = measure_boxes(model, config.labelled, compared.poses, config.boxes, size, config.batch, **chosen)
         metrics["boxes"] = {name: {k: _interval(e) for k, e in each.items()} for name, each in found.items()}
-        rows.append(row_of(metrics | {"metrics": metrics["boxes"]["given"]}, f"{metrics['model']}, given boxes"))
         boxed.append(boxes_section(found, flip=config.flip))
-    table = paper_table(config.task, rows)
+    about = provenance((asked or config).model_dump(mode="json"), metrics, checkpoint=name)
+    table = paper_table(config.task, rows_of(metrics, about))
     fragment = _fragment(config, metrics, results, compared)
     fragment["sections"][2:2] = [*boxed, *strata_section(config.task, strata), table.section()]
     for suffix, text in (("csv", table.csv()), ("tex", table.latex())):
@@ -161,16 +167,26 @@ def as_answer(task: str, out: dict[str, np.ndarray]) -> Answer:
     return {"map": values * out["scale"]} | out if task == "pointmap" else {"map": values}
 
 
-def row_of(metrics: dict[str, Any], name: str = "") -> Row:
-    """The row of an evaluation, from its metrics.json, in the table of its task; a flip test is named."""
-    values = {key: figure["value"] for key, figure in metrics["metrics"].items()}
+def rows_of(metrics: Mapping[str, Any], about: Provenance = UNKNOWN) -> list[Row]:
+    """The rows of an evaluation, from its metrics.json, in the table of its task: from labelled boxes, from given ones.
+
+    The checkpoint's version, given boxes and a flip test stand behind the model's name.
+    """
     height, width = metrics["image_size"]
-    name = (name or metrics.get("model", "ours")) + (", flip test" if metrics.get("flip") else "")
-    return measured(metrics["task"], name, values, input=f"{height} x {width}")
+    boxes = metrics.get("boxes", {}).get("given")
+    rows = []
+    for figures, found in ((metrics["metrics"], ""), *([(boxes, "given boxes")] if boxes else [])):
+        said = filter(
+            None, (f"{metrics.get('model', 'ours')}{about.mark}", found, "flip test" if metrics.get("flip") else "")
+        )
+        row = measured(metrics["task"], ", ".join(said), figures, input=f"{height} x {width}")
+        rows.append(replace(row, about=about, boxes=found))
+    return rows
 
 
 def _stratum(each: Stratum) -> dict[str, Any]:
-    figures = {"model": _interval(each.model), "baseline": _interval(each.baseline)}
+    judged = {"model": each.model, "baseline": each.baseline, PICTURE: each.picture}
+    figures = {name: _interval(estimate) for name, estimate in judged.items() if estimate is not None}
     return {"axis": each.axis, "bin": each.name, "samples": each.samples, **figures}
 
 
@@ -178,33 +194,49 @@ def strata_section(task: str, strata: Sequence[Stratum]) -> list[dict[str, Any]]
     """The main metric by number of people and by occlusion, as a section; none where there is one bin alone."""
     if not strata:
         return []
+    rows = []
+    for s in strata:
+        judged = (s.model, s.baseline, s.picture)
+        rows.append([f"{s.axis}: {s.name}", s.samples, *(each.text() for each in judged if each is not None)])
     return [
         {
             "type": "table",
             "title": f"{MAIN[task][0]} by what makes a picture hard",
-            "columns": ["", "samples", "model", "mean of the training labels"],
-            "rows": [[f"{s.axis}: {s.name}", s.samples, s.model.text(), s.baseline.text()] for s in strata],
+            "columns": ["", "samples", *_judged(task)],
+            "rows": rows,
             "note": "People of a picture, and the share of the labelled body keypoints that are hidden.",
         }
     ]
 
 
-def _metrics(config: EvaluateConfig, model: dict[str, Estimate], baseline: dict[str, Estimate]) -> dict[str, Any]:
+def _judged(task: str) -> list[str]:
+    """The headings of what is measured."""
+    return ["model", "mean of the training labels", *(["the picture itself"] if task == "albedo" else [])]
+
+
+def _metrics(config: EvaluateConfig, results: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
     main, higher = MAIN[config.task]
-    ours, theirs = model[main].value, baseline[main].value
-    if higher:
-        ours, theirs = 1 - ours, 1 - theirs
-    return {
+    value = results["model"][main].value
+    metrics: dict[str, Any] = {
         "task": config.task,
         "n_test": config.n_test,
         "main": main,
         "higher_is_better": higher,
-        "value": _number(model[main].value),
-        "gain": _number(1 - ours / theirs) if theirs > 0 else None,
-        "metrics": {name: _interval(estimate) for name, estimate in model.items()},
-        "baseline": {name: _interval(estimate) for name, estimate in baseline.items()},
-        "seed": config.seed,
+        "value": _number(value),
+        "gain": _gain(value, results["baseline"][main].value, higher),
     }
+    if PICTURE in results:
+        metrics["picture_gain"] = _gain(value, results[PICTURE][main].value, higher)
+    for kept, name in (("metrics", "model"), ("baseline", "baseline"), (PICTURE, PICTURE)):
+        if name in results:
+            metrics[kept] = {key: _interval(estimate) for key, estimate in results[name].items()}
+    return metrics | {"seed": config.seed}
+
+
+def _gain(ours: float, theirs: float, higher: bool) -> float | None:
+    """The share of their error that ours removes."""
+    ours, theirs = (1 - ours, 1 - theirs) if higher else (ours, theirs)
+    return _number(1 - ours / theirs) if theirs > 0 else None
 
 
 def _number(value: float) -> float | None:
@@ -222,19 +254,21 @@ def _fragment(
     compared: Compared,
 ) -> dict[str, Any]:
     rows = [
-        [name, results["model"][name].text(), results["baseline"][name].text()]
+        [name, *(each[name].text() for each in results.values())]
         for name in results["model"]
         if name not in _HIDDEN and math.isfinite(results["model"][name].value)
     ]
-    gain, what = metrics["gain"], "labelled samples" if config.labelled else "held-out scenes"
+    what = "labelled samples" if config.labelled else "held-out scenes"
     said = f"{metrics['main']}{' with flip test' if config.flip else ''} is {results['model'][metrics['main']].text()}"
-    beside = f", {abs(gain):.0%} {'less' if gain >= 0 else 'more'} error than the mean" if gain is not None else ""
+    against = ((metrics["gain"], "the mean"), (metrics.get("picture_gain"), "the picture itself, taken as albedo"))
+    than = [f"{abs(g):.0%} {'less' if g >= 0 else 'more'} error than {base}" for g, base in against if g is not None]
+    beside = f", {' and '.join(than)}" if than else ""
     sections: list[dict[str, Any]] = [
         {"type": "text", "title": "Outcome", "body": f"On {compared.count} {what} {said}{beside}."},
         {
             "type": "table",
             "title": "Metrics",
-            "columns": ["metric", "model", "mean of the training labels"],
+            "columns": ["metric", *_judged(config.task)],
             "rows": rows,
             "note": f"95 % intervals over {config.rounds} resamples of the images. {UNITS[config.task]}"
             + (FLIPPED if config.flip else ""),

@@ -17,6 +17,7 @@ from sapiens2.evaluation.config import SelectionConfig
 from sapiens2.evaluation.frozen import load_backbone, open_backbone
 from sapiens2.evaluation.probe import FittedProbe, ProbeResult
 from sapiens2.evaluation.probe_scenes import ProbeScenes
+from sapiens2.evaluation.provenance import provenance
 from sapiens2.evaluation.select_report import selection_fragment
 from sapiens2.evaluation.tables import paper_table, probe_rows
 
@@ -24,20 +25,28 @@ Progress = Callable[[int, int], None]
 
 
 def select(
-    config: SelectionConfig, *, run: str, files: Sequence[str], out: str, progress: Progress = lambda done, total: None
+    config: SelectionConfig,
+    *,
+    run: str,
+    files: Sequence[str],
+    out: str,
+    name: str = "",
+    progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Probe the checkpoints of the pretraining run, or the imported weights, in the folder or URI `run` with `files`.
 
     Writes `<out>/{config.json, fragment.json, table.csv, table.tex, metrics.json}`, metrics.json last, and returns it:
     `chosen` and `last` (file, step, validation score), every candidate's values, and the chosen one's test metrics with
-    intervals. The tables have the layout of the paper's table of dense probes. Raises ValueError for a size of pictures
-    that the backbone cannot take, and for an unknown backbone to compare with.
+    intervals. The tables have the layout of the paper's table of dense probes; `name` is the run's in them. Raises
+    ValueError for a size of pictures that the backbone cannot take, and for an unknown backbone to compare with.
     """
     with cpu_threads(EngineConfig()):  # leaves a core free: two threads on a busy pair of cores wait for each other
-        return _select(config, run, files, out, progress)
+        return _select(config, run, files, out, name, progress)
 
 
-def _select(config: SelectionConfig, run: str, files: Sequence[str], out: str, progress: Progress) -> dict[str, Any]:
+def _select(
+    config: SelectionConfig, run: str, files: Sequence[str], out: str, name: str, progress: Progress
+) -> dict[str, Any]:
     began = time.perf_counter()
     about = run_of(json.loads(storage.read_bytes(storage.join(run, "config.json"))), files, config.checkpoints)
     others = [open_backbone(name, cell=about.stride) for name in config.compare]
@@ -57,13 +66,14 @@ def _select(config: SelectionConfig, run: str, files: Sequence[str], out: str, p
     results = [fitted.measure("test") for fitted in tested]
     metrics = {"size": about.size} | _metrics(config, probed, chosen, results)
     metrics["seconds"] = round(time.perf_counter() - began, 3)
-    table = paper_table("probe", probe_rows(metrics))
+    rows = probe_rows(metrics, provenance(config.model_dump(mode="json"), metrics, checkpoint=name))
+    table = paper_table("probe", rows)
     fragment = selection_fragment(config, probed, chosen, results, tested)
     fragment["sections"].append(table.section())
     for suffix, text in (("csv", table.csv()), ("tex", table.latex())):
         storage.write_bytes(storage.join(out, f"table.{suffix}"), text.encode())
-    for name, content in (("config", config.model_dump(mode="json")), ("fragment", fragment), ("metrics", metrics)):
-        storage.write_bytes(storage.join(out, f"{name}.json"), json.dumps(content, indent=2, allow_nan=False).encode())
+    for file, content in (("config", config.model_dump(mode="json")), ("fragment", fragment), ("metrics", metrics)):
+        storage.write_bytes(storage.join(out, f"{file}.json"), json.dumps(content, indent=2, allow_nan=False).encode())
     progress(total, total)
     return metrics
 

@@ -12,7 +12,7 @@ from sapiens2.evaluation.candidates import Probed
 from sapiens2.evaluation.config import SelectionConfig
 from sapiens2.evaluation.measure import MAIN
 from sapiens2.evaluation.probe import METRIC, FittedProbe, ProbeResult
-from sapiens2.evaluation.probe_scenes import SEMANTIC
+from sapiens2.evaluation.probe_scenes import SEMANTIC, ProbeScenes
 from sapiens2.evaluation.semantic_probe import nearest
 
 Array = np.ndarray
@@ -32,9 +32,9 @@ def selection_fragment(
     """The fragment. `results` and `tested`: the chosen checkpoint on the test scenes, then others to compare with."""
     sections = [
         {"type": "text", "title": "Choice", "body": _why(config, probed, chosen, results[0])},
-        _candidates(config, probed, chosen),
+        _candidates(config, probed, chosen, tested[0].scenes),
         *(_curves(probed) if len(probed) > 1 else ()),
-        _test(config, results),
+        _test(config, results, tested[0].scenes),
     ]
     if config.pictures:
         sections += [_neighbours(tested, config.pictures), _people(tested[0])]
@@ -58,7 +58,16 @@ def _why(config: SelectionConfig, probed: Sequence[Probed], chosen: Probed, resu
     )
 
 
-def _candidates(config: SelectionConfig, probed: Sequence[Probed], chosen: Probed) -> report.Section:
+def _pictures(config: SelectionConfig, scenes: ProbeScenes, split: str) -> str:
+    """How well the pictures themselves do as albedo, as a sentence: more than the mean map, and nothing learned."""
+    if "albedo" not in config.tasks:
+        return ""
+    return f" The picture itself, taken as albedo, has {METRIC['albedo']} {scenes.picture(split):.3f} on these scenes."
+
+
+def _candidates(
+    config: SelectionConfig, probed: Sequence[Probed], chosen: Probed, scenes: ProbeScenes
+) -> report.Section:
     keys = list(probed[0].result.estimates)
     rows = []
     for each in probed:
@@ -72,7 +81,8 @@ def _candidates(config: SelectionConfig, probed: Sequence[Probed], chosen: Probe
         "title": "Checkpoints on validation scenes",
         "columns": ["checkpoint", "steps", "score", *(f"{key} ({METRIC[key.partition('.')[0]]})" for key in keys)],
         "rows": rows,
-        "note": f"95 % intervals over {config.rounds} resamples of {config.n_val} scenes; one training seed.",
+        "note": f"95 % intervals over {config.rounds} resamples of {config.n_val} scenes; one training seed."
+        + _pictures(config, scenes, "val"),
     }
 
 
@@ -92,7 +102,7 @@ def _curves(probed: Sequence[Probed]) -> list[report.Section]:
     ]
 
 
-def _test(config: SelectionConfig, results: Sequence[ProbeResult]) -> report.Section:
+def _test(config: SelectionConfig, results: Sequence[ProbeResult], scenes: ProbeScenes) -> report.Section:
     ours = results[0]
     rows = [
         [key, METRIC[key.partition(".")[0]], *(r.estimates[key].text() for r in results), f"{ours.baseline[key]:.3f}"]
@@ -106,7 +116,8 @@ def _test(config: SelectionConfig, results: Sequence[ProbeResult]) -> report.Sec
         "rows": rows,
         "note": f"{config.n_test} scenes. Dense tasks: poses, patterns and backgrounds of families never fitted on. "
         "Pose class, colours, keypoints: fitted poses in patterns and backgrounds never fitted on. One decoder and one "
-        "recipe for every backbone. normal in degrees, pointmap in canonical units at the best scale.",
+        "recipe for every backbone. normal in degrees, pointmap in canonical units at the best scale."
+        + _pictures(config, scenes, "test"),
     }
 
 

@@ -73,18 +73,24 @@ class Stratum:
     samples: int
     model: Estimate
     baseline: Estimate
+    picture: Estimate | None = None
 
 
-def by_stratum(bins: Bins, model: Headline, baseline: Headline, *, rounds: int, seed: int) -> list[Stratum]:
-    """Bins with samples, in the order of their axes; an axis of which only one bin has any is left out."""
+def by_stratum(
+    bins: Bins, model: Headline, baseline: Headline, picture: Headline | None = None, *, rounds: int, seed: int
+) -> list[Stratum]:
+    """Bins with samples, in the order of their axes; an axis of which only one bin has any is left out.
+
+    picture: the picture itself as an answer, a second baseline.
+    """
+    judged = [model, baseline, *([] if picture is None else [picture])]
     order = {"people": [name for _, name in PEOPLE], "occlusion": [name for _, name in OCCLUSION]}
     out = []
     for axis, names in order.items():
         found = [(name, np.flatnonzero([b == name for b in bins.get(axis, [])])) for name in names]
         filled = [(name, index) for name, index in found if len(index)]
         for name, index in filled if len(filled) > 1 else []:
-            ours, theirs = (_estimate(h, index, rounds, seed) for h in (model, baseline))
-            out.append(Stratum(axis, name, len(index), ours, theirs))
+            out.append(Stratum(axis, name, len(index), *(_estimate(h, index, rounds, seed) for h in judged)))
     return out
 
 

@@ -10,16 +10,24 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
+from sapiens2.evaluation.provenance import SHOWN, UNKNOWN, Provenance
 from sapiens2.tasks.head_specs import TASKS
 
 PUBLISHED, OURS = "published", "measured here"
+THEIRS = "the paper's own"
+"""The test set of the published rows."""
 NOTE = (
     "Rows marked as published are those of arXiv 2604.21681v1, table {table}, on its own test set, which is not "
     "public: they give the layout and the scale, not a comparison."
+)
+FOOTNOTE = "Published (arXiv 2604.21681v1, table {table}); on the paper's own test sets, not measured here."
+READING = (
+    "In brackets: 95 % bootstrap intervals over the test set. Bold: the best of the published rows, and of our rows on "
+    "one test set."
 )
 
 
@@ -124,11 +132,26 @@ def in_columns(task: str, metrics: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Row:
-    """A model's row: texts as printed, one a column after the first; None where a metric was not measured."""
+    """A model's row: texts as printed, one a column after the first; None where a metric was not measured.
+
+    intervals: low and high of each metric, as printed; None, or nothing at all, where they are not known. boxes: which
+    ones people were looked for in, where those were not the labelled ones.
+    """
 
     model: str
     cells: tuple[str | None, ...]
     origin: str
+    intervals: tuple[tuple[str, str] | None, ...] = ()
+    about: Provenance = UNKNOWN
+    boxes: str = ""
+
+    def interval(self, k: int) -> tuple[str, str] | None:
+        """Of the k-th metric."""
+        return self.intervals[k] if self.intervals else None
+
+    def comparable(self, other: Row) -> bool:
+        """Whether the better of the two says something: of one test set, with people found in one way."""
+        return (self.origin, self.about.alike, self.boxes) == (other.origin, other.about.alike, other.boxes)
 
 
 @dataclass(frozen=True)
@@ -141,65 +164,103 @@ class PaperTable:
 
     @property
     def headings(self) -> list[str]:
-        """Of all columns."""
-        return ["model", *self.layout.text, *(column.heading for column in self.layout.columns), "origin"]
+        """Of the columns of a report."""
+        return ["model", *self.layout.text, *self._metrics, "test set", "origin"]
+
+    @property
+    def _metrics(self) -> list[str]:
+        return [column.heading for column in self.layout.columns]
 
     @property
     def note(self) -> str:
         """What the published rows are, and the convention of ours."""
         return " ".join(filter(None, (NOTE.format(table=self.layout.number), self.layout.convention)))
 
-    def cells(self) -> list[list[str]]:
-        """Every row as texts."""
-        return [[row.model, *(cell or "" for cell in row.cells), row.origin] for row in self.rows]
-
     def csv(self) -> str:
-        """Comma-separated values, one heading line."""
-        out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows([self.headings, *self.cells()])
+        """Comma-separated values, one heading line: the paper's columns, then intervals and what was measured."""
+        out, ends = io.StringIO(), [f"{heading}_{end}" for heading in self._metrics for end in ("low", "high")]
+        about = ["test set", "checkpoint", "evaluation", "origin"]
+        lines = [["model", *self.layout.text, *self._metrics, *ends, *about]]
+        for row in self.rows:
+            found = [end for k in range(len(self._metrics)) for end in row.interval(k) or ("", "")]
+            cells = [row.model, *(cell or "" for cell in row.cells), *found]
+            lines.append([*cells, row.about.test, row.about.checkpoint, row.about.evaluation, row.origin])
+        csv.writer(out, lineterminator="\n").writerows(lines)
         return out.getvalue()
 
     def latex(self) -> str:
-        """A tabular between booktabs rules; published rows above, ours below a line, the best of each in bold."""
+        """A tabular between booktabs rules and its notes; published rows above, with a dagger, ours below a line.
+
+        Intervals stand in small letters below their numbers. The best of the rows of one test set are in bold.
+        """
         columns = self.layout.columns
-        heads = [column.heading + (r" $\uparrow$" if column.higher else r" $\downarrow$") for column in columns]
-        heads = [_escaped(head.rsplit(" $", 1)[0]) + " $" + head.rsplit(" $", 1)[1] for head in heads]
+        heads = [_escaped(c.heading) + (r" $\uparrow$" if c.higher else r" $\downarrow$") for c in columns]
         lines = [
             f"% {self.note}",
-            r"\begin{tabular}{l" + "l" * len(self.layout.text) + "r" * len(columns) + "}",
+            *(f"% {self._told(row)}" for row in self.rows if row.origin == OURS),
+            r"\begin{tabular}{l" + "l" * len(self.layout.text) + "r" * len(columns) + "l}",
             r"\toprule",
-            " & ".join(["Model", *map(_escaped, self.layout.text), *heads]) + r" \\",
+            " & ".join(["Model", *map(_escaped, self.layout.text), *heads, "Test set"]) + r" \\",
         ]
         for origin in (PUBLISHED, OURS):
             rows = [row for row in self.rows if row.origin == origin]
             if rows:
-                lines += [r"\midrule", *(self._line(row, rows) for row in rows)]
-        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+                lines += [r"\midrule", *(line for row in rows for line in self._lines(row))]
+        notes = rf"$^\dagger$ {_escaped(FOOTNOTE.format(table=self.layout.number))} {_escaped(READING)}"
+        notes += f" {_escaped(self.layout.convention)}" if self.layout.convention else ""
+        below = ["", r"\smallskip", rf"{{\footnotesize {notes}\par}}", ""]
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *below])
 
-    def _line(self, row: Row, group: Sequence[Row]) -> str:
-        cells = [_escaped(row.model)]
+    @staticmethod
+    def _told(row: Row) -> str:
+        about = row.about
+        known = (
+            about.test,
+            about.checkpoint and f"of {about.checkpoint}",
+            about.evaluation and f"in {about.evaluation}",
+        )
+        return f"{row.model}: {', '.join(filter(None, known)) or 'measured here'}"
+
+    def _lines(self, row: Row) -> list[str]:
+        """A row, and its intervals on a line of their own."""
+        texts = len(self.layout.text)
+        cells = [_escaped(row.model) + (r"$^\dagger$" if row.origin == PUBLISHED else "")]
         for k, cell in enumerate(row.cells):
             shown = "--" if cell is None else _escaped(cell)
-            cells.append(rf"\textbf{{{shown}}}" if cell is not None and self._best(k, cell, group) else shown)
-        return " & ".join(cells) + r" \\"
+            cells.append(rf"\textbf{{{shown}}}" if cell is not None and self._best(k, cell, row) else shown)
+        lines = [" & ".join([*cells, _escaped(row.about.test)]) + r" \\"]
+        ends = [row.interval(k) for k in range(len(self.layout.columns))]
+        if any(ends):
+            small = [rf"{{\scriptsize [{end[0]}, {end[1]}]}}" if end else "" for end in ends]
+            lines.append(" & ".join([""] * (1 + texts) + [*small, ""]).strip() + r" \\")
+        return lines
 
-    def _best(self, k: int, cell: str, group: Sequence[Row]) -> bool:
+    def _best(self, k: int, cell: str, row: Row) -> bool:
+        group = [other for other in self.rows if other.comparable(row)]
         if k < len(self.layout.text) or len(group) < 2:
             return False
-        values = [float(row.cells[k]) for row in group if row.cells[k] is not None]  # type: ignore[arg-type]
+        values = [float(other.cells[k]) for other in group if other.cells[k] is not None]  # type: ignore[arg-type]
         wanted = max(values) if self.layout.columns[k - len(self.layout.text)].higher else min(values)
         return float(cell) == wanted
 
     def section(self) -> dict[str, Any]:
         """As a section of a report."""
-        title = f"In the layout of the paper's table {self.layout.number}"
-        return {"type": "table", "title": title, "columns": self.headings, "rows": self.cells(), "note": self.note}
+        title, texts, rows = f"In the layout of the paper's table {self.layout.number}", len(self.layout.text), []
+        for row in self.rows:
+            cells = [cell or "" for cell in row.cells]
+            for k in range(len(self._metrics)):
+                ends = row.interval(k)
+                cells[texts + k] += f" ({ends[0]} to {ends[1]})" if ends else ""
+            rows.append([row.model, *cells, row.about.test, row.origin])
+        return {"type": "table", "title": title, "columns": self.headings, "rows": rows, "note": self.note}
+
+
+_LETTERS: dict[str, str | int | None] = {letter: f"\\{letter}" for letter in "&%$#_{}"}
+_LETTERS |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
 def _escaped(text: str) -> str:
-    for letter in "\\&%$#_{}":
-        text = text.replace(letter, r"\textbackslash{}" if letter == "\\" else f"\\{letter}")
-    return text
+    return text.translate(str.maketrans(_LETTERS))
 
 
 def layout(name: str) -> Layout:
@@ -214,30 +275,69 @@ def published(name: str) -> list[Row]:
     layout(name)
     text = files("sapiens2.evaluation").joinpath("published", f"{name}.tsv").read_text(encoding="utf-8")
     _, *lines = csv.reader(text.splitlines(), delimiter="\t")
-    return [Row(line[0], tuple(line[1:]), PUBLISHED) for line in lines]
+    about = Provenance(test=THEIRS, alike=THEIRS)
+    return [Row(line[0], tuple(line[1:]), PUBLISHED, about=about) for line in lines]
 
 
-def measured(name: str, model: str, metrics: Mapping[str, float | None], **text: str) -> Row:
+Figure = float | Mapping[str, float | None] | None
+"""A metric, alone or as its value, low and high; None where it is not known."""
+
+
+def measured(name: str, model: str, metrics: Mapping[str, Figure], **text: str) -> Row:
     """A row of ours from metrics in their own units; what is missing or not finite stays empty."""
-    which, cells = layout(name), []
+    which, cells, intervals = layout(name), [], []
     for column in which.columns:
-        value = metrics.get(column.metric)
-        known = value is not None and math.isfinite(value)
-        cells.append(f"{float(value) * column.factor:.{column.digits}f}" if known else None)  # type: ignore[arg-type]
-    return Row(model, (*(text.get(key, "") for key in which.text), *cells), OURS)
+        figure = metrics.get(column.metric)
+        figure = figure if isinstance(figure, Mapping) else {"value": figure}
+        value, low, high = (_printed(column, figure.get(part)) for part in ("value", "low", "high"))
+        cells.append(value)
+        intervals.append((low, high) if low is not None and high is not None else None)
+    return Row(model, (*(text.get(key, "") for key in which.text), *cells), OURS, tuple(intervals))
+
+
+def _printed(column: Column, value: float | None) -> str | None:
+    known = value is not None and math.isfinite(value)
+    return f"{float(value) * column.factor:.{column.digits}f}" if known else None  # type: ignore[arg-type]
 
 
 def paper_table(name: str, ours: Sequence[Row]) -> PaperTable:
-    """The published rows, and ours after them."""
-    return PaperTable(name, layout(name), (*published(name), *ours))
+    """The published rows, and ours after them. Test sets that are not alike but look so are told apart."""
+    shown: dict[str, set[str]] = {}
+    for row in ours:
+        shown.setdefault(row.about.test, set()).add(row.about.alike)
+    rows = [_told_apart(row) if len(shown[row.about.test]) > 1 else row for row in ours]
+    return PaperTable(name, layout(name), (*published(name), *rows))
 
 
-def probe_rows(metrics: Mapping[str, Any], mark: str = "") -> list[Row]:
+def _told_apart(row: Row) -> Row:
+    kind, _, version = row.about.evaluation.partition("=")
+    where = f", as in {kind}={version[:SHOWN]}" if version else ""
+    return replace(row, about=replace(row.about, test=row.about.test + where))
+
+
+_SAME = {"pointmap.l2": "pointmap", "normal.mean_deg": "normal", "albedo.mae": "albedo"}
+"""Columns of table 2 that are a probe's main metric, of which it keeps the interval."""
+
+
+def probe_rows(metrics: Mapping[str, Any], about: Provenance = UNKNOWN) -> list[Row]:
     """The rows of a probe step in table 2, from its metrics.json: the chosen checkpoint, then what it was beside.
 
-    mark: added to the names. Raises ValueError for the metrics of a version that did not keep what table 2 prints.
+    about: of the chosen checkpoint. Raises ValueError for the metrics of a version that did not keep what table 2
+    prints.
     """
     if "printed" not in metrics:
         raise ValueError("this probe was made before table 2 was written: run `sapiens2 probe` again")
-    ours = {"name": f"{metrics['size']} {metrics['chosen']['name']}", "printed": metrics["printed"]}
-    return [measured("probe", f"{row['name']}{mark}", row["printed"]) for row in (ours, *metrics["others"])]
+    ours = {"name": f"{metrics['size']} {metrics['chosen']['name']}{about.mark}", **_kept(metrics)}
+    rows = [measured("probe", row["name"], _with_intervals(row)) for row in (ours, *metrics["others"])]
+    beside = replace(about, checkpoint="")
+    return [replace(row, about=beside if k else about) for k, row in enumerate(rows)]
+
+
+def _kept(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: metrics[key] for key in ("printed", "metrics") if key in metrics}
+
+
+def _with_intervals(row: Mapping[str, Any]) -> dict[str, Figure]:
+    known = row.get("metrics", {})
+    same = {column: known[key] for column, key in _SAME.items() if key in known and column in row["printed"]}
+    return {**row["printed"], **same}

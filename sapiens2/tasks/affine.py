@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from sapiens2.tasks.blurring import blurred
 from sapiens2.tasks.sample import Sample
 from sapiens2.tasks.vocabulary import IGNORE
 
@@ -76,7 +77,7 @@ def warp(sample: Sample, matrix: Array, size: tuple[int, int]) -> Sample:
     for a change that mirrors (`flip` does that).
     """
     matrix = np.asarray(matrix, np.float64)
-    if np.linalg.det(matrix[:, :2]) <= 0:
+    if np.isfinite(matrix).all() and np.linalg.det(matrix[:, :2]) <= 0:  # `resample` refuses what is not finite
         raise ValueError("the change mirrors or flattens the picture: use sapiens2.tasks.sample.flip to mirror")
     changes: dict[str, Array] = {"image": resample(sample.image, matrix, size)}
     if sample.mask is not None:
@@ -143,16 +144,19 @@ def resample(
     """An array [H, W, ...] under an affine change; pictures that shrink are averaged.
 
     The blur is along the axes of the picture, each by what that axis loses, so a turn and a stretch keep its shape.
+    Raises ValueError for a change that is not finite.
     """
     import cv2
 
+    if not np.isfinite(matrix).all():
+        raise ValueError("the change of the picture is not finite: give a region with an area")
     flags = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
     if not nearest:
         # How many pixels of the picture one step on the canvas covers, by picture axis.
         covers = np.abs(np.linalg.inv(matrix[:, :2])).max(1)
         sigma = [BLUR * c if c > 1.5 else 0.0 for c in covers]
         if any(sigma):
-            values = cv2.GaussianBlur(values, (0, 0), sigmaX=max(sigma[0], 1e-3), sigmaY=max(sigma[1], 1e-3))
+            values = blurred(values, sigma[0], sigma[1])
     border = (outside,) * 4
     moved = cv2.warpAffine(values, matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=border)
     return np.asarray(moved, values.dtype)

@@ -22,7 +22,17 @@ from sapiens2.tasks.flip_test import flip_tested
 from sapiens2.tasks.head_specs import OUTPUT
 from sapiens2.tasks.heatmaps import decode, to_image
 from sapiens2.tasks.pointmap_scale import heard, to_metres
-from sapiens2.tasks.regions import MAX_SIDE, Window, crop, person_region, place, whole_region, window_of
+from sapiens2.tasks.regions import (
+    MAX_SIDE,
+    Window,
+    crop,
+    person_region,
+    place,
+    said_too_far,
+    too_far,
+    whole_region,
+    window_of,
+)
 
 Array = np.ndarray
 Detector = Callable[[Array], Array]
@@ -114,8 +124,8 @@ def predict(
     empty list; without either every image is taken whole. people: a segmentation model whose parts say which pixels
     are a person's (`valid`). input_size: (height, width) of the network, default that of its training. batch: crops per
     forward pass. flip: the mean of what the network says of each crop and of its mirror image, at twice the
-    cost. clamp: albedo to [0, 1]. Raises ValueError for images that are not uint8 RGB, and for boxes of another number
-    or without an area.
+    cost. clamp: albedo to [0, 1]. Raises ValueError for images that are not uint8 RGB, and for boxes of another number,
+    without an area, off the picture or far beyond it.
     """
     if boxes is not None and len(boxes) != len(images):
         raise ValueError(f"{len(boxes)} lists of boxes for {len(images)} images: give one list per image")
@@ -142,7 +152,8 @@ def _boxes(image: Array, boxes: Array | None, detector: Detector | None) -> Arra
 def checked_boxes(boxes: Array, shape: tuple[int, int]) -> Array:
     """Boxes on a picture of shape (height, width) as float64 [N, 4 or 5].
 
-    Raises ValueError for another shape, numbers that are not finite, and boxes without an area or off the picture.
+    Raises ValueError for another shape, numbers that are not finite, and boxes without an area, off the picture or far
+    beyond it (`sapiens2.tasks.regions.REACH`).
     """
     boxes = np.asarray(boxes, np.float64)
     boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
@@ -154,6 +165,9 @@ def checked_boxes(boxes: Array, shape: tuple[int, int]) -> Array:
     off = (boxes[:, 2:4] <= 0).any(1) | (boxes[:, 0] >= shape[1] - 1) | (boxes[:, 1] >= shape[0] - 1)
     if off.any():
         raise ValueError(f"box {boxes[off][0].tolist()} lies outside the picture of {shape[1]} x {shape[0]} pixels")
+    far = too_far(boxes, shape)
+    if far.any():
+        raise ValueError(f"box {boxes[far][0].tolist()} {said_too_far(shape)}: give x0, y0, x1, y1 in its own pixels")
     return boxes
 
 

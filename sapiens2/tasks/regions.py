@@ -10,12 +10,27 @@ import math
 
 import numpy as np
 
+from sapiens2.tasks.blurring import blurred
+
 Array = np.ndarray
 Window = tuple[int, int, int, int]
 """Columns and rows x0, y0, x1, y1 of a picture, the last two excluded."""
 PADDING = 1.25
 SHRINK = 1.5  # pixels of the picture per pixel of the crop from which the picture is blurred first
 MAX_SIDE = 32766  # of a picture that OpenCV can warp
+REACH = 10  # longer sides of a picture that a box may reach beyond it: of a head that fills it, the feet are 7 away
+
+
+def too_far(boxes: Array, shape: tuple[int, int]) -> Array:
+    """Which boxes [N, 4 or more] reach beyond a picture of shape (height, width) further than `REACH`: bool [N]."""
+    height, width = shape
+    reach = REACH * max(height, width)
+    return (boxes[:, :2] < -reach).any(1) | (boxes[:, 2] > width + reach) | (boxes[:, 3] > height + reach)
+
+
+def said_too_far(shape: tuple[int, int]) -> str:
+    """What is said of such a box."""
+    return f"reaches beyond the picture of {shape[1]} x {shape[0]} pixels by more than {REACH} times its longer side"
 
 
 def person_region(box: Array, aspect: float, padding: float = PADDING) -> Array:
@@ -57,7 +72,7 @@ def crop(image: Array, region: Array, size: tuple[int, int]) -> Array:
         return np.zeros((height, width, 3), np.uint8)
     part = image[top:bottom, left:right]
     if blur > SHRINK:  # cv2 does not average when warping: lose here what shrinking would lose
-        part = cv2.GaussianBlur(part, (0, 0), 0.4 * blur)
+        part = blurred(part, 0.4 * blur, 0.4 * blur)
     matrix = np.array([[sx, 0, x0 - left], [0, sy, y0 - top]])
     out: Array = cv2.warpAffine(part, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     return out

@@ -34,6 +34,16 @@ def test_a_good_folder_passes_and_a_broken_one_exits_with_2(folder):
     assert "masks/b.png: is 30 x 40, its picture is 72 x 96; make label and picture the same size" in bad.output
 
 
+def test_more_malformed_rows_than_are_printed_are_counted(folder):
+    index = folder / "index.jsonl"
+    index.write_text(index.read_text() + "{oops\n" * 30)
+    bad = CliRunner().invoke(check_command, [str(folder), "--show", "1"])
+    assert bad.exit_code == 2 and "32 rows, 30 errors" in bad.output and "pose: 2 samples" in bad.output
+    assert "index.jsonl line 3: is not JSON" in bad.output and "index.jsonl line 22: is not JSON" in bad.output
+    assert "line 23" not in bad.output and "and 10 more, on the page" in bad.output
+    assert "line 32: is not JSON" in (folder.parent / "data-check" / "check.html").read_text()
+
+
 def test_keypoints_go_out_and_come_in(folder):
     out = CliRunner().invoke(export_command, [str(folder), "--format", "sapiens308", "--out", "all.json"])
     assert out.exit_code == 0 and "2 people of 2 pictures as sapiens308" in out.output

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from sapiens2.data.labelled.layout import LABEL_OF, DatasetFacts, LabelError, Row, read_facts, read_index
+from sapiens2.data.labelled.layout import LABEL_OF, DatasetFacts, LabelError, Row, read_facts, scan_index
 from sapiens2.data.labelled.read import read_sample
 from sapiens2.tasks.sample import Sample
 from sapiens2.tasks.vocabulary import IGNORE, keypoints, parts
@@ -51,23 +52,26 @@ class Report:
 def check(folder: str, tasks: Sequence[str] | None = None, *, show: int = 8, limit: int | None = None) -> Report:
     """Read every sample of every task (or of `tasks`), and judge it; `limit` reads the first rows only.
 
-    show: samples per task kept for drawing, spread evenly. Raises LabelError only when there is no usable index.
+    show: samples per task kept for drawing, spread evenly. A row of the index that is malformed is a problem like any
+    other. Raises LabelError only when there is no index to read.
     """
     report = Report(folder, read_facts(folder))
-    rows = read_index(folder)[:limit]
-    report.rows = len(rows)
+    found = list(islice(scan_index(folder), limit))
+    rows = [row for row in found if isinstance(row, Row)]
+    report.rows = len(found)
+    report.problems += [Problem(e.where, e.problem, e.mend) for e in found if isinstance(e, LabelError)]
     report.problems += _splits(rows)
     for task in tasks or LABEL_OF:
         own = [row for row in rows if row.has(task)]
         if own:
             _check_task(report, task, own, show)
-        elif tasks:
+        elif tasks and (rows or not found):
             report.problems.append(
                 Problem(folder, f"no row is labelled for {task}", f"fill {' or '.join(LABEL_OF[task])} in the index")
             )
-    if not rows:
+    if not found:
         report.problems.append(Problem(folder, "the index is empty", "write one row a sample"))
-    elif not tasks:
+    elif rows and not tasks:
         report.problems += _unlabelled(folder, rows)
     return report
 

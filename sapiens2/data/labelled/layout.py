@@ -9,9 +9,10 @@ Coordinates: pixel (0, 0) is the centre of the first pixel; vectors are in the c
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -93,7 +94,7 @@ def read_facts(folder: str) -> DatasetFacts:
     if not storage.exists(path):
         return DatasetFacts()
     try:
-        return DatasetFacts.model_validate_json(storage.read_bytes(path))
+        return DatasetFacts.model_validate_json(storage.read_bytes(path).removeprefix(codecs.BOM_UTF8))
     except ValueError as error:
         raise LabelError(path, f"is not a description of labelled data ({_first_line(error)})", _SEE) from error
 
@@ -107,30 +108,60 @@ def _first_line(error: Exception) -> str:
 
 def read_index(folder: str) -> list[Row]:
     """The rows of a folder, in order. Raises LabelError when there is no index, or naming the line that is wrong."""
+    rows = []
+    for found in scan_index(folder):
+        if isinstance(found, LabelError):
+            raise found
+        rows.append(found)
+    return rows
+
+
+def scan_index(folder: str) -> Iterator[Row | LabelError]:
+    """Every row of a folder, in order, or what is wrong with it. Raises LabelError when there is no index to read."""
+    for where, values in _index(folder):
+        try:
+            yield parse_row(where, _loaded(where, values) if isinstance(values, bytes) else values)
+        except LabelError as error:
+            yield error
+
+
+def _index(folder: str) -> list[tuple[str, Any]]:
+    """Where each row stands, and the bytes of its line or its values."""
     jsonl, parquet = storage.join(folder, JSONL), storage.join(folder, PARQUET)
     if storage.exists(jsonl):
-        rows = list(_json_lines(jsonl))
-    elif storage.exists(parquet):
-        rows = [(f"{parquet} row {number}", row) for number, row in enumerate(_parquet_rows(parquet), 1)]
-    else:
-        raise LabelError(folder, f"has neither {JSONL} nor {PARQUET}", f"give the folder of labelled data; {_SEE}")
-    return [parse_row(where, values) for where, values in rows]
+        return [(f"{jsonl} line {n}", line) for n, line in enumerate(_lines(jsonl), 1) if line.strip()]
+    if storage.exists(parquet):
+        return [(f"{parquet} row {number}", row) for number, row in enumerate(_parquet_rows(parquet), 1)]
+    raise LabelError(folder, f"has neither {JSONL} nor {PARQUET}", f"give the folder of labelled data; {_SEE}")
 
 
-def _json_lines(path: str) -> Iterable[tuple[str, Any]]:
-    for number, line in enumerate(storage.read_bytes(path).decode("utf-8").splitlines(), 1):
-        if line.strip():
-            where = f"{path} line {number}"
-            try:
-                yield where, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise LabelError(where, f"is not JSON ({error.msg})", "write one JSON object a line") from error
+def _lines(path: str) -> list[bytes]:
+    """The lines of a text in UTF-8, with a mark of its encoding before it or without."""
+    data = storage.read_bytes(path)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
+        raise LabelError(path, "is text in UTF-16 or UTF-32, or no text", "save it as UTF-8")
+    return data.removeprefix(codecs.BOM_UTF8).splitlines()
+
+
+def _loaded(where: str, line: bytes) -> Any:
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise LabelError(where, f"is not UTF-8 (byte 0x{line[error.start]:02x})", "save the index as UTF-8") from error
+    except (ValueError, RecursionError) as error:  # numbers of too many digits and brackets too deep beside bad syntax
+        said = getattr(error, "msg", None) or _first_line(error)
+        raise LabelError(where, f"is not JSON ({said})", "write one JSON object a line") from error
 
 
 def _parquet_rows(path: str) -> list[dict[str, Any]]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(storage.read_bytes(path))).to_pylist()
+    data = storage.read_bytes(path)
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(data)).to_pylist()
+    except (pa.ArrowException, ValueError, OSError) as error:  # of damaged bytes: those are all that is read here
+        raise LabelError(path, f"is damaged, or no Parquet file ({_first_line(error)})", "write it again") from error
     return rows
 
 
@@ -145,6 +176,10 @@ def parse_row(where: str, values: Any) -> Row:
     for name in (*FILES, "split", "group", "image_id"):
         if name in given and not isinstance(given[name], str):
             raise LabelError(where, f"`{name}` is {given[name]!r}", "give a text")
+    for name in FILES:
+        if name in given and (given[name].startswith("/") or "://" in given[name]):
+            mend = "name a file in the folder of the index, by its path relative to that folder"
+            raise LabelError(where, f"`{name}` is the absolute path {given[name]!r}", mend)
     if given.get("split", "train") not in SPLITS:
         raise LabelError(where, f"`split` is {given['split']!r}", f"use one of {', '.join(SPLITS)}")
     for name, shape, say in (
@@ -166,7 +201,7 @@ def parse_row(where: str, values: Any) -> Row:
 def _numbers(where: str, name: str, value: Any, shape: tuple[int, ...], say: str) -> Array:
     try:
         array = np.array(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.empty(0)
     if array.shape != shape:
         found = f"has the shape {list(array.shape)}" if array.size else "is not an array of numbers"

@@ -13,6 +13,7 @@ import numpy as np
 
 from sapiens2.data.labelled.layout import DatasetFacts, LabelError, Row
 from sapiens2.engine import storage
+from sapiens2.tasks.regions import said_too_far, too_far
 from sapiens2.tasks.sample import Sample
 from sapiens2.tasks.vocabulary import IGNORE, keypoints, parts
 
@@ -77,7 +78,7 @@ def read_image(path: str) -> Array:
 
 
 def read_box(row: Row, size: tuple[int, int]) -> Array | None:
-    """The person box, float32 [4], or None; LabelError if it is empty or nowhere in the picture."""
+    """The person box, float32 [4], or None; LabelError if it is empty, nowhere in the picture or far beyond it."""
     if row.box is None:
         return None
     box, (height, width) = np.array(row.box), size
@@ -87,6 +88,12 @@ def read_box(row: Row, size: tuple[int, int]) -> Array | None:
     if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
         raise LabelError(
             row.where, f"`box` {list(row.box)} lies outside the picture of {width} x {height}", "mend the box"
+        )
+    if too_far(box[None], size)[0]:
+        raise LabelError(
+            row.where,
+            f"`box` {list(row.box)} {said_too_far(size)}",
+            "give [x0, y0, x1, y1] in pixels of this very picture",
         )
     return box.astype(np.float32)
 

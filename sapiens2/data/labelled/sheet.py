@@ -79,7 +79,7 @@ def _enlarged(sample: Sample, height: int) -> Sample:
 
     assert sample.box is not None
     x0, y0, x1, y1 = sample.box.astype(float)
-    pad = 0.12 * max(x1 - x0, y1 - y0)
+    pad = 0.12 * max(x1 - x0, y1 - y0, 1.0)
     region = np.array([x0 - pad, y0 - pad, x1 + pad, y1 + pad])
     width = max(32, round(height * (region[2] - region[0]) / (region[3] - region[1])))
     return warp(sample, region_matrix(region, (height, width)), (height, width))

@@ -43,7 +43,22 @@ def test_no_sample_is_kept_but_those_that_are_drawn(task: str) -> None:
     assert ours == pytest.approx(1 if higher else 0, abs=1e-3) and (theirs < ours if higher else theirs > ours)
     samples = [from_scene(render(seed, 64, 48)) for seed in range(5)]
     whole = statistic_of(task, [constant] * 5, samples)(np.arange(5))
-    assert whole[main] == pytest.approx(theirs) and compared.headlines()[1].value(np.arange(5)) == pytest.approx(theirs)
+    assert whole[main] == pytest.approx(theirs) and compared.headlines()["baseline"].value(
+        np.arange(5)
+    ) == pytest.approx(theirs)
+
+
+def test_albedo_stands_beside_the_picture_itself() -> None:
+    """The picture as albedo, measured apart; other tasks have no such answer."""
+    samples = [from_scene(render(seed, 64, 48)) for seed in range(3)]
+    constant = mean_map("albedo", samples)
+    compared = Compared("albedo", pictures=0)
+    compared.take(Item(sample, label_answer("albedo", sample), constant) for sample in samples)
+    found = compared.estimates(rounds=20, seed=0)["picture"]["mae"]
+    whole = statistic_of("albedo", [{"map": s.image.astype(np.float32) / 255} for s in samples], samples)(np.arange(3))
+    assert found.value == pytest.approx(whole["mae"]) and found.low <= found.value <= found.high and found.value > 0.01
+    assert compared.headlines()["picture"].value(np.arange(3)) == pytest.approx(whole["mae"])
+    assert set(Compared("normal", pictures=0).names) == {"model", "baseline"}
 
 
 def test_nothing_to_measure_is_said() -> None:

@@ -72,6 +72,19 @@ def test_a_perfect_detector_costs_nothing_and_a_miss_costs_its_person(
     assert wrong["AR"] == 1 and wrong["AP"] == pytest.approx(3 / 4, abs=0.01)  # 1, then 3 of 4 at every recall
 
 
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [([200, 8, 240, 48], "lies outside the picture of 120 x 60"), ([5, 8, 45, 1e9], "reaches beyond")],
+)
+def test_a_box_that_is_refused_is_named_with_its_picture(
+    box: list[float], message: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps({"a.png": [[5, 8, 45, 48]], "b.png": [[30, 8, 70, 48], box]}))
+    with pytest.raises(ValueError, match=rf"boxes\.json: of the picture images/b\.png, box \[.*\] {message}"):
+        measured(folder, path, monkeypatch)
+
+
 def test_doubles_are_those_that_are_alike() -> None:
     sigmas = np.full(308, 0.05)
     moved = np.stack([FIGURE, FIGURE + 0.3, FIGURE + 30, FIGURE - 0.2])
@@ -88,6 +101,7 @@ def test_doubles_are_those_that_are_alike() -> None:
         ('{"a.png": [[1, 2, 3]]}', "must be x0, y0, x1, y1 with an area"),
         ('{"a.png": [[9, 2, 3, 4]]}', "must be x0, y0, x1, y1 with an area"),
         ('{"a.png": [["x", 2, 3, 4]]}', "are no rows of numbers"),
+        ('{"a.png": [[1, 2, 3, 1' + "0" * 400 + "]]}", "'a.png' are no rows of numbers"),
     ],
 )
 def test_wrong_files_of_boxes_are_named(text: str, message: str, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import base64
 import csv
 import io
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,15 +50,36 @@ def test_a_checkpoint_is_measured_and_drawn(task: str, backbone: str, tmp_path: 
     table = next(s for s in fragment["sections"] if s["type"] == "table")
     assert any(row[0] == metrics["main"] for row in table["rows"])
     *published, ours = csv.reader((tmp_path / "eval" / "table.csv").read_text().splitlines())
-    assert ours[0] == "tiny" and ours[-1] == "measured here" and all(ours) and len(ours) == len(published[0])
-    assert (tmp_path / "eval" / "table.tex").read_text().count(r" \\") == len(published) + 1
+    row = dict(zip(published[0], ours, strict=True))
+    assert row.pop("evaluation") == row.pop("checkpoint") == "" and all(row.values())
+    assert row["model"] == "tiny" and row["origin"] == "measured here"
+    assert row["test set"] == f"{config.n_test} synthetic scenes, 64 x 48"
+    assert (tmp_path / "eval" / "table.tex").read_text().count(r" \\") == len(published) + 2  # intervals below ours
     assert any(s["title"].startswith("In the layout of the paper") for s in fragment["sections"])
     pictures = next(s for s in fragment["sections"] if s["type"] == "images")["items"]
     assert len(pictures) == 2
     with Image.open(io.BytesIO(base64.b64decode(pictures[0]["jpeg"]))) as picture:
         assert picture.width == 4 * 48 and picture.height == 64
-    again = evaluate(config, checkpoint=str(tmp_path / "out"), out=str(tmp_path / "again"))
+    again = evaluate(config, checkpoint=str(tmp_path / "out"), out=str(tmp_path / "again"), name=f"{task}=3fd2")
     assert again | {"seconds": 0} == metrics | {"seconds": 0}
+    assert "tiny (3fd2)" in (tmp_path / "again" / "table.tex").read_text()
+    assert ("picture" in metrics) == (task == "albedo")
+    if task == "albedo":
+        the_picture_itself_is_shown(metrics, fragment["sections"])
+
+
+def the_picture_itself_is_shown(metrics: dict[str, Any], sections: list[dict[str, Any]]) -> None:
+    """Of albedo: with its interval wherever the mean of the labels is, and in what is said."""
+    found = metrics["picture"]["mae"]
+    assert set(metrics["picture"]) == set(metrics["metrics"]) and found["low"] <= found["value"] <= found["high"]
+    assert metrics["picture_gain"] == pytest.approx(1 - metrics["value"] / found["value"])
+    assert re.search(r"\d+ % (less|more) error than the mean and ", sections[0]["body"].replace("%", " %"))
+    assert "than the picture itself, taken as albedo." in sections[0]["body"]
+    beside = [s for s in sections if "mean of the training labels" in s.get("columns", ())]
+    assert beside and all(s["columns"][-1] == "the picture itself" for s in beside)
+    assert all(len(row) == len(s["columns"]) for s in beside for row in s["rows"])
+    text = f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+    assert next(row for row in sections[1]["rows"] if row[0] == "mae")[-1] == text
 
 
 def test_a_checkpoint_of_another_task_is_refused(backbone: str, tmp_path: Path) -> None:

@@ -74,9 +74,17 @@ def test_the_table_of_dense_probes_is_the_papers(selected: tuple[Path, Path, dic
         assert row["seg. mIoU (%)"] == f"{100 * told['printed']['segmentation.mIoU']:.1f}"
         # Absent classes count as 0 there, so it is less than the mean over those that occur.
         assert told["printed"]["segmentation.mIoU"] < told["metrics"]["segmentation"]["value"]
-        assert all(row.values())
+        known = [key for key in row if not re.search(r"pose|seg|within.*_|checkpoint|evaluation", key)]
+        assert all(row[key] for key in known) and row["test set"] == f"{metrics['n_test']} synthetic scenes, 64 x 48"
+        low, high = (told["metrics"]["normal"][end] for end in ("low", "high"))
+        assert (row["normal mean (deg)_low"], row["normal mean (deg)_high"]) == (f"{low:.1f}", f"{high:.1f}")
     latex = (out / "table.tex").read_text()
-    assert latex.count(r"\\") == 16 and "Sapiens2-5B" in latex and names[0] in latex
+    assert (
+        latex.count(r" \\") == 18
+        and latex.count(r"$^\dagger$ &") == 13
+        and "Sapiens2-5B" in latex
+        and names[0] in latex
+    )
     fragment = json.loads((out / "fragment.json").read_text())
     assert fragment["sections"][-1]["rows"][-1][0] == names[1]
     with pytest.raises(ValueError, match="run `sapiens2 probe` again"):
@@ -95,6 +103,9 @@ def test_the_fragment_says_which_and_why(selected: tuple[Path, Path, dict[str, A
     fragment = json.loads((out / "fragment.json").read_text())
     sections = {section["title"]: section for section in fragment["sections"]}
     assert metrics["chosen"]["name"] in sections["Choice"]["body"]
+    for title in ("Checkpoints on validation scenes", "Test scenes"):
+        found = re.search(r"The picture itself, taken as albedo, has mae (0\.\d+)", sections[title]["note"])
+        assert found and float(found[1]) > 0.01
     rows = sections["Checkpoints on validation scenes"]["rows"]
     assert [("chosen" in str(row[0])) for row in rows].count(True) == 1
     score = sections["Dense probes along the run"]["series"][0]

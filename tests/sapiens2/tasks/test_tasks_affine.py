@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from scipy import ndimage
 from sapiens2.data.synthetic import render
 from sapiens2.data.synthetic.camera import Camera
 from sapiens2.tasks.affine import apply, compose, inverse, region_matrix, resample, split_camera, turn, warp
+from sapiens2.tasks.blurring import WIDEST, blurred
+from sapiens2.tasks.regions import crop
 from sapiens2.tasks.sample import Sample, flip, from_scene
 from sapiens2.tasks.vocabulary import parts
 
@@ -137,6 +141,45 @@ def test_shrinking_averages() -> None:
     assert abs(small[2:-2, 2:-2].astype(float).mean() - 127.5) < 6 and small[2:-2, 2:-2].std() < 25
     reference = cv2.resize(stripes, (13, 13), interpolation=cv2.INTER_AREA)
     assert np.abs(small.astype(int) - reference)[2:-2, 2:-2].mean() < 25
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_wide_blur_is_the_gaussian_at_a_bounded_cost(dtype: type) -> None:
+    one = cv2.resize(sample(3).image, (288, 384)).astype(dtype)
+    for sigma in ((5.0, 0.0), (0.0, 20.0), (WIDEST, WIDEST)):  # the very kernel
+        plain = cv2.GaussianBlur(one, (0, 0), sigmaX=max(sigma[0], 1e-3), sigmaY=max(sigma[1], 1e-3))
+        np.testing.assert_array_equal(blurred(one, *sigma), plain)
+    for sigma in ((80.0, 80.0), (300.0, 3.0), (0.0, 100.0)):
+        plain = cv2.GaussianBlur(one, (0, 0), sigmaX=max(sigma[0], 1e-3), sigmaY=max(sigma[1], 1e-3))
+        wide = blurred(one, *sigma)
+        assert wide.dtype == dtype and wide.shape == one.shape
+        assert np.abs(wide.astype(float) - plain).max() < 2.5
+    mean = one.mean((0, 1))
+    np.testing.assert_allclose(blurred(one, 1e9, float("inf")), np.broadcast_to(mean, one.shape), atol=1)
+    for small in (one[:1, :1], one[:, :1], one[:1]):
+        assert blurred(small, 1e12, 1e12).shape == small.shape
+
+
+@pytest.mark.parametrize("far", [1e5, 1e7, 1e9, 1e100])
+def test_a_region_far_beyond_the_picture_costs_what_the_picture_does(far: float) -> None:
+    picture = np.full((600, 800, 3), 200, np.uint8)
+    start = time.perf_counter()
+    for region in (np.array([10.0, 10, 50, far]), np.array([-far, -far, far, far])):
+        for made in (resample(picture, region_matrix(region, SIZE), SIZE), crop(picture, region, SIZE)):
+            assert made.shape == (*SIZE, 3) and made.max() <= 200
+            assert (made > 0).any(-1).sum() <= 2 * SIZE[1]  # the rows, or the pixel, where the picture is
+    if far < 1e100:  # there it is flat to a float
+        warp(Sample(picture), region_matrix(np.array([10.0, 10, 50, far]), SIZE), SIZE)
+    assert time.perf_counter() - start < 5  # with a kernel as wide as the shrinking: minutes
+
+
+def test_what_is_not_finite_is_refused() -> None:
+    for wrong in (np.nan, np.inf):
+        matrix = np.array([[1.0, 0, 0], [0, wrong, 0]])
+        with pytest.raises(ValueError, match="not finite"):
+            resample(np.zeros((8, 8, 3), np.uint8), matrix, (4, 4))
+        with pytest.raises(ValueError, match="not finite"):
+            warp(Sample(np.zeros((8, 8, 3), np.uint8)), matrix, (4, 4))
 
 
 def test_mirrors_are_refused_and_unknown_is_unknown() -> None:
