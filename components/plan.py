@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SAVED = re.compile(r"/step_(\d+)/complete\.json$")
 """Markers of the states that training saves (sapiens2.engine.checkpoint)."""
+MEASURED = ".measured"
+"""Ends of the parts that an evaluation keeps (sapiens2.evaluation.parts)."""
 
 
 @dataclass(frozen=True)
@@ -173,10 +175,12 @@ def _interrupted(folder: str, store: Store) -> str:
     done = sum(
         path.endswith(".json") for place in places for path, is_file, _, _ in store.storage.list(place) if is_file
     )
-    states = [SAVED.search(path) for path, *_ in store.storage.list(f"{folder}/work", recursive=True)]
-    steps = [int(found[1]) for found in states if found]
-    said = [f"interrupted: {done} partitions are done and stay"] if done else []
-    return "; ".join([*said, f"interrupted: training goes on from step {max(steps)}"] if steps else said)
+    left = [path for path, *_ in store.storage.list(f"{folder}/work", recursive=True)]
+    steps = [int(found[1]) for found in map(SAVED.search, left) if found]
+    if steps:
+        return f"interrupted: training goes on from step {max(steps)}"
+    done = done or sum(path.endswith(MEASURED) for path in left)
+    return f"interrupted: {done} parts are done and stay" if done else ""
 
 
 def diff_values(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

@@ -97,15 +97,15 @@ def evaluate(context: StepContext) -> Publication:
     from sapiens2.evaluation.run import evaluate as run
 
     checkpoint = context.inputs["checkpoint"]
-    context.progress.update(0, 1, "evaluations")
     run(
         resolved(context.config, context.inputs, context.store),
         checkpoint=context.store.storage.full(f"{checkpoint.folder}/out"),
         out=context.attempt.uri("out"),
         name=str(checkpoint),
         asked=context.config,
+        state=context.attempt.uri("work"),
+        said=lambda done, total: context.progress.update(done, total, "samples"),
     )
-    context.progress.update(1, 1, "evaluations")
     return _collect(context)
 
 

@@ -74,6 +74,19 @@ class Compared:
                 self.poses.append((replace(item.sample, image=item.sample.image[:0]), item.answer))
             self.count += 1
 
+    def part(self, first: int) -> Compared:
+        """One of the same kind that has taken nothing, for the samples from `first` on."""
+        return Compared(self.task, pictures=max(0, self.pictures - first), keep_poses=self.keep_poses)
+
+    def absorb(self, later: Compared) -> None:
+        """Takes in all that another one of the same kind has measured after this."""
+        for name in self.names:
+            self._tallies[name].extend(later._tallies[name])
+            self._sums[name] += later._sums[name]
+        self.shown += later.shown
+        self.poses += later.poses
+        self.count += later.count
+
     def _answers(self, item: Item) -> list[Answer]:
         shown = picture_answer(self.task, item.sample)
         return [item.answer, item.constant, *([] if shown is None else [shown])]

@@ -22,13 +22,13 @@ Array = np.ndarray
 BASELINE_SAMPLES = 256
 
 
-def load_labelled(source: DataSource, task: str) -> Iterator[Sample]:
-    """Every sample of a split at its own size, one at a time.
+def load_labelled(source: DataSource, task: str, places: range | None = None) -> Iterator[Sample]:
+    """Every sample of a split, or those at `places`, at its own size, one at a time.
 
     A sample that cannot be read is an error: LabelError names it.
     """
     dataset = LabelledDataset(source.path, task, source.split)
-    return (dataset.sample(index) for index in range(len(dataset)))
+    return (dataset.sample(index) for index in (range(len(dataset)) if places is None else places))
 
 
 def pictures_of(source: DataSource, task: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -50,6 +50,9 @@ class Tally(Protocol):
     def add(self, answer: Answer, sample: Sample) -> None:
         """Takes in the answer to one sample."""
 
+    def extend(self, later: Any) -> None:
+        """Takes in what another tally of the task has been given, after what this one has."""
+
     def statistic(self) -> Statistic:
         """Every metric of the task over chosen images, in the order in which they were added."""
 
@@ -94,6 +97,12 @@ class PoseTally:
                 truth, labelled = people.keypoints[0, ids], people.labelled[0, ids]
                 got = m.pck_hits(answer["keypoints"][ids], truth, labelled, diagonal, share)
                 self.hits.setdefault(f"PCK@{share:g} {name}", []).append(got)
+
+    def extend(self, later: PoseTally) -> None:
+        """Takes in what another one has been given, after what this one has."""
+        self.people += later.people
+        for name, found in later.hits.items():
+            self.hits.setdefault(name, []).extend(found)
 
     def statistic(self) -> Statistic:
         """Every metric over chosen samples, each of them alone on its picture."""
@@ -151,6 +160,10 @@ class SegmentationTally:
         """Takes in the answer to one sample."""
         self.counts.append(m.confusion(answer["labels"], _need(sample.mask), len(parts())))
 
+    def extend(self, later: SegmentationTally) -> None:
+        """Takes in what another one has been given, after what this one has."""
+        self.counts += later.counts
+
     def statistic(self) -> Statistic:
         """Every metric over chosen images."""
         counts = np.stack(self.counts)
@@ -169,6 +182,11 @@ class NormalTally:
         angles = m.angles_deg(answer["map"], _need(sample.normals), _need(sample.valid))
         self.sums.append(m.angle_sums(angles))
         self.medians.add(angles)
+
+    def extend(self, later: NormalTally) -> None:
+        """Takes in what another one has been given, after what this one has."""
+        self.sums += later.sums
+        self.medians.extend(later.medians)
 
     def statistic(self) -> Statistic:
         """Every metric over chosen images."""
@@ -200,6 +218,12 @@ class PointmapTally:
         self.scaled.append(m.point_sums(m.point_errors(predicted * m.best_scale(predicted, truth), truth)))
         self.angles.append(m.angle_sums(m.surface_angles_deg(answer["map"], points, valid)))
 
+    def extend(self, later: PointmapTally) -> None:
+        """Takes in what another one has been given, after what this one has."""
+        self.plain += later.plain
+        self.scaled += later.scaled
+        self.angles += later.angles
+
     def statistic(self) -> Statistic:
         """Every metric over chosen images."""
         plain, scaled, angles = (np.stack(each) for each in (self.plain, self.scaled, self.angles))
@@ -221,6 +245,10 @@ class AlbedoTally:
     def add(self, answer: Answer, sample: Sample) -> None:
         """Takes in the answer to one sample."""
         self.sums.append(m.albedo_sums(answer["map"], _need(sample.albedo), _need(sample.valid)))
+
+    def extend(self, later: AlbedoTally) -> None:
+        """Takes in what another one has been given, after what this one has."""
+        self.sums += later.sums
 
     def statistic(self) -> Statistic:
         """Every metric over chosen images."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,22 @@ class Medians:
         self._file.write(kept.tobytes())
         self._rows.append(np.bincount(self._bin(kept), minlength=self.bins).astype(np.uint32))
         self._stacked = None
+
+    def extend(self, later: Medians) -> None:
+        """All pictures of another one, after those that are here."""
+        for values, _ in later._read():
+            self._file.write(values.tobytes())
+        self._rows += later._rows
+        self._stacked = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"bins": self.bins, "rows": self._rows, "values": [values for values, _ in self._read()]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.bins, self._rows, self._stacked = state["bins"], state["rows"], None
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as this object)
+        for values in state["values"]:
+            self._file.write(values.tobytes())
 
     def _bin(self, values: Array) -> Array:
         return np.minimum((values * np.float32(PER_UNIT)).astype(np.int64), self.bins - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from sapiens2.evaluation.labelled import (
 )
 from sapiens2.evaluation.measure import MAIN, Answer
 from sapiens2.evaluation.metrics import best_scale
+from sapiens2.evaluation.parts import measured as measured_parts
 from sapiens2.evaluation.provenance import UNKNOWN, Provenance, provenance
 from sapiens2.evaluation.strata import Bins, Stratum, by_stratum, scene_bins
 from sapiens2.evaluation.tables import Row, measured, paper_table
@@ -46,7 +47,14 @@ _HIDDEN = {"AP50", "AP75"}
 
 
 def evaluate(
-    config: EvaluateConfig, *, checkpoint: str, out: str, name: str = "", asked: EvaluateConfig | None = None
+    config: EvaluateConfig,
+    *,
+    checkpoint: str,
+    out: str,
+    name: str = "",
+    asked: EvaluateConfig | None = None,
+    state: str = "",
+    said: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure the model in `checkpoint`, a folder or URI that a fine-tuning run has written.
 
@@ -55,14 +63,15 @@ def evaluate(
     (`baseline`), the share of the baseline's error that the model removes (`gain`), and the main metric by number of
     people and by occlusion (`strata`). Of albedo also the picture itself as an answer (`picture`, `picture_gain`).
     name: of the checkpoint in the table; asked: the configuration with labels as they were named, where `config` has
-    their folder. Raises ValueError if the checkpoint is of another task.
+    their folder. state: a folder or URI of this evaluation alone, for what a kill shall leave; said: is told how many
+    samples are done, and of how many. Raises ValueError if the checkpoint is of another task.
     """
     began = time.perf_counter()
     trained, model = load_task(checkpoint)
     if trained.task != config.task:
         raise ValueError(f"{checkpoint} holds a {trained.task} model, not {config.task}: set task={trained.task}")
     size = config.image_size or trained.image_size
-    compared, bins = _compare(config, model, trained, size)
+    compared, bins = _compare(config, model, trained, size, {"batch": config.batch, "state": state, "said": said})
     results = compared.estimates(rounds=config.rounds, seed=config.seed)
     strata = by_stratum(bins, **compared.headlines(), rounds=config.rounds, seed=config.seed)
     metrics = _metrics(config, results)
@@ -87,41 +96,49 @@ def evaluate(
 
 
 def _compare(
-    config: EvaluateConfig, model: TaskModel, trained: FinetuneConfig, size: tuple[int, int]
+    config: EvaluateConfig, model: TaskModel, trained: FinetuneConfig, size: tuple[int, int], how: dict[str, Any]
 ) -> tuple[Compared, Bins]:
-    """The whole test set, measured one batch after the other."""
+    """The whole test set, measured one batch after the other; `how`: what else `parts.measured` is told."""
     folder = cache_folder() if config.cache_scenes else None
     known = SceneStore(min(trained.scenes, BASELINE_SCENES), *size, "train", trained.scene_seed, folder=folder)
     on = None if config.labelled is None else pictures_of(config.labelled, config.task)
     compared = Compared(config.task, pictures=config.pictures, keep_poses=bool(config.boxes), on=on)
     if config.labelled is not None:
-        compared.take(_native_items(config, config.labelled, model, size, known))
-        return compared, labelled_bins(config.labelled, config.task)
+        native = _native_items(config, config.labelled, model, size, known)
+        total = len(pictures_of(config.labelled, config.task))
+        return measured_parts(compared, native, total, **how), labelled_bins(config.labelled, config.task)
     test = SceneStore(config.n_test, *size, "test", config.scene_seed, folder=folder)
     constant = mean_map(config.task, _samples(known))
 
     def said(chunk: list[Sample]) -> list[Answer]:
         return answer(model, chunk, config.batch, flip=config.flip)
 
-    compared.take(synthetic_items(_samples(test), constant, said, config.batch))
-    return compared, scene_bins(test.scene(index) for index in range(test.count))
+    def items(places: range) -> Iterator[Item]:
+        return synthetic_items(_samples(test, places), constant, said, config.batch)
+
+    return measured_parts(compared, items, test.count, **how), scene_bins(
+        test.scene(index) for index in range(test.count)
+    )
 
 
 def _native_items(
     config: EvaluateConfig, source: DataSource, model: TaskModel, size: tuple[int, int], known: SceneStore
-) -> Iterator[Item]:
+) -> Callable[[range], Iterator[Item]]:
     """Labelled samples at their own size; `known` are for the constant answer where there is no training split."""
     constant = constant_mean(config.task, source, lambda: _samples(known), size)
 
     def said(chunk: list[Sample]) -> list[Answer]:
         return answer_native(model, chunk, size, config.batch, flip=config.flip)
 
-    for item in synthetic_items(load_labelled(source, config.task), constant, said, config.batch):
-        yield item._replace(constant=placed(config.task, constant, item.sample, size))
+    def items(places: range) -> Iterator[Item]:
+        for item in synthetic_items(load_labelled(source, config.task, places), constant, said, config.batch):
+            yield item._replace(constant=placed(config.task, constant, item.sample, size))
+
+    return items
 
 
-def _samples(store: SceneStore) -> Iterator[Sample]:
-    return (from_scene(store.scene(index)) for index in range(store.count))
+def _samples(store: SceneStore, places: range | None = None) -> Iterator[Sample]:
+    return (from_scene(store.scene(index)) for index in (range(store.count) if places is None else places))
 
 
 def load_task(checkpoint: str) -> tuple[FinetuneConfig, TaskModel]:

@@ -76,7 +76,7 @@ def test_recipe_and_backbone_of_the_command_line_lie_under_and_over_what_is_set(
     assert untouched.size == "tiny" and untouched.engine.steps == 700
 
 
-def test_a_plan_says_from_which_state_a_killed_training_goes_on(tmp_path: Path) -> None:
+def test_a_plan_says_what_a_kill_has_left(tmp_path: Path) -> None:
     store, settings = Store(str(tmp_path)), Settings(preset="micro", overrides={"finetune.backbone": NAME})
     (planned,) = plan(find_steps("finetune-pose"), settings, store)
     assert planned.why == "not run yet"
@@ -86,3 +86,9 @@ def test_a_plan_says_from_which_state_a_killed_training_goes_on(tmp_path: Path) 
     (tmp_path / f"pose/{planned.version}/work/step_20/complete.json").unlink()  # torn
     (planned,) = plan(find_steps("finetune-pose"), settings, store)
     assert planned.why == "interrupted: training goes on from step 10"
+    given = {"checkpoint": _shards(store)["shards"]}  # any version will do
+    (planned,) = plan(find_steps("evaluate-pose"), settings, store, given=given)
+    for part in (0, 64, 128):
+        store.storage.write(f"evaluation/{planned.version}/work/part_{part}.measured", b"")
+    (planned,) = plan(find_steps("evaluate-pose"), settings, store, given=given)
+    assert planned.why == "interrupted: 3 parts are done and stay"

@@ -51,5 +51,5 @@ def test_every_reason_is_given(tmp_path):
     Attempt(store.root, "images", version).write_partition("p0", {"images": pa.table({"a": [1]})}, {}, "staging")
     assert why(store, other, "b") == (
         False,
-        "interrupted: 1 partitions are done and stay; the pool changed; min_side_px 224 -> 300",
+        "interrupted: 1 parts are done and stay; the pool changed; min_side_px 224 -> 300",
     )
