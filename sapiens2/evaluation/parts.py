@@ -57,6 +57,8 @@ def measured(
                     said(start + part.count, total)
             if uri:
                 _keep(part, uri)
+        elif said:
+            said(start + part.count, total)
         whole.absorb(part)
     return whole
 
