@@ -97,12 +97,12 @@ def plan(
 
 def _refuse_unchosen(step: Step, config: Any, inputs: Mapping[str, str], store: Store) -> None:
     """Raises ArtifactError, as the step would, for a probe that chose no checkpoint of the run that the step reads."""
+    kinds = {read.role: STEPS[read.producer].kind for read in step.inputs}
     for read in step.inputs:
-        run, probe = inputs.get(read.chooses), inputs.get(read.role)
-        kind = STEPS[read.producer].kind
-        if read.chooses and run and probe and store.committed(read.chooses, run) and store.committed(kind, probe):
-            starting_point = load("components.training_steps:starting_point")
-            starting_point(store.get(read.chooses, run), store.get(kind, probe), config.checkpoint)
+        both = [(kinds[role], inputs[role]) for role in (read.chooses, read.role) if role in inputs]
+        if read.chooses and len(both) == 2 and all(store.committed(*each) for each in both):
+            run, probe = (store.get(*each) for each in both)
+            load("components.training_steps:starting_point")(run, probe, config.checkpoint)
 
 
 def _made_by(role: str, step: Step, inputs: Mapping[str, str], store: Store) -> dict[str, str]:
