@@ -25,19 +25,47 @@ class Cancelled(BaseException):
     """This process was asked to end."""
 
 
-@contextmanager
-def cancellable() -> Iterator[None]:
-    """SIGTERM as an exception, so that what runs elsewhere can be stopped too."""
+class Cancellation:
+    """Whether this process was asked to end (SIGTERM), read by whatever waits.
 
-    def stop(_signal: int, _frame: object) -> None:
+    The signal also raises Cancelled where it meets the main thread, so that a call that blocks is left at once. That
+    alone is not enough: Python only prints what is raised within a finalizer, and libraries catch what they did not
+    expect.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def receive(self, _signal: int, _frame: object) -> None:
+        self._asked = True
         raise Cancelled
 
+    def check(self) -> None:
+        """Raises Cancelled if this process was asked to end."""
+        if self._asked:
+            raise Cancelled
+
+    def sleep(self, seconds: float) -> None:
+        """Wait. Raises Cancelled soon after this process was asked to end, also where that was before."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.check()
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, 0.5))
+
+
+@contextmanager
+def cancellable() -> Iterator[Cancellation]:
+    """SIGTERM as an exception that cannot be lost, so that what runs elsewhere can be stopped too."""
+    cancellation = Cancellation()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield cancellation
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, cancellation.receive)
     try:
-        yield
+        yield cancellation
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -80,11 +108,11 @@ def run_job(
     A job of that name that is at work already is followed, not started twice. `before_start` is called before one is
     started. Raises JobFailed when the cluster stays out of reach, Cancelled after stopping the job.
     """
-    with cancellable():
+    with cancellable() as cancellation:
         client = connect(address)
         try:
             _start(client, name, entrypoint, env, cpus, gpus, before_start)
-            return follow(client, name, lambda: _status(client, name), poll_s)
+            return follow(client, name, lambda: _status(client, name), poll_s, cancellation)
         except (Cancelled, KeyboardInterrupt):
             print(f"stopping job {name}", flush=True)
             with suppress(Exception):  # the cluster is gone, or the job has just ended
@@ -129,12 +157,15 @@ def _await_end(client: Any, name: str) -> None:
         time.sleep(0.2)
 
 
-def follow(client: Any, name: str, status: Callable[[], str], poll_s: float) -> str:
+def follow(
+    client: Any, name: str, status: Callable[[], str], poll_s: float, cancellation: Cancellation | None = None
+) -> str:
     """Wait for a job's end and print its log as it grows, each line once however often the connection breaks.
 
     client: None where only `status` can be asked. Raises JobFailed when `status` fails for too long, or the
-    cluster has forgotten the job.
+    cluster has forgotten the job; Cancelled when `cancellation` says so.
     """
+    cancellation = cancellation or Cancellation()
     ended = threading.Event()
     log = _Log(client, name, ended)
     log.start()
@@ -159,7 +190,7 @@ def follow(client: Any, name: str, status: Callable[[], str], poll_s: float) -> 
                 state = ""
             if state in TERMINAL:
                 return state
-            time.sleep(poll_s)
+            cancellation.sleep(poll_s)
     finally:
         ended.set()
         log.join(timeout=10)

@@ -12,7 +12,7 @@ from typing import Any
 
 from components.job import JobFailed
 from components.placement import Placement
-from components.ray_jobs import Cancelled, cancellable, follow
+from components.ray_jobs import Cancellation, Cancelled, cancellable, follow
 
 GROUP, VERSION, PLURAL = "ray.io", "v1", "rayjobs"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -116,11 +116,11 @@ def run_rayjob(
     if not place.image:
         raise ValueError(f"placement of {step}: mode rayjob needs `image`, the container image of the Ray pods")
     resource = _Resource(name, place.namespace or _own_namespace())
-    with cancellable():
+    with cancellable() as cancellation:
         try:
-            _create(resource, manifest(name, entrypoint, step, place), before_start)
-            client = _await_dashboard(resource, place)
-            state = follow(client, name, resource.state, place.poll_s)
+            _create(resource, manifest(name, entrypoint, step, place), before_start, cancellation)
+            client = _await_dashboard(resource, place, cancellation)
+            state = follow(client, name, resource.state, place.poll_s, cancellation)
         except (Cancelled, KeyboardInterrupt):
             print(f"deleting RayJob {name}", flush=True)
             with suppress(Exception):
@@ -131,7 +131,9 @@ def run_rayjob(
     return state
 
 
-def _create(resource: _Resource, body: dict[str, Any], before_start: Callable[[], None]) -> None:
+def _create(
+    resource: _Resource, body: dict[str, Any], before_start: Callable[[], None], cancellation: Cancellation
+) -> None:
     try:
         there = resource.get()
     except ConnectionError as error:
@@ -142,13 +144,13 @@ def _create(resource: _Resource, body: dict[str, Any], before_start: Callable[[]
     if there is not None:
         resource.delete()
         while resource.get() is not None:
-            time.sleep(0.5)
+            cancellation.sleep(0.5)
     before_start()
     resource.create(body)
     print(f"made RayJob {resource.namespace}/{resource.name}", flush=True)
 
 
-def _await_dashboard(resource: _Resource, place: Placement) -> Any:
+def _await_dashboard(resource: _Resource, place: Placement, cancellation: Cancellation) -> Any:
     """A client of the job's own cluster, for its log; None when the job ended first or no dashboard answers."""
     deadline = time.monotonic() + place.start_timeout_s
     while True:
@@ -162,7 +164,7 @@ def _await_dashboard(resource: _Resource, place: Placement) -> Any:
                 f"RayJob {resource.name} in {resource.namespace} is {status.get('jobDeploymentStatus') or 'not begun'} "
                 f"after {place.start_timeout_s:.0f} s: see `kubectl describe rayjob {resource.name}`"
             )
-        time.sleep(min(place.poll_s, 2.0))
+        cancellation.sleep(min(place.poll_s, 2.0))
     from components.ray_jobs import connect
 
     url = status["dashboardURL"]

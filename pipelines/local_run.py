@@ -20,6 +20,7 @@ from components.artifacts import Artifact, Store
 from components.plan import PlannedStep
 from components.progress import FOLDER
 from components.run_step import tag_outcome
+from sapiens2.engine.interrupt import StopRequest
 
 POLL_SECONDS = 0.25
 LAST_LINES = 25
@@ -67,8 +68,10 @@ def execute(
             cwd=folder,
             start_new_session=True,
         )
-        with _ended_with_us(child):
+        with _ended_with_us(child) as asked:
             while child.poll() is None:
+                if asked:
+                    raise KeyboardInterrupt
                 show(read_progress(folder / "progress"))
                 time.sleep(POLL_SECONDS)
     records = read_progress(folder / "progress")
@@ -79,17 +82,12 @@ def execute(
 
 
 @contextmanager
-def _ended_with_us(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Whatever ends this process in an orderly way ends the child's group too."""
-
-    def stop(_signal: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, stop)
+def _ended_with_us(child: subprocess.Popen[bytes]) -> Iterator[StopRequest]:
+    """Whatever ends this process in an orderly way ends the child's group too. Yields whether it was asked to end."""
     try:
-        yield
+        with StopRequest() as asked:
+            yield asked
     finally:
-        signal.signal(signal.SIGTERM, previous)
         if child.poll() is None:
             child.terminate()
             try:

@@ -3,6 +3,7 @@ a job that was forgotten: nothing lost, nothing half there, and the mend in a li
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from components.artifacts import Store
 from components.attempt import Attempt, Conflict, Lease
 from components.job import JobFailed
 from components.manifest import CodeRef, Manifest
-from components.ray_jobs import follow
+from components.ray_jobs import Cancelled, cancellable, follow
 from components.run_step import run_step
 from components.settings import Settings
 from components.steps import STEPS
@@ -189,6 +190,25 @@ def test_a_job_that_its_cluster_has_forgotten_is_not_waited_for():
 
     with pytest.raises(JobFailed, match=r"does not know job sapiens2-detect-1 any more: .* the same command goes on"):
         follow(None, "sapiens2-detect-1", forgotten, 0.01)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it is what happens here
+def test_a_request_to_end_is_heard_though_its_exception_was_lost_in_a_finalizer():
+    class Connection:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    asked = []
+
+    def running():
+        asked.append(Connection())
+        asked[-1] = None
+        assert len(asked) < 3, "the request to end was forgotten"
+        return "RUNNING"
+
+    with cancellable() as cancellation, pytest.raises(Cancelled):
+        follow(None, "sapiens2-detect-1", running, 0.01, cancellation)
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("agree", [True, False])
