@@ -257,6 +257,8 @@ class PaperTable:
 
 _LETTERS: dict[str, str | int | None] = {letter: f"\\{letter}" for letter in "&%$#_{}"}
 _LETTERS |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LETTERS |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+_LETTERS |= {letter: f"{{{letter}}}" for letter in "[*"}  # at a row's beginning, the end of the row before would take it
 
 
 def _escaped(text: str) -> str:

@@ -170,6 +170,10 @@ def test_test_sets_are_told_apart() -> None:
 def test_letters_of_latex_are_escaped() -> None:
     latex = paper_table("normal", [measured("normal", r"a\b_{c}~", {})]).latex()
     assert r"a\textbackslash{}b\_\{c\}\textasciitilde{} & --" in latex
+    names = ("[x] best", "*star", "<a>|b")  # the first two would be options of the row's end before them
+    latex = paper_table("normal", [measured("normal", name, {}) for name in names]).latex()
+    assert "\n{[}x] best & --" in latex and "\n{*}star & --" in latex
+    assert r"\textless{}a\textgreater{}\textbar{}b & --" in latex
 
 
 def person(image: str, visible: int, hidden: int, *, boxed: bool = True) -> Row:
