@@ -194,7 +194,7 @@ class PaperTable:
         Intervals stand in small letters below their numbers. The best of the rows of one test set are in bold.
         """
         columns = self.layout.columns
-        heads = [_escaped(c.heading) + (r" $\uparrow$" if c.higher else r" $\downarrow$") for c in columns]
+        heads = [_on_two_lines(column) for column in columns]
         lines = [
             f"% {self.note}",
             *(f"% {self._told(row)}" for row in self.rows if row.origin == OURS),
@@ -259,6 +259,16 @@ _LETTERS: dict[str, str | int | None] = {letter: f"\\{letter}" for letter in "&%
 _LETTERS |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LETTERS |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 _LETTERS |= {letter: f"{{{letter}}}" for letter in "[*"}  # at a row's beginning, the end of the row before would take it
+
+
+def _on_two_lines(column: Column) -> str:
+    """A heading and its arrow, broken at the space nearest the middle, so that a table of eight columns fits a page."""
+    whole = _escaped(column.heading) + (r" $\uparrow$" if column.higher else r" $\downarrow$")
+    spaces = [k for k, letter in enumerate(whole) if letter == " " and whole[k + 1] != "$"]
+    if not spaces:
+        return whole
+    middle = min(spaces, key=lambda k: abs(k - len(whole.rsplit(" ", 1)[0]) / 2))
+    return rf"\shortstack[r]{{{whole[:middle]}\\{whole[middle + 1 :]}}}"
 
 
 def _escaped(text: str) -> str:
