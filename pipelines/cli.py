@@ -291,7 +291,7 @@ def models() -> None:
     """Third-party networks: which are known, where they are found, whether their bytes are right."""
 
 
-@cli.command(cls=LazyGroup, module="pipelines.data_cli", names=("check", "import", "export"))
+@cli.command(cls=LazyGroup, module="pipelines.data_cli", names=("check", "import", "export", "render"))
 def data() -> None:
     """Labelled data: check a folder, bring other formats in, take labels out."""
 

@@ -169,4 +169,34 @@ def export_command(folder: str, name: str, out: str) -> None:
     console.print(f"{len(dataset)} people of {len(pictures)} pictures as {name} in {out}", soft_wrap=True)
 
 
-COMMANDS = {command.name or "": command for command in (check_command, import_command, export_command)}
+@click.command("render")
+@click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder of labelled data to write.")
+@click.option(
+    "--count", default=256, show_default=True, type=click.IntRange(1), help="Scenes; give more to go on later."
+)
+@click.option(
+    "--size", nargs=2, type=click.IntRange(16), default=(256, 192), show_default=True, help="Height and width, pixels."
+)
+@click.option("--look", default="train", show_default=True, type=click.Choice(["train", "test", "transfer"]))
+@click.option(
+    "--first-seed", default=0, show_default=True, type=click.IntRange(0), help="Of the first scene; the others follow."
+)
+@click.option("--split", default="train", show_default=True, type=click.Choice(["train", "val", "test"]))
+@click.option("--task", "tasks", multiple=True, type=click.Choice(TASKS), help="Labels of this task alone; may repeat.")
+@click.option("--makehuman", default="", help="Folder of MakeHuman's data, whose bodies are rendered.")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
+def render_command(out: str, size: tuple[int, int], tasks: tuple[str, ...], **rest: Any) -> None:
+    """Render people with exact labels of all tasks into the layout, to train or to evaluate on; goes on after a kill.
+
+    train and test looks share no pose family, fabric or background; transfer has the poses of train.
+    """
+    from sapiens2.data.labelled.rendered import RenderConfig, render_folder
+
+    asked: dict[str, Any] = {**rest, "tasks": tasks} if tasks else rest
+    config = RenderConfig(height=size[0], width=size[1], **asked)
+    with display.counted("render", "scenes", config.count, console) as tell:
+        fresh = render_folder(out, config, tell)
+    console.print(f"{fresh} scenes rendered into {out}; `sapiens2 data check {out}` looks at them", soft_wrap=True)
+
+
+COMMANDS = {command.name or "": command for command in (check_command, import_command, export_command, render_command)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -23,6 +24,27 @@ def console() -> Console:
     """A console as wide as the terminal; where there is none, wide enough for the tables."""
     made = Console(highlight=False)
     return made if made.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=WIDTH)
+
+
+@contextmanager
+def counted(verb: str, what: str, total: int, console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, a line now and then elsewhere; it is told how many of how many are done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if console.is_terminal:
+        columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            row = bar.add_task(verb, total=total)
+            yield lambda done, of: bar.update(row, completed=done, total=of)
+        return
+    told = [0]
+
+    def line(done: int, of: int) -> None:
+        if done == of or done - told[0] >= max(1, of // 10):
+            told[0] = done
+            console.print(f"{verb} {done}/{of} {what}")
+
+    yield line
 
 
 class LiveTable:

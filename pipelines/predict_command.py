@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from components.prediction.boxes import choose_detector, read_boxes
 from components.prediction.inputs import list_inputs
-from components.prediction.run import Progress, RayOptions, make_job, predict_all, resolve_checkpoint
+from components.prediction.run import RayOptions, make_job, predict_all, resolve_checkpoint
 from components.prediction.summary import SUMMARY, closing_lines
 from components.prediction.worker import DONE
 from pipelines import display
@@ -56,32 +53,10 @@ def run_predict(
         device=device,
         keep_plain=inputs.video is not None,
     )
-    with _progress(len(inputs.names)) as progress:
+    with display.counted("predict", "pictures", len(inputs.names), console) as progress:
         options = RayOptions(workers=workers, gpus=gpus) if ray else None
         summary = predict_all(job, inputs, ray=options, progress=progress)
     for line in closing_lines(summary):
         console.print(line, markup=False, soft_wrap=True)
     console.print(f"{out}/{SUMMARY}", markup=False, soft_wrap=True)
     return 0 if summary["counts"][DONE] else 1
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Progress]:
-    """A bar on a terminal, a line now and then elsewhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("predict"), BarColumn(), MofNCompleteColumn(), TextColumn("pictures"), TimeRemainingColumn())
-    if console.is_terminal:
-        with Bar(*columns, console=console, transient=True) as bar:
-            row = bar.add_task("predict", total=total)
-            yield lambda done, _: bar.update(row, completed=done)
-        return
-    told = [0]
-
-    def line(done: int, of: int) -> None:
-        if done == of or done - told[0] >= max(1, of // 10):
-            told[0] = done
-            console.print(f"predict {done}/{of} pictures")
-
-    yield line

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pipelines.data_cli import check_command, export_command, import_command
+from pipelines.data_cli import check_command, export_command, import_command, render_command
 from sapiens2.data.labelled import DatasetWriter, LabelledDataset
 from sapiens2.data.labelled.write import png_bytes
 from sapiens2.data.synthetic import render
@@ -101,3 +101,16 @@ def test_openpose_and_coco_files_are_what_their_readers_expect(folder):
     assert CliRunner().invoke(export_command, [str(folder), "--format", "coco17", "--out", "c.json"]).exit_code == 0
     annotations = json.loads((folder.parent / "c.json").read_text())["annotations"]
     assert all(each["bbox"][2] > 0 and each["area"] > 0 for each in annotations)
+
+
+def test_people_are_rendered_and_more_of_them_later(folder):
+    options = ["--out", "people", "--size", "48", "36", "--split", "test", "--look", "test", "--task", "normal"]
+    first = CliRunner().invoke(render_command, [*options, "--count", "2"], catch_exceptions=False)
+    assert first.exit_code == 0 and "render 2/2 scenes" in first.output
+    assert "2 scenes rendered into people" in first.output
+    more = CliRunner().invoke(render_command, [*options, "--count", "3"], catch_exceptions=False)
+    assert more.exit_code == 0 and "1 scenes rendered into people" in more.output
+    good = CliRunner().invoke(check_command, ["people"], catch_exceptions=False)
+    assert good.exit_code == 0 and "normal: 3 samples (3 test)" in good.output and "pose" not in good.output
+    with pytest.raises(ValueError, match=r"look 'test' and not 'train', split 'test' and not 'train', tasks"):
+        CliRunner().invoke(render_command, ["--out", "people", "--size", "48", "36"], catch_exceptions=False)

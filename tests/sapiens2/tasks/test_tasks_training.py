@@ -138,7 +138,8 @@ def test_every_parameter_is_trained_once(task: str) -> None:
 # Task: steps, peak rate; the least loss that any answer gets, the share of the first loss above it that may remain, and
 # the error that may remain (see `_error`). Dense heads answer at half the size, so that they cannot meet labels at the
 # full one exactly: their least losses are those of free maps in place of the network's answer, by hundreds of steps of
-# Adam. Remained when measured: pose 0.6 %, segmentation 0.2 %, normal 2.3 %, pointmap 0.2 %, albedo 9 %.
+# Adam. Remained when measured: pose 0.6 %, segmentation 0.2 %, normal 2.3 %, pointmap 0.2 %, albedo 9 % (1 % after
+# 640 steps of Muon, which take longer than a test should).
 BY_HEART = {
     "pose": (160, 5e-3, 0.0, 0.012, 0.005),
     "segmentation": (160, 3e-3, 0.0, 0.005, 0.003),
