@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SAVED = re.compile(r"/step_(\d+)/complete\.json$")
 """Markers of the states that training saves (sapiens2.engine.checkpoint)."""
 MEASURED = ".measured"
-"""Ends of the parts that an evaluation keeps (sapiens2.evaluation.parts)."""
+"""Ends of the parts that an evaluation or a probe keeps (sapiens2.evaluation.remains)."""
 
 
 @dataclass(frozen=True)

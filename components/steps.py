@@ -217,7 +217,7 @@ PROBE = Step(
     body="components.training_steps:probe",
     summary="frozen probes of every kept checkpoint; the best on validation scenes is tagged best-val",
     given="components.given_weights:compared",
-    revision=2,
+    revision=3,
     sources=("sapiens2.evaluation", "sapiens2.tasks", "sapiens2.model", "sapiens2.data"),
 )
 

@@ -9,6 +9,7 @@ from components.artifacts import Artifact, ArtifactError
 from components.given_labels import resolved
 from components.given_weights import INIT, WEIGHTS
 from components.run_step import Publication, StepContext
+from components.step_sources import source_hash
 from components.steps import IMPORT
 
 LOOSE = ("model.safetensors", "config.json", "history.jsonl", "fragment.json", "metrics.json")
@@ -44,7 +45,9 @@ def probe(context: StepContext) -> Publication:
         files=[entry.path.removeprefix(f"{run}/") for entry in backbone.manifest.files],
         out=context.attempt.uri("out"),
         name=str(backbone),
-        progress=lambda done, total: context.progress.update(done, total, "backbones"),
+        state=context.attempt.uri("work"),
+        code=source_hash(context.step),
+        progress=lambda done, total, note: context.progress.update(done, total, "backbones", note),
     )
     publication = _collect(context)
     metrics = publication.metrics

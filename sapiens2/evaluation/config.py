@@ -88,7 +88,7 @@ class ProbeConfig(Config):
     weight_decay: float = recipe(1e-4, "Decoupled weight decay of the decoder.", ge=0)
     neighbours: int = recipe(10, "Votes of the k-NN probe.", ge=1)
     rounds: int = recipe(200, "Bootstrap resamples behind every 95 % interval.", ge=1)
-    seed: int = recipe(0, "Seed of the decoder's weights, of the order of scenes and of the resamples.", ge=0)
+    seed: int = recipe(0, "Seed of decoders, of fresh weights beside, of the order of scenes, of the resamples.", ge=0)
 
     extract_batch: int = execution(32, "Images per forward pass of the backbone.", ge=1)
     half: bool = execution(False, "Keep patch maps in 16 bits: half the memory.")

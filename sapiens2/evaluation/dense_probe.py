@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -118,6 +119,14 @@ def fit(task: str, patches: Tensor, labels: Targets, config: ProbeConfig) -> Dec
         loss.backward()
         optimizer.step()
     return decoder.eval()
+
+
+def restored(task: str, state: Mapping[str, np.ndarray], config: ProbeConfig) -> Decoder:
+    """The decoder that `fit` has returned, from its state."""
+    with torch.random.fork_rng(devices=[]):
+        decoder = Decoder(len(state["centre"]), task, config)
+    decoder.load_state_dict({name: torch.tensor(array) for name, array in state.items()})
+    return decoder.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def batches_of(count: int, config: ProbeConfig) -> Iterator[Tensor]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from sapiens2.evaluation import semantic_probe as semantic
-from sapiens2.evaluation.bootstrap import Estimate, bootstrap
+from sapiens2.evaluation.bootstrap import Estimate, Statistic, bootstrap
 from sapiens2.evaluation.config import ProbeConfig
-from sapiens2.evaluation.dense_probe import Decoder, answers, fit, output_grid
+from sapiens2.evaluation.dense_probe import Decoder, answers, fit, output_grid, restored
 from sapiens2.evaluation.frozen import Extractor, Features, extract
 from sapiens2.evaluation.headline import Headline, headline
 from sapiens2.evaluation.measure import MAIN, statistic_of
 from sapiens2.evaluation.probe_scenes import SEMANTIC, SPLITS, ProbeScenes, targets
-from sapiens2.evaluation.semantic_probe import Ratio
+from sapiens2.evaluation.semantic_probe import Questions, Ratio
 from sapiens2.evaluation.tables import in_columns
 
 Array = np.ndarray
@@ -48,7 +49,7 @@ class ProbeResult:
     estimates: dict[str, Estimate]
     baseline: dict[str, float]
     per_image: dict[str, Array] = field(repr=False)
-    printed: dict[str, float] = field(default_factory=dict)
+    printed: dict[str, Estimate] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -91,22 +92,54 @@ def probe_backbone(
     return FittedProbe(extractor, config, scenes or ProbeScenes(config)).measure(split)
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What fitting has found: by task a decoder's state, by name the vectors [N, D] of the fitted scenes."""
+
+    decoders: dict[str, dict[str, Array]] = field(repr=False)
+    vectors: dict[str, Array] = field(repr=False)
+    seconds: float
+
+
 class FittedProbe:
     """All probes of one backbone, fitted; they can be measured on several splits."""
 
-    def __init__(self, extractor: Extractor, config: ProbeConfig, scenes: ProbeScenes) -> None:
-        """Raises ValueError for a picture size that the backbone cannot take."""
-        began = time.perf_counter()
+    def __init__(
+        self, extractor: Extractor, config: ProbeConfig, scenes: ProbeScenes, before: Fitted | None = None
+    ) -> None:
+        """before: what fitting the same has found earlier, so that it need not be done again.
+
+        Raises ValueError for a picture size that the backbone cannot take.
+        """
         self.extractor, self.config, self.scenes = extractor, config, scenes
         self.grid = config.grid or extractor.grid(*config.image_size)
-        features = self._features("fit")
         self.decoders: dict[str, Decoder] = {}
-        for task in config.tasks:
-            labels = targets(task, scenes.fitted, output_grid(task, self.grid))
-            self.decoders[task] = fit(task, features.patches, labels, config)
-        self.known = semantic.ask(scenes.fitted, scenes.classes("fit"))
+        if before is None:
+            self._fit()
+            return
+        self.decoders = {task: restored(task, before.decoders[task], config) for task in config.tasks}
+        self.vectors, self.seconds = {name: array.copy() for name, array in before.vectors.items()}, before.seconds
+
+    def _fit(self) -> None:
+        began = time.perf_counter()
+        features = self._features("fit")
+        for task in self.config.tasks:
+            labels = targets(task, self.scenes.fitted, output_grid(task, self.grid))
+            self.decoders[task] = fit(task, features.patches, labels, self.config)
         self.vectors = _vectors(features)
         self.seconds = time.perf_counter() - began
+
+    @cached_property
+    def known(self) -> Questions:
+        """The right answers on the fitted scenes."""
+        return semantic.ask(self.scenes.fitted, self.scenes.classes("fit"))
+
+    @property
+    def fitted(self) -> Fitted:
+        """All that is needed to have the same again."""
+        states = {task: decoder.state_dict() for task, decoder in self.decoders.items()}
+        arrays = {task: {name: t.cpu().numpy() for name, t in state.items()} for task, state in states.items()}
+        return Fitted(arrays, self.vectors, self.seconds)
 
     def _features(self, name: str) -> Features:
         config = self.config
@@ -140,17 +173,19 @@ class FittedProbe:
             seconds=self.seconds + time.perf_counter() - began,
         )
 
-    def _dense(self, split: str, features: Features) -> tuple[dict[str, Headline], dict[str, float], dict[str, float]]:
+    def _dense(
+        self, split: str, features: Features
+    ) -> tuple[dict[str, Headline], dict[str, float], dict[str, Estimate]]:
         found, base = {}, {}
-        printed: dict[str, float] = {}
+        printed: dict[str, Estimate] = {}
         size, count = self.config.image_size, self.scenes.count(split)
         for task, decoder in self.decoders.items():
             given = list(answers(task, decoder, features.patches, size))
             found[task] = headline(task, given, self.scenes.samples(split))
             base[task] = self.scenes.baseline(task, split)
             if split == "test":
-                told = statistic_of(task, given, self.scenes.samples(split))(np.arange(count))
-                printed |= in_columns(task, told)
+                told = statistic_of(task, given, self.scenes.samples(split))
+                printed |= in_columns(task, self._sure(told, count))
         return found, base, printed
 
     def _semantic(self, name: str, features: Features) -> tuple[dict[str, Ratio], dict[str, float]]:
@@ -169,7 +204,9 @@ class FittedProbe:
         return found, base
 
     def _estimates(self, measured: Mapping[str, Headline | Ratio], count: int) -> dict[str, Estimate]:
-        statistic = lambda index: {key: one.value(index) for key, one in measured.items()}  # noqa: E731
+        return self._sure(lambda index: {key: one.value(index) for key, one in measured.items()}, count)
+
+    def _sure(self, statistic: Statistic, count: int) -> dict[str, Estimate]:
         return bootstrap(statistic, count, rounds=self.config.rounds, seed=self.config.seed)
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 from sapiens2.evaluation.provenance import SHOWN, UNKNOWN, Provenance
 from sapiens2.tasks.head_specs import TASKS
@@ -124,10 +124,12 @@ _PROBED = {
 }
 """Metrics of a dense probe -> their names in the columns of table 2: over all classes, points at the best scale."""
 
+Metric = TypeVar("Metric")
 
-def in_columns(task: str, metrics: Mapping[str, float]) -> dict[str, float]:
+
+def in_columns(task: str, metrics: Mapping[str, Metric]) -> dict[str, Metric]:
     """The metrics of a task's dense probe that table 2 prints, under the names of its columns."""
-    return {f"{task}.{column}": float(metrics[name]) for name, column in _PROBED[task].items()}
+    return {f"{task}.{column}": metrics[name] for name, column in _PROBED[task].items()}
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,7 @@ class PaperTable:
 _LETTERS: dict[str, str | int | None] = {letter: f"\\{letter}" for letter in "&%$#_{}"}
 _LETTERS |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LETTERS |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
-_LETTERS |= {letter: f"{{{letter}}}" for letter in "[*"}  # at a row's beginning, the end of the row before would take it
+_LETTERS |= {letter: f"{{{letter}}}" for letter in "[*"}  # first in a row, they are options of the end of the row before
 
 
 def _on_two_lines(column: Column) -> str:
@@ -327,10 +329,6 @@ def _told_apart(row: Row) -> Row:
     return replace(row, about=replace(row.about, test=row.about.test + where))
 
 
-_SAME = {"pointmap.l2": "pointmap", "normal.mean_deg": "normal", "albedo.mae": "albedo"}
-"""Columns of table 2 that are a probe's main metric, of which it keeps the interval."""
-
-
 def probe_rows(metrics: Mapping[str, Any], about: Provenance = UNKNOWN) -> list[Row]:
     """The rows of a probe step in table 2, from its metrics.json: the chosen checkpoint, then what it was beside.
 
@@ -339,17 +337,7 @@ def probe_rows(metrics: Mapping[str, Any], about: Provenance = UNKNOWN) -> list[
     """
     if "printed" not in metrics:
         raise ValueError("this probe was made before table 2 was written: run `sapiens2 probe` again")
-    ours = {"name": f"{metrics['size']} {metrics['chosen']['name']}{about.mark}", **_kept(metrics)}
-    rows = [measured("probe", row["name"], _with_intervals(row)) for row in (ours, *metrics["others"])]
+    ours = {"name": f"{metrics['size']} {metrics['chosen']['name']}{about.mark}", "printed": metrics["printed"]}
+    rows = [measured("probe", row["name"], row["printed"]) for row in (ours, *metrics["others"])]
     beside = replace(about, checkpoint="")
     return [replace(row, about=beside if k else about) for k, row in enumerate(rows)]
-
-
-def _kept(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: metrics[key] for key in ("printed", "metrics") if key in metrics}
-
-
-def _with_intervals(row: Mapping[str, Any]) -> dict[str, Figure]:
-    known = row.get("metrics", {})
-    same = {column: known[key] for column, key in _SAME.items() if key in known and column in row["printed"]}
-    return {**row["printed"], **same}

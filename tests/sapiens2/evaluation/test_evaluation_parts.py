@@ -14,6 +14,7 @@ import torch
 from sapiens2 import build_backbone, save_weights
 from sapiens2.evaluation import parts
 from sapiens2.evaluation import recipes as evaluations
+from sapiens2.evaluation.remains import keep
 from sapiens2.evaluation.run import evaluate
 from sapiens2.tasks import recipes
 from sapiens2.tasks.head_specs import TASKS
@@ -95,11 +96,12 @@ def test_a_part_that_is_not_what_was_written_is_measured_again(
         case "torn":
             part.write_bytes(data[:-9])
         case "bit":
-            part.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+            middle = len(data) // 2  # in the numbers of an array, which read as well with it
+            part.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
         case "other":  # of another length
             (tmp_path / "work" / "part_6.measured").replace(part)
         case "foreign":  # whole, but it would run something
-            parts._keep(Run(), str(part))  # type: ignore[arg-type]
+            keep(Run(), str(part))
     again, told = measured(models("normal"), "normal", tmp_path)
     assert told[:6] == [1, 2, 3, 4, 5, 6] and again == calm
     assert "measuring a part again" in caplog.text and not (tmp_path / "ran").exists()

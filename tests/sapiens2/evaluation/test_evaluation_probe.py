@@ -16,6 +16,7 @@ from sapiens2.evaluation.measure import MAIN, statistic_of
 from sapiens2.evaluation.probe import FittedProbe, ProbeResult, probe_backbone
 from sapiens2.evaluation.probe_scenes import ProbeScenes, targets
 from sapiens2.evaluation.semantic_probe import Ridge, nearest, vote
+from sapiens2.evaluation.tables import layout
 from sapiens2.tasks.head_specs import TASKS
 
 
@@ -57,6 +58,18 @@ def test_a_result_says_how_sure_it_is(oracle: ProbeResult) -> None:
     assert np.nanmean(oracle.per_image["colour.mean"]) == pytest.approx(1 - oracle.main["colour.mean"])
     assert oracle.score == pytest.approx(np.mean([oracle.gain(task) for task in TASKS]))
     assert [row[0] for row in oracle.table()] == list(oracle.main)
+
+
+def test_every_column_of_table_2_has_its_interval(oracle: ProbeResult) -> None:
+    """Where the column is the probe's own metric, both ways to compute it agree; the others hold their number."""
+    assert set(oracle.printed) == {column.metric for column in layout("probe").columns}
+    for column, key in (("normal.mean_deg", "normal"), ("pointmap.l2", "pointmap"), ("albedo.mae", "albedo")):
+        for part in ("value", "low", "high"):
+            told, other = getattr(oracle.printed[column], part), getattr(oracle.estimates[key], part)
+            assert told == pytest.approx(other, rel=1e-6), (column, part)
+    for column, estimate in oracle.printed.items():
+        assert estimate.low <= estimate.value <= estimate.high, column
+    assert all(oracle.printed[column].low < oracle.printed[column].high for column in ("normal.within_22.5", "segmentation.mIoU"))
 
 
 def test_the_same_seed_gives_the_same_numbers(scenes: ProbeScenes, oracle: ProbeResult) -> None:
