@@ -260,7 +260,7 @@ class PaperTable:
 _LETTERS: dict[str, str | int | None] = {letter: f"\\{letter}" for letter in "&%$#_{}"}
 _LETTERS |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LETTERS |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
-_LETTERS |= {letter: f"{{{letter}}}" for letter in "[*"}  # first in a row, they are options of the end of the row before
+_LETTERS |= {letter: f"{{{letter}}}" for letter in "[*"}  # first in a row, they are options of the row before
 
 
 def _on_two_lines(column: Column) -> str:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sapiens2.model.foreign import ForeignBackbone
+
 TARGETS = ("wq", "wk", "wv", "proj", "w12", "w3")
 """Names of the linear maps of our blocks: attention and SwiGLU."""
 DOWN, UP = "lora_down", "lora_up"
@@ -23,7 +25,9 @@ class LoraLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__()
-        self.weight, self.bias, self.gain = linear.weight, linear.bias, alpha / rank
+        # Not by its name, which ForeignLoraLinear gives to another matrix.
+        self._parameters["weight"] = linear.get_parameter("weight")
+        self.bias, self.gain = linear.bias, alpha / rank
         place, dtype = linear.weight.device, linear.weight.dtype
         self.lora_down = nn.Parameter(torch.empty(rank, linear.in_features, device=place, dtype=dtype))
         self.lora_up = nn.Parameter(torch.zeros(linear.out_features, rank, device=place, dtype=dtype))
@@ -32,7 +36,17 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        return F.linear(x, self.weight, self.bias) + self.gain * F.linear(F.linear(x, self.lora_down), self.lora_up)
+        correction = F.linear(F.linear(x, self.lora_down), self.lora_up)
+        return F.linear(x, self._parameters["weight"], self.bias) + self.gain * correction  # type: ignore[arg-type]
+
+
+class ForeignLoraLinear(LoraLinear):
+    """The same where a network may take `weight` and multiply by itself, as timm's EVA, BEiT and Swin v2 do."""
+
+    @property
+    def weight(self) -> Tensor:
+        """[out, in] with its correction; the frozen matrix keeps this name in files."""
+        return self._parameters["weight"] + self.gain * (self.lora_up @ self.lora_down)  # type: ignore[operator]
 
 
 def add_lora(model: nn.Module, rank: int, alpha: float) -> int:
@@ -42,11 +56,12 @@ def add_lora(model: nn.Module, rank: int, alpha: float) -> int:
     were; raises ValueError when there are none or the rank is larger than a map.
     """
     model.requires_grad_(False)
+    foreign = isinstance(model, ForeignBackbone)
     found = [
         (parent, name, child)
         for prefix, parent in model.named_modules()
         for name, child in parent.named_children()
-        if isinstance(child, nn.Linear) and (name in TARGETS or _in_block(f"{prefix}.{name}"))
+        if isinstance(child, nn.Linear) and (_in_block(f"{prefix}.{name}") if foreign else name in TARGETS)
     ]
     if not found:
         raise ValueError(f"{type(model).__name__} has no linear maps in its blocks for LoRA to adapt: set lora_rank=0")
@@ -55,7 +70,7 @@ def add_lora(model: nn.Module, rank: int, alpha: float) -> int:
             raise ValueError(
                 f"lora_rank={rank} is more than {name} has ({linear.in_features} to {linear.out_features}): lower it"
             )
-        setattr(parent, name, LoraLinear(linear, rank, alpha))
+        setattr(parent, name, (ForeignLoraLinear if foreign else LoraLinear)(linear, rank, alpha))
     return len(found)
 
 

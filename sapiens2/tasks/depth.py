@@ -13,7 +13,9 @@ from typing import Any
 from torch import nn
 
 BLOCK = re.compile(r"(?:^|\.)(?:blocks|layers?|stages)\.(\d+)\.")
-SHALLOW = ("token", "patch_embed", "embeddings", "embed", "tokenizer", "stem", "register", "w_cls")
+STAGE = re.compile(r"(?:^|\.)layer(\d+)\.")  # of residual networks, counted from 1
+SHALLOW: tuple[str, ...] = ("token", "patch_embed", "embeddings", "embed", "tokenizer", "stem", "register", "w_cls")
+SHALLOW += ("norm_pre", "ln_pre", "pre_layrnorm", "net.conv1", "net.bn1")  # norms of timm's, open_clip's and hf's CLIP
 """Words in the names of what comes before the first block."""
 
 
@@ -24,9 +26,9 @@ def layer_of(name: str, layers: int) -> int:
     inner = name.removeprefix("backbone.")
     if inner.startswith("tokenizer."):  # its own blocks belong to the embedding
         return 0
-    block = BLOCK.search(inner)
-    if block:
-        return int(block[1]) + 1
+    block = _block(inner)
+    if block is not None:
+        return block + 1
     return 0 if any(word in inner for word in SHALLOW) else layers + 1
 
 
@@ -37,7 +39,13 @@ def depth_of(model: nn.Module) -> int:
 
 def _is_block(name: str) -> bool:
     own = name.startswith("backbone.") and not name.startswith("backbone.tokenizer.")
-    return own and BLOCK.search(name.removeprefix("backbone.")) is not None
+    return own and _block(name.removeprefix("backbone.")) is not None
+
+
+def _block(inner: str) -> int | None:
+    """The number of the block of a backbone's parameter, from 0."""
+    block, stage = BLOCK.search(inner), STAGE.search(inner)
+    return int(block[1]) if block else int(stage[1]) - 1 if stage else None
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:

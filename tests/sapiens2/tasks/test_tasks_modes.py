@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from sapiens2.model.lora import LoraLinear, add_lora
+from sapiens2.model.foreign import build_foreign
+from sapiens2.model.lora import LoraLinear, add_lora, merged
 from sapiens2.tasks import recipes
 from sapiens2.tasks.assemble import assemble
 from sapiens2.tasks.build import TaskModel, build_task
@@ -72,6 +73,10 @@ def test_layers_are_counted_from_the_embeddings() -> None:
         "backbone.net.encoder.layer.5.attention.query.weight": 6,
         "backbone.net.embeddings.position_embeddings": 0,
         "backbone.net.norm.weight": 7,
+        "backbone.net.norm_pre.weight": 0,
+        "backbone.net.vision_model.pre_layrnorm.weight": 0,
+        "backbone.net.conv1.weight": 0,
+        "backbone.net.layer4.1.conv1.weight": 4,
     }
     assert {name: layer_of(name, 6) for name in names} == names
 
@@ -111,10 +116,10 @@ def test_lora_trains_corrections_and_head_and_merges_into_plain_weights() -> Non
     assert moved == wanted and sum("lora_" in name for name in moved) == 6 * 6 * 2
     state = made.export_state()
     assert not any("lora" in name for name in state)
-    merged = build_task("normal", "tiny")
-    merged.load_state_dict({n: t for n, t in state.items() if n in merged.state_dict()}, strict=True)
+    published = build_task("normal", "tiny")
+    published.load_state_dict({n: t for n, t in state.items() if n in published.state_dict()}, strict=True)
     with torch.no_grad():
-        ours, theirs = made.model(images)["normals"], merged(images)["normals"]
+        ours, theirs = made.model(images)["normals"], published(images)["normals"]
         base = copy.deepcopy(made.model)
         for module in base.modules():
             if isinstance(module, LoraLinear):
@@ -124,13 +129,39 @@ def test_lora_trains_corrections_and_head_and_merges_into_plain_weights() -> Non
 
 
 def test_lora_finds_the_maps_of_a_foreign_backbone_and_refuses_what_has_none() -> None:
-    timm = pytest.importorskip("timm", reason="needs timm")
-    net = timm.create_model("vit_tiny_patch16_224", num_classes=0)
-    assert add_lora(net, 2, 4.0) == 12 * 4
+    pytest.importorskip("timm", reason="needs timm")
+    assert add_lora(build_foreign("timm:vit_tiny_patch16_224:random"), 2, 4.0) == 12 * 4
+    with torch.device("meta"):  # its pooling, which gives no maps, is none of its blocks
+        assert add_lora(build_foreign("timm:vit_pe_core_tiny_patch16_384:random"), 2, 4.0) == 12 * 4
     with pytest.raises(ValueError, match="lora_rank=0"):
         add_lora(nn.Sequential(nn.Conv2d(3, 4, 1)), 2, 4.0)
     with pytest.raises(ValueError, match="lora_rank=999"):
         add_lora(build_task("normal", "tiny").backbone, 999, 4.0)
+
+
+def test_lora_reaches_maps_whose_weight_a_foreign_network_multiplies_by_itself() -> None:
+    """timm's EVA gives the weight of its map of queries, keys and values to a product of its own."""
+    pytest.importorskip("timm", reason="needs timm")
+    torch.manual_seed(0)
+    net = build_foreign("timm:eva02_tiny_patch14_224:random").eval()
+    images, names = torch.randn(1, 3, 64, 48), [name for name, _ in net.named_parameters()]
+    with torch.no_grad():
+        plain = net(images).patches
+        add_lora(net, 2, 4.0)
+        torch.testing.assert_close(net(images).patches, plain)
+    assert set(names) < set(net.state_dict())  # files load before and after
+    net(images).patches.square().mean().backward()
+    ups = {name: p for name, p in net.named_parameters() if name.endswith("lora_up")}
+    assert sum(".attn." in name for name in ups) >= 24
+    assert not [name for name, p in ups.items() if p.grad is None or not p.grad.any()]
+    with torch.no_grad():
+        for parameter in ups.values():
+            parameter.normal_(std=0.1)
+        adapted, state = net(images).patches, merged(net, net.state_dict())
+        again = build_foreign("timm:eva02_tiny_patch14_224:random").eval()
+        again.load_state_dict(state, strict=True)
+        torch.testing.assert_close(again(images).patches, adapted, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(adapted, plain, atol=1e-2)
 
 
 def test_averages_follow_by_the_decay_and_are_published() -> None:
