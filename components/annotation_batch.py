@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.artifacts import Artifact, Store
+from components.label_splits import Split, Splits, groups_of, known_splits
 from components.picture_lookup import ImageLookup, narrow
 from curation.audit.contact_sheet import BLUR_NSFW
 
 ROLES = ("images", "detections", "deduped", "clusters")
-LABELS = "labels"
 
 
 class BatchRequest(BaseModel):
@@ -36,6 +36,7 @@ class BatchRequest(BaseModel):
 def export_batch(store: Store, selection: Artifact, request: BatchRequest, out: Path) -> Any:
     """Write a balanced sample of a selection to `out`; returns the sapiens2.data.annotation.Batch.
 
+    A group of duplicates that labels under the root have stays in their split; one that they have in two is left out.
     Raises ValueError for an unknown tool or layout, a folder that holds a batch already, a selection with nothing left
     to label, and pictures that cannot be referenced.
     """
@@ -49,10 +50,10 @@ def export_batch(store: Store, selection: Artifact, request: BatchRequest, out: 
     if (out / BATCH).exists():
         raise ValueError(f"{out} holds a batch already: choose another --out, so that no labels are mixed up")
     made = made_from(store, selection)
-    groups = _groups(made["deduped"])
-    labelled = set() if request.again else labelled_before(store, groups)
+    groups = groups_of(made["deduped"])
+    known = known_splits(store, groups)
     unsafe = set() if request.unsafe else unsafe_pictures(store, selection)
-    kept, skip = selection.read(), labelled | unsafe
+    kept, skip = selection.read(), _of_groups(groups, torn(known) if request.again else known) | unsafe
     ids = label_sample(kept, made["clusters"].read(), request.count, seed=request.seed, skip=skip)
     if not ids:
         raise ValueError(
@@ -63,7 +64,8 @@ def export_batch(store: Store, selection: Artifact, request: BatchRequest, out: 
     rows = _by_id(narrow(made["images"]), ids)
     found = _by_id(made["detections"].read(), ids)
     lookup = ImageLookup(made["images"])
-    splits = group_splits([groups[i] for i in ids], request.test_share, request.seed)
+    drawn = group_splits([groups[i] for i in ids], request.test_share)
+    splits: dict[str, Split] = {group: next(iter(known.get(group, ())), split) for group, split in drawn.items()}
     out.mkdir(parents=True, exist_ok=True)
     pictures = tuple(
         Picture(
@@ -110,19 +112,21 @@ def unsafe_pictures(store: Store, selection: Artifact) -> set[str]:
     return flagged & set(kept.filter(kept["keep"])["image_id"].to_pylist())
 
 
-def labelled_before(store: Store, groups: dict[str, str]) -> set[str]:
-    """Pictures that some labels artifact has, or a duplicate of."""
-    known: set[str] = set()
-    for labels in store.all(LABELS):
-        table = labels.read(columns=["image_id"])
-        known |= set(table["image_id"].to_pylist())
-    taken = {groups[i] for i in known if i in groups}
-    return {i for i, group in groups.items() if group in taken}
+def settled_before(store: Store, selection: Artifact, batch: Any) -> tuple[int, int]:
+    """How many pictures of a batch have the split that labels gave them, and how many the labels have in two splits."""
+    groups = groups_of(made_from(store, selection)["deduped"])
+    known = known_splits(store, groups)
+    settled = sum(len(known.get(picture.group, ())) == 1 for picture in batch.pictures)
+    return settled, len(_of_groups(groups, torn(known)))
 
 
-def _groups(deduped: Artifact) -> dict[str, str]:
-    table = deduped.read(columns=["image_id", "group_id"])
-    return dict(zip(table["image_id"].to_pylist(), table["group_id"].to_pylist(), strict=True))
+def torn(known: Splits) -> set[str]:
+    """Groups that the labels have in two splits: whatever a new batch said of them would contradict some labels."""
+    return {group for group, splits in known.items() if len(splits) > 1}
+
+
+def _of_groups(groups: dict[str, str], wanted: Collection[str]) -> set[str]:
+    return {i for i, group in groups.items() if group in wanted}
 
 
 def _by_id(table: Any, ids: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from components.artifacts import Artifact, ArtifactError, Store
 from components.given_weights import GivenArtifact
+from components.label_splits import refuse_trained_on
 from components.steps import LABELS
 
 FOLDER = "out"
@@ -57,7 +58,10 @@ def _labels(reference: str, store: Store) -> Artifact:
 
 
 def resolved(config: Any, inputs: Mapping[str, Artifact], store: Store) -> Any:
-    """The configuration with the folders of its labels in place of their names."""
+    """The configuration with the folders of its labels in place of their names.
+
+    Raises ValueError for a measurement of a checkpoint on pictures that it was trained on.
+    """
 
     def folder(number: int, source: Any) -> Any:
         if not source.is_reference:
@@ -70,4 +74,6 @@ def resolved(config: Any, inputs: Mapping[str, Artifact], store: Store) -> Any:
         return config.model_copy(update={"sources": placed})
     if config.labelled is None:
         return config
+    if config.labelled.is_reference and "checkpoint" in inputs:
+        refuse_trained_on(store, inputs["checkpoint"], inputs["labels_1"], config.labelled.split)
     return config.model_copy(update={"labelled": folder(1, config.labelled)})

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from components.artifacts import Store
 from components.given_labels import FOLDER
+from components.label_splits import adopted, groups_of, known_splits, refuse_other_splits
 from components.picture_lookup import ImageLookup
 from components.run_step import Outcome, Publication, StepContext, run_step
 from components.steps import LABELS
@@ -57,10 +58,17 @@ def data_digest(config: ImportLabelsConfig) -> str:
     return digest.hexdigest()
 
 
-def import_labels(store: Store, file: Path, folder: Path, *, tool: str, unlabelled: Any, licence: str) -> Outcome:
-    """Import a tool's file, given the folder of its batch. Raises ValueError before anything is written."""
+def import_labels(
+    store: Store, file: Path, folder: Path, *, tool: str, unlabelled: Any, licence: str, as_known: bool = False
+) -> Outcome:
+    """Import a tool's file, given the folder of its batch. Raises ValueError before anything is written.
+
+    as_known: pictures that labels under the root have, or a duplicate of, go to the split that those have; batch.json
+    is rewritten to say so.
+    """
     from sapiens2.data.annotation import read_batch
     from sapiens2.data.annotation import tool as tool_named
+    from sapiens2.data.annotation.batch import write_batch
 
     batch = read_batch(folder)
     name = tool or batch.tool
@@ -68,6 +76,11 @@ def import_labels(store: Store, file: Path, folder: Path, *, tool: str, unlabell
     if not file.is_file():
         raise ValueError(f"{file} is not there: give the file that {name} has exported")
     inputs = {role: store.get(role, version) for role, version in batch.made_from.items()}
+    if as_known:
+        groups = groups_of(inputs["deduped"])
+        placed = adopted(batch, groups, known_splits(store, groups))
+        if placed != batch:
+            write_batch(folder, placed)
     config = ImportLabelsConfig(
         tool=name, task=batch.task, unlabelled=unlabelled, licence=licence, file=str(file), batch=str(folder)
     )
@@ -87,6 +100,8 @@ def body(context: StepContext) -> Publication:
         raise LabelError(
             config.file, f"labels none of the {len(batch.pictures)} pictures for {batch.task}", "label some"
         )
+    groups = groups_of(context.inputs["deduped"])
+    refuse_other_splits(config.batch, pictures, groups, known_splits(context.store, groups))
     lookup, out = ImageLookup(context.inputs["images"]), context.attempt.uri(FOLDER)
     rows = []
     facts = DatasetFacts(name=f"{config.tool}: {Path(config.file).name}", licence=config.licence)
@@ -115,7 +130,7 @@ def _write(writer: Any, picture: Any, encoded: bytes, labels: Any, config: Impor
     common["image_id"] = picture.image_id
     sha256 = None
     if config.task == "pose":
-        made = [Row(**common, keypoints=person.points, box=person.box) for person in labels.people]
+        made = [Row(**common, keypoints=who.points, box=who.box, area=who.area) for who in labels.people]
     else:
         unlabelled = 0 if config.unlabelled == "background" else IGNORE
         png = png_bytes(labels.mask((picture.height, picture.width), unlabelled=unlabelled))

@@ -13,11 +13,19 @@ from pipelines.cli_options import root_option
 
 console = display.console()
 TOOLS = ("coco", "cvat", "label-studio")
+_STUDIO = (
+    "paste labeling_config.xml into the project's interface, then import tasks.json; copied pictures are served from "
+    "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT, the exported folder"
+)
 HINTS = {
-    "coco": "annotations.json has the people that the detector found, without keypoints yet",
-    "cvat": "paste labels.json into the raw view of the task's labels, then upload images and annotations.xml",
-    "label-studio": "paste labeling_config.xml into the project's interface, then import tasks.json; copied pictures "
-    "are served from LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT, the exported folder",
+    ("coco", "pose"): "annotations.json has the people that the detector found, without keypoints yet",
+    ("coco", "segmentation"): "annotations.json has the pictures and the parts as categories, without annotations yet",
+    ("cvat", "pose"): "paste labels.json into the raw view of the task's labels, then upload images and "
+    "annotations.xml, which has the boxes of people that the detector found",
+    ("cvat", "segmentation"): "paste labels.json into the raw view of the task's labels, then upload images; "
+    "annotations.xml has no shapes yet",
+    ("label-studio", "pose"): f"{_STUDIO}; the boxes of people that the detector found are predictions of the tasks",
+    ("label-studio", "segmentation"): f"{_STUDIO}; the tasks have no predictions yet",
 }
 
 
@@ -31,16 +39,16 @@ HINTS = {
 @click.option("--pictures", type=click.Choice(["copy", "reference"]), default="copy", show_default=True)
 @click.option("--pool", default="", help="With --pictures reference: the folder that was the pool.")
 @click.option("--min-person-score", default=0.5, show_default=True, help="Detector score of the boxes to start from.")
-@click.option("--again", is_flag=True, help="Take pictures that are labelled already, too.")
+@click.option("--again", is_flag=True, help="Take pictures that are labelled already, too; they keep their split.")
 @click.option("--unsafe", is_flag=True, help="Take pictures that are blurred in every page, too.")
-@click.option("--seed", default=0, show_default=True, help="Of the sample and of the split.")
+@click.option("--seed", default=0, show_default=True, help="Of the sample.")
 @click.option("--input", "given", default="selection", metavar="selection=VERSION", help="Default: the latest.")
 @root_option
 def export_command(given: str, out: str, root: str, **wanted: Any) -> None:
     """Write a balanced sample of the selection for people to label."""
     from pydantic import ValidationError
 
-    from components.annotation_batch import BatchRequest, export_batch, unsafe_pictures
+    from components.annotation_batch import BatchRequest, export_batch, settled_before, unsafe_pictures
     from components.artifacts import Store
 
     try:
@@ -56,14 +64,22 @@ def export_command(given: str, out: str, root: str, **wanted: Any) -> None:
     console.print(f"{len(batch.pictures)} pictures{short} of {selection} in {out}: {splits}", soft_wrap=True)
     absent = {"train", "test"} - {picture.split for picture in batch.pictures}
     if 0 < request.test_share < 1 and absent:
+        missing = absent.pop()
         console.print(
-            f"    none is for {absent.pop()}: each group of duplicates is drawn by itself, so that it stays on its "
-            "side; of so few take another --test-share or --seed, into another --out",
+            f"    none is for {missing}: each group of duplicates is drawn by itself, so that it stays on its side; "
+            f"take more pictures (--count), or a {'larger' if missing == 'test' else 'smaller'} --test-share, into "
+            "another --out",
             soft_wrap=True,
         )
+    if request.again:
+        settled, torn = settled_before(store, selection, batch)
+        if settled:
+            console.print(f"    {settled} are labelled already, or a duplicate of them, and keep that split")
+        if torn:
+            console.print(f"    left out: {torn} of which labels under the root disagree about the split")
     if not request.unsafe and (flagged := len(unsafe_pictures(store, selection))):
         console.print(f"    left out: {flagged} that look unsafe (NSFW score of 0.5 or more; --unsafe takes them)")
-    console.print(HINTS[request.tool], soft_wrap=True, markup=False)
+    console.print(HINTS[request.tool, request.task], soft_wrap=True, markup=False)
     console.print(f"then: sapiens2 annotate import FILE --batch {out}", soft_wrap=True)
 
 
@@ -79,6 +95,13 @@ def export_command(given: str, out: str, root: str, **wanted: Any) -> None:
     help="Segmentation: what pixels are that nothing covers.",
 )
 @click.option("--licence", default="", help="Under which terms the labels may be used.")
+@click.option(
+    "--known-splits",
+    "as_known",
+    is_flag=True,
+    help="Put pictures that are labelled already, or a duplicate of them, into the split that they have; batch.json is "
+    "rewritten.",
+)
 @root_option
 def import_command(file: str, batch: str, tool: str | None, root: str, **more: Any) -> None:
     """Take in the FILE that the tool has exported, as labels to train and to measure on."""

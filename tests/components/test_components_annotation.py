@@ -1,139 +1,39 @@
 """From a selection to an annotation tool and back: labels with lineage, trained on, and kept out of the shards."""
 
-import io
 import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
+from annotation_root import AREA, COUNT, NSFW, brought_back, commit, curate, label
+from click.testing import CliRunner
 
 from components.annotation_batch import BatchRequest, export_batch
-from components.artifacts import ArtifactError, Store
-from components.attempt import Attempt
+from components.artifacts import ArtifactError
 from components.explain import why
 from components.forget import carry_out, find
 from components.given_labels import held_out, measured, resolved, sources
-from components.labels import import_labels
-from components.manifest import CodeRef, InputRef, Manifest
 from components.run_step import run_step
 from components.steps import STEPS
 from components.upkeep import verify
 from curation.stages.export import ExportConfig
-from curation.tables import (
-    ATTRIBUTES,
-    CLUSTERS,
-    DECISIONS,
-    DEDUPED,
-    DETECTIONS,
-    IMAGES,
-    REJECTS,
-    SOURCES,
-    from_rows,
-    image_id,
-    scores_schema,
-    source_id,
-)
-from sapiens2.data.annotation import Person, PictureLabels, read_batch, tool
+from curation.tables import image_id
+from pipelines.annotate_cli import HINTS, TOOLS, export_command
+from sapiens2.data.annotation import read_batch
 from sapiens2.data.labelled import LabelError, LabelledDataset
 from sapiens2.evaluation.config import EvaluateConfig
 from sapiens2.tasks.config import FinetuneConfig
-from sapiens2.tasks.vocabulary import keypoints
-
-SIZE = (48, 64)  # height, width
-COUNT = 8
-
-
-def commit(store, kind, tables, **inputs):
-    attempt = Attempt(store.root, kind, f"{len(kind):016x}")
-    record = attempt.write_partition("all", tables, {})
-    manifest = Manifest(
-        kind=kind,
-        version=attempt.version,
-        step=kind,
-        config={},
-        inputs=[InputRef(role=role, kind=a.kind, version=a.version) for role, a in inputs.items()],
-        metrics={"rows_in": COUNT, "kept": COUNT, "images": COUNT, "dropped": {}},
-        code=CodeRef(package_version="0"),
-        start="2026-01-01",
-        end="2026-01-01",
-    )
-    artifact = attempt.publish(manifest, {"all": record}, None, [])
-    store.tag(f"latest/{kind}", artifact)
-    return artifact
 
 
 @pytest.fixture
 def nsfw():
-    """The score of each picture: none of them is blurred."""
-    return [None, 0.1, 0.2, 0.49, None, 0.0, 0.3, 0.4]
+    """The score of each picture."""
+    return NSFW
 
 
 @pytest.fixture
 def curated(tmp_path, nsfw):
-    """Eight pictures in four clusters; 6 and 7 are near-duplicates of each other."""
-    store, pool = Store(str(tmp_path / "root")), tmp_path / "pool"
-    pool.mkdir()
-    encoded = {}
-    for k in range(COUNT):
-        out = io.BytesIO()
-        Image.fromarray(np.full((*SIZE, 3), 20 * k, np.uint8)).save(out, "PNG")
-        (pool / f"{k}.png").write_bytes(out.getvalue())
-        encoded[f"{k}.png"] = out.getvalue()
-    ids = {name: image_id(data) for name, data in encoded.items()}
-    images = commit(
-        store,
-        "images",
-        {
-            "sources": from_rows(
-                [{"source_id": source_id(n), "source": n, "image_id": i} for n, i in ids.items()], SOURCES
-            ),
-            "rejects": from_rows([], REJECTS),
-            "images": from_rows(
-                [
-                    {"image_id": i, "source": n, "n_sources": 1, "format": "PNG", "bytes": encoded[n]}
-                    | {"width": SIZE[1], "height": SIZE[0], "orientation": 1}
-                    for n, i in ids.items()
-                ],
-                IMAGES,
-            ),
-        },
-    )
-    boxes = {"boxes": [[2.0, 3.0, 50.0, 45.0], [0.0, 0.0, 5.0, 5.0]], "box_scores": [0.9, 0.1]}
-    found = from_rows([{"image_id": i, **boxes, "refined": [True, False]} for i in ids.values()], DETECTIONS)
-    detections = commit(store, "detections", {"data": found}, images=images)
-    groups = {i: list(ids.values())[6] if k >= 6 else i for k, i in enumerate(ids.values())}
-    deduped = [{"image_id": i, "keep": True, "group_id": group} for i, group in groups.items()]
-    deduped = commit(store, "deduped", {"data": from_rows(deduped, DEDUPED)}, images=images)
-    rows = [{"image_id": i, "path": [k // 2], "distance": 0.0} for k, i in enumerate(ids.values())]
-    clusters = commit(store, "clusters", {"data": from_rows(rows, CLUSTERS)}, deduped=deduped)
-    kept = {
-        "data": from_rows([{"image_id": i, "keep": True} for i in ids.values()], DECISIONS),
-        "attributes": from_rows([], ATTRIBUTES),
-    }
-    empty = dict.fromkeys(scores_schema(2, 2).names)
-    rows = [empty | {"image_id": i, "scored": True, "nsfw": n} for i, n in zip(ids.values(), nsfw, strict=True)]
-    scores = commit(store, "scores", {"data": from_rows(rows, scores_schema(2, 2))}, images=images)
-    made = {"images": images, "detections": detections, "scores": scores, "deduped": deduped, "clusters": clusters}
-    return store, commit(store, "selection", kept, **made), pool
-
-
-def label(folder, picked=None):
-    """What an annotator does: everybody has a nose and seven more points; the file as the tool exports it."""
-    batch = read_batch(folder)
-    done = folder / "done"
-    done.mkdir(exist_ok=True)
-    points = np.zeros((len(keypoints()), 3))
-    points[:8] = [[4.0 * k + 5, 3.0 * k + 6, 2] for k in range(8)]
-    given = {p.name: PictureLabels(people=[Person(points, (2.0, 3.0, 60.0, 40.0))]) for p in batch.pictures[:picked]}
-    bare = batch.model_copy(update={"pictures": tuple(p.model_copy(update={"boxes": ()}) for p in batch.pictures)})
-    tool(batch.tool).write(done, bare, given)
-    return done / tool(batch.tool).file, points
-
-
-def brought_back(store, folder, file, **more):
-    options = {"tool": "", "unlabelled": "background", "licence": "ours"} | more
-    return import_labels(store, file, folder, **options)
+    return curate(tmp_path, nsfw)
 
 
 @pytest.mark.parametrize("name", ["coco", "cvat", "label-studio"])
@@ -156,6 +56,7 @@ def test_labels_come_back_with_lineage(curated, tmp_path, name):
     for row, picture in zip(dataset.rows, batch.pictures, strict=False):
         assert (row.image_id, row.group, row.split) == (picture.image_id, picture.group, picture.split)
         np.testing.assert_allclose(row.keypoints, points, atol=0.011)
+        assert row.area == (AREA if name == "coco" else None)
     assert brought_back(store, tmp_path / "batch", file).reused
     file.write_bytes(file.read_bytes() + b"\n")
     assert brought_back(store, tmp_path / "batch", file).artifact.version != labels.version
@@ -214,10 +115,6 @@ def test_a_batch_takes_nothing_twice_and_says_when_all_is_done(curated, tmp_path
 
 @pytest.mark.parametrize("nsfw", [[0.5, 0.1, 0.9, 0.4, None, 0.0, 0.3, 0.4]])
 def test_nobody_is_handed_what_every_page_blurs_without_asking_for_it(curated, tmp_path, nsfw):
-    from click.testing import CliRunner
-
-    from pipelines.annotate_cli import export_command
-
     store, _, _ = curated
     scored = store.latest("scores").read().to_pylist()
     flagged = {row["image_id"] for row in scored if (row["nsfw"] or 0) >= 0.5}
@@ -228,6 +125,16 @@ def test_nobody_is_handed_what_every_page_blurs_without_asking_for_it(curated, t
     assert "left out: 2 that look unsafe" in told.output
     told = CliRunner().invoke(export_command, [*options, "--unsafe", "--out", str(tmp_path / "b")])
     assert len(read_batch(tmp_path / "b").pictures) == COUNT and "unsafe" not in told.output
+
+
+@pytest.mark.parametrize(("task", "count"), [("pose", COUNT), ("segmentation", 0)])
+def test_export_says_what_its_file_has(curated, tmp_path, task, count):
+    """A detector's people to put keypoints on, but no parts."""
+    options = ["--to", "coco", "--task", task, "--root", curated[0].root, "--out", str(tmp_path / "a")]
+    told = CliRunner().invoke(export_command, options, catch_exceptions=False).output
+    assert ("annotations.json has the people" if count else "as categories, without annotations yet") in told
+    assert len(json.loads((tmp_path / "a" / "annotations.json").read_text())["annotations"]) == count
+    assert set(HINTS) == {(tool, task) for tool in TOOLS for task in ("pose", "segmentation")}
 
 
 def test_labels_are_a_source_by_name(curated, tmp_path):

@@ -7,6 +7,7 @@ from collections import Counter
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
+from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -55,13 +56,17 @@ class Batch(BaseModel):
     def find(self, name: str, where: str) -> Picture:
         """The picture that a tool's file means: by its path, its file name, or the end that an upload has left of it.
 
-        Raises LabelError for a picture that is not of the batch.
+        Addresses are tried with their percent signs resolved, and as they stand. Raises LabelError for a picture that
+        is not of the batch.
         """
-        served = name.split("?d=")[-1]
-        short = PurePosixPath(served).name
-        for candidate in (name, served, f"/{served}", short, short.partition("-")[2]):
-            if candidate in self._by_name:
-                return self._by_name[candidate]
+        plain = name.split("?d=")[-1]
+        # What Label Studio serves is quoted, so it means the resolved name where there is a picture of either.
+        spelled = (unquote(plain), plain) if plain != name else (plain, unquote(plain))
+        for served in spelled:
+            short = PurePosixPath(served).name
+            for candidate in (name, served, f"/{served}", short, short.partition("-")[2]):
+                if candidate in self._by_name:
+                    return self._by_name[candidate]
         raise LabelError(
             where, f"labels the picture {name!r}, which is not of the batch", "give the folder it was exported to"
         )

@@ -58,9 +58,9 @@ def _people(batch: Batch, picture: Picture, labels: PictureLabels) -> list[dict[
     for who in labels.people:
         points = which.from_308(who.points)
         box = None if who.box is None else [v + EDGE for v in who.box]
-        out.append(_person(points, box if box is not None else _tight(points)))
-    if not labels.people:
-        out = [_person(np.zeros((len(which), 3)), list(box)) for box in picture.boxes]
+        out.append(_person(points, box if box is not None else _tight(points), who.area))
+    if not labels.people:  # nobody knows what these cover: 0, which is read as no area, and not the box's
+        out = [_person(np.zeros((len(which), 3)), list(box), 0.0) for box in picture.boxes]
     return out
 
 
@@ -69,14 +69,14 @@ def _tight(points: Array) -> list[float]:
     return [*seen.min(0).tolist(), *seen.max(0).tolist()]
 
 
-def _person(points: Array, box: Sequence[float]) -> dict[str, Any]:
+def _person(points: Array, box: Sequence[float], area: float | None) -> dict[str, Any]:
     x0, y0, x1, y1 = box
     return {
         "category_id": 1,
         "iscrowd": 0,
         "segmentation": [],
         "bbox": [x0, y0, x1 - x0, y1 - y0],
-        "area": (x1 - x0) * (y1 - y0),
+        "area": (x1 - x0) * (y1 - y0) if area is None else area,
         "keypoints": points.ravel().tolist(),
         "num_keypoints": int((points[:, 2] > 0).sum()),
     }
@@ -103,11 +103,11 @@ def _read_people(path: Path, batch: Batch) -> Found:
     for image in content["images"]:
         where = f"{path} image {image.get('id')}"
         batch.same_size(batch.find(str(image["file_name"]), where), image["width"], image["height"], where)
-    converted = read_coco(path, batch.keypoints, images="")
+    converted = read_coco(path, batch.keypoints, images="", exact=True)
     found.left_out = converted.left_out
     for row in converted.rows:
         assert row.keypoints is not None
-        found.of(batch.find(row.image, row.where)).people.append(Person(row.keypoints, row.box))
+        found.of(batch.find(row.image, row.where)).people.append(Person(row.keypoints, row.box, area=row.area))
     return found
 
 

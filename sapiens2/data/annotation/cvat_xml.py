@@ -1,10 +1,14 @@
-"""CVAT for images 1.1: skeletons, boxes, polygons and masks. [docs.cvat.ai, XML annotation format]"""
+"""CVAT for images 1.1: skeletons and boxes; masks, polygons, boxes and ellipses. [docs.cvat.ai, XML annotation format]
+
+Shapes of other kinds are left out and counted, by their tag.
+"""
 
 from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,9 @@ from sapiens2.tasks.vocabulary import parts
 Array = np.ndarray
 FILE, LABELS = "annotations.xml", "labels.json"
 PERSON, BOX = "person", "person_box"  # a task's label names are unique, so skeleton and box differ
+PEOPLE = ("skeleton", "box")
+REGIONS = ("mask", "polygon", "box", "ellipse")
+Grouped = tuple[str, Box]  # the id of the group, "" for none
 
 
 def write(folder: Path, batch: Batch, labels: Mapping[str, PictureLabels]) -> None:
@@ -139,38 +146,111 @@ def read(path: Path, batch: Batch) -> Found:
 
 
 def _read_people(image: ET.Element, picture: Picture, which: Layout, found: Found, where: str) -> None:
-    boxes: list[tuple[str, Box]] = []
-    for node in image.iter("box"):
-        x0, y0, x1, y1 = (float(node.attrib[side]) for side in ("xtl", "ytl", "xbr", "ybr"))
-        boxes.append((node.get("group_id", ""), shifted((x0, y0, x1, y1))))
-    for skeleton in image.iter("skeleton"):
-        named = []
-        for node in skeleton.iter("points"):
-            x, _, y = node.attrib["points"].partition(",")
-            if node.get("outside", "0") == "0":
-                named.append((node.attrib["label"], float(x), float(y), 1 if node.get("occluded") == "1" else 2))
-        who = person(which, picture, named, where)
-        group = skeleton.get("group_id", "")
-        own = [box for number, box in boxes if group and number == group]
-        around = smallest_around(who.points[who.points[:, 2] > 0, :2], [box for _, box in boxes])
-        who.box = own[0] if own else None if around is None else boxes[around][1]
-        add_person(found, picture, who)
-    loose = len(image.findall("points"))
-    if loose:
+    if loose := len(image.findall("points")):
         raise LabelError(where, f"has {loose} points outside a skeleton", f"label them in the skeleton {PERSON!r}")
+    _count_others(image, PEOPLE, found)
+    boxes = [(node.get("group_id", ""), _around(_corners(node))) for node in image.findall("box")]
+    skeletons = image.findall("skeleton")
+    people = [person(which, picture, _points(skeleton), where) for skeleton in skeletons]
+    groups = [skeleton.get("group_id", "") for skeleton in skeletons]
+    own = _own_boxes([(group, who.points) for group, who in zip(groups, people, strict=True)], boxes)
+    for who, box in zip(people, own, strict=True):
+        who.box = None if box is None else boxes[box][1]
+        add_person(found, picture, who)
+    found.left_out["boxes without a skeleton"] += len(set(range(len(boxes))) - set(own))
+
+
+def _points(skeleton: ET.Element) -> list[tuple[str, float, float, int]]:
+    named = []
+    for node in skeleton.iter("points"):
+        x, _, y = node.attrib["points"].partition(",")
+        if node.get("outside", "0") == "0":
+            named.append((node.attrib["label"], float(x), float(y), 1 if node.get("occluded") == "1" else 2))
+    return named
+
+
+def _own_boxes(skeletons: Sequence[tuple[str, Array]], boxes: Sequence[Grouped]) -> list[int | None]:
+    """Which box each skeleton (group, keypoints [308, 3]) has; none has another's.
+
+    A box is for the skeletons of its group if there are such, else for those whose group has no box. One of each in a
+    group belong together wherever they are; else a skeleton has the smallest box around all its points, and those with
+    the fewest to choose from choose first.
+    """
+    members = Counter(group for group, _ in skeletons if group)
+    grouped = {group for group, _ in boxes if group in members}
+    places = [box for _, box in boxes]
+    own: list[int | None] = [None] * len(skeletons)
+    holding: dict[int, set[int]] = {}
+    for k, (group, points) in enumerate(skeletons):
+        wanted = group if group in grouped else ""
+        offered = {n for n, (of, _) in enumerate(boxes) if (of if of in grouped else "") == wanted}
+        xy = points[points[:, 2] > 0, :2]
+        if wanted and members[group] == len(offered) == 1:
+            own[k] = offered.pop()
+        elif len(xy):
+            holding[k] = {n for n in offered if smallest_around(xy, [places[n]]) is not None}
+    while holding:
+        k = min(holding, key=lambda k: len(holding[k]))
+        own[k] = min(holding.pop(k), key=lambda n: _area(places[n]), default=None)
+        for rest in holding.values():
+            rest.discard(own[k])
+    return own
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _corners(box: ET.Element) -> Array:
+    """The four corners [4, 2] of a box, from the picture's outer edge, turned clockwise about its centre."""
+    x0, y0, x1, y1 = (float(box.attrib[side]) for side in ("xtl", "ytl", "xbr", "ybr"))
+    centre = np.array([x0 + x1, y0 + y1]) / 2
+    return (np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]) - centre) @ _turn(box).T + centre
+
+
+def _turn(node: ET.Element) -> Array:
+    """The matrix [2, 2] that turns x, y (y down) by the shape's degrees, clockwise as they are seen."""
+    angle = np.deg2rad(float(node.get("rotation", "0")))
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def _around(corners: Array) -> Box:
+    (x0, y0), (x1, y1) = corners.min(0).tolist(), corners.max(0).tolist()
+    return shifted((x0, y0, x1, y1))
 
 
 def _read_regions(image: ET.Element, picture: Picture, found: Found, where: str) -> None:
     size = (picture.height, picture.width)
-    shapes = [node for node in image if node.tag in ("mask", "polygon")]
+    _count_others(image, REGIONS, found)
+    shapes = [node for node in image if node.tag in REGIONS]
     for node in sorted(shapes, key=lambda node: int(node.get("z_order", "0"))):
         part = part_id(node.attrib["label"], where)
-        if node.tag == "polygon":
-            corners = np.array([pair.split(",") for pair in node.attrib["points"].split(";")], float)
-            pixels = fill(corners, size)
-        else:
-            pixels = _read_mask(node, size)
-        found.of(picture).regions.append(Region(part, pixels))
+        found.of(picture).regions.append(Region(part, _pixels(node, size)))
+
+
+def _count_others(image: ET.Element, kinds: Sequence[str], found: Found) -> None:
+    found.left_out.update(f"shapes of the kind {node.tag}" for node in image if node.tag not in kinds)
+
+
+def _pixels(node: ET.Element, size: tuple[int, int]) -> Array:
+    """bool [H, W] inside a shape."""
+    if node.tag == "mask":
+        return _read_mask(node, size)
+    if node.tag == "ellipse":
+        return _read_ellipse(node, size)
+    if node.tag == "box":
+        return fill(_corners(node), size)
+    return fill(np.array([pair.split(",") for pair in node.attrib["points"].split(";")], float), size)
+
+
+def _read_ellipse(node: ET.Element, size: tuple[int, int]) -> Array:
+    """Pixels whose centre is inside, as for polygons."""
+    values = [float(node.attrib[name]) for name in ("cx", "cy", "rx", "ry")]
+    if not np.isfinite(values).all() or min(values[2:]) <= 0:
+        raise ValueError(f"an ellipse at ({values[0]:g}, {values[1]:g}) has the half axes {values[2]:g}, {values[3]:g}")
+    y, x = np.indices(size) + 0.5
+    along = np.stack([x - values[0], y - values[1]], -1) @ _turn(node)
+    return ((along / values[2:]) ** 2).sum(-1) <= 1
 
 
 def _read_mask(node: ET.Element, size: tuple[int, int]) -> Array:

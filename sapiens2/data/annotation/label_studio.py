@@ -1,7 +1,8 @@
 """Label Studio's tasks in JSON: rectangles and keypoints, brush strokes and polygons. [labelstud.io, task format]
 
 Places are percentages of the picture. A keypoint belongs to the rectangle that it names as parent, else to the smallest
-rectangle around it, else to the only person of the picture. `hidden` is a choice made of a keypoint.
+rectangle around it, else to the only person of the picture. `hidden` is a choice made of a keypoint. Results of other
+kinds (relations, say) and those without a label are left out and counted.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -35,6 +37,12 @@ from sapiens2.tasks.vocabulary import parts
 
 FILE, LABELS = "tasks.json", "labeling_config.xml"
 PERSON, HIDDEN = "person", "hidden"
+KINDS = {
+    "pose": ("rectanglelabels", "keypointlabels", "choices"),
+    "segmentation": ("brushlabels", "polygonlabels"),
+}
+"""Types of results that are read, by task."""
+UNNAMED = ("rectanglelabels", "choices")  # a rectangle is a person's whatever it says, and no choice is one, too
 Result = dict[str, Any]
 
 
@@ -52,8 +60,8 @@ def write(folder: Path, batch: Batch, labels: Mapping[str, PictureLabels]) -> No
 
 
 def _address(name: str) -> str:
-    """A URL as it is; a file as Label Studio serves it from the folder that it is allowed to read."""
-    return name if "://" in name else f"/data/local-files/?d={name.lstrip('/')}"
+    """A URL as it is; a file as Label Studio serves it from the folder that it is allowed to read, quoted."""
+    return name if "://" in name else f"/data/local-files/?d={quote(name.lstrip('/'))}"
 
 
 def _interface(batch: Batch) -> str:
@@ -140,7 +148,7 @@ def read(path: Path, batch: Batch) -> Found:
             _read_results(chosen["result"], picture, batch, found, where)
         except LabelError:
             raise
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             raise LabelError(where, f"is damaged ({error})", "export as JSON again") from error
     return found
 
@@ -151,6 +159,7 @@ def _read_results(results: list[Result], picture: Picture, batch: Batch, found: 
             batch.same_size(picture, result["original_width"], result["original_height"], where)
         if result.get("image_rotation"):
             raise LabelError(where, f"was turned by {result['image_rotation']} degrees", "label pictures upright")
+    results = _labelled(results, KINDS[batch.task], found)
     if batch.task == "pose":
         _read_people(results, picture, layout(batch.keypoints), found, where)
         return
@@ -159,12 +168,23 @@ def _read_results(results: list[Result], picture: Picture, batch: Batch, found: 
         value, kind = result["value"], result["type"]
         if kind == "brushlabels":
             pixels = unpack_bits(value["rle"], size)
-        elif kind == "polygonlabels":
-            pixels = fill(np.array(value["points"], float) / 100 * [picture.width, picture.height], size)
         else:
-            found.left_out[f"results of the type {kind}"] += 1
-            continue
+            pixels = fill(np.array(value["points"], float) / 100 * [picture.width, picture.height], size)
         found.of(picture).regions.append(Region(part_id(value[kind][0], where), pixels))
+
+
+def _labelled(results: list[Result], kinds: tuple[str, ...], found: Found) -> list[Result]:
+    """The results of some kinds that have a label; the others are counted."""
+    kept = []
+    for result in results:
+        kind, value = str(result.get("type")), result.get("value")
+        if kind not in kinds:
+            found.left_out[f"results of the type {kind}"] += 1
+        elif not value or not (value.get(kind) or kind in UNNAMED):
+            found.left_out["results without a label"] += 1
+        else:
+            kept.append(result)
+    return kept
 
 
 def _read_people(results: list[Result], picture: Picture, which: Layout, found: Found, where: str) -> None:

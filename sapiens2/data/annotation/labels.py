@@ -24,12 +24,14 @@ OUTSIDE, NO_POINTS = "points outside the picture", "people without a mapped keyp
 class Person:
     """Keypoints float [308, 3] x, y, visibility; box x0, y0, x1, y1; pixel (0, 0) is the first pixel's centre.
 
-    outside: how many of its points of the 308 lay outside the picture, and so lost their label.
+    outside: how many of its points of the 308 lay outside the picture, and so lost their label. area: square pixels
+    that the person covers, where the tool says so.
     """
 
     points: Array
     box: Box | None = None
     outside: int = 0
+    area: float | None = None
 
 
 @dataclass

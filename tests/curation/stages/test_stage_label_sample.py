@@ -48,10 +48,15 @@ def test_the_sample_is_keyed_by_the_seed_and_grows_by_appending() -> None:
 
 def test_a_group_is_on_one_side_whatever_the_other_groups_are() -> None:
     groups = [f"g{k}" for k in range(2000)]
-    splits = group_splits(groups, 0.2, seed=1)
+    splits = group_splits(groups, 0.2)
     share = sum(split == "test" for split in splits.values()) / len(groups)
     assert 0.16 < share < 0.24
-    assert group_splits(groups[:50], 0.2, seed=1) == {g: splits[g] for g in groups[:50]}
-    assert set(group_splits(groups, 0.0, 0).values()) == {"train"} and set(group_splits(groups, 1.0, 0).values()) == {
-        "test"
-    }
+    assert group_splits(groups[:50], 0.2) == {g: splits[g] for g in groups[:50]}
+    assert set(group_splits(groups, 0.0).values()) == {"train"} and set(group_splits(groups, 1.0).values()) == {"test"}
+
+
+def test_a_larger_share_only_adds_groups_for_tests() -> None:
+    """Batches of several shares can disagree about a group in one direction only, those of one share about none."""
+    groups = [f"g{k}" for k in range(500)]
+    tests = [{g for g, split in group_splits(groups, share).items() if split == "test"} for share in (0.1, 0.2, 0.4)]
+    assert tests[0] < tests[1] < tests[2]
