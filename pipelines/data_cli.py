@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -76,39 +77,53 @@ def _absolute(folder: str) -> str:
 def import_command(vocabulary: str, labels: str, images: str, out: str, split: str) -> None:
     """Bring labels of another VOCABULARY into the layout: coco17, wholebody133, halpe26, ..., cihp20, lip20, voc21.
 
-    A folder holds one import: each split goes to its own.
+    A folder holds one import: each split goes to its own. No file that lies in it is written over.
     """
     from sapiens2.data.formats.vocabularies import CLASS_MAPS, LAYOUTS
+    from sapiens2.data.labelled import DatasetFacts
 
     if vocabulary not in (*LAYOUTS, *CLASS_MAPS):
         raise ValueError(f"unknown vocabulary {vocabulary!r}; use one of {', '.join((*LAYOUTS, *CLASS_MAPS))}")
-    _refuse_what_is_there(out)
+    facts = DatasetFacts(name=f"{Path(labels).name} ({vocabulary})")
+    _refuse_what_is_there(out, facts)
     reader = _import_masks if vocabulary in CLASS_MAPS else _import_keypoints
-    rows, note = reader(vocabulary, Path(labels), Path(images), out, split)
+    rows, note = reader(vocabulary, Path(labels), Path(images), out, split, facts)
     console.print(f"{rows} rows in {out}{note}; `sapiens2 data check {out}` looks at them", soft_wrap=True)
 
 
-def _refuse_what_is_there(out: str) -> None:
-    from sapiens2.data.labelled.layout import JSONL, PARQUET, LabelError
+def _refuse_what_is_there(out: str, facts: Any) -> None:
+    from sapiens2.data.labelled.layout import DATASET, JSONL, PARQUET, LabelError, read_facts
     from sapiens2.engine import storage
 
+    mend = "import into a new folder, one a split (sources and `evaluate.labelled` name theirs), or delete that file"
     for name in (JSONL, PARQUET):
         if storage.exists(storage.join(out, name)):
-            raise LabelError(
-                out,
-                f"has an {name} already, whose rows would be lost",
-                "import into a new folder, one a split (sources and `evaluate.labelled` name theirs), or delete it",
-            )
+            raise LabelError(out, f"has an {name} already, whose rows would be lost", mend)
+    if storage.exists(storage.join(out, DATASET)) and read_facts(out) != facts:
+        raise LabelError(out, f"has a {DATASET} already that says other things, which would be lost", mend)
 
 
-def _import_masks(name: str, labels: Path, images: Path, out: str, split: str) -> tuple[int, str]:
+def _import_masks(name: str, labels: Path, images: Path, out: str, split: str, facts: Any) -> tuple[int, str]:
     from sapiens2.data.formats.masks import import_masks, without_partner
-    from sapiens2.data.labelled import DatasetFacts, DatasetWriter
+    from sapiens2.data.labelled import DatasetWriter
 
-    with DatasetWriter(out, DatasetFacts(name=f"{labels.name} ({name})")) as writer:
+    with DatasetWriter(out, facts) as writer:
         rows = import_masks(images, labels, name, writer, split)
     left = [f"{len(names)} {reason}: {_some(names)}" for reason, names in without_partner(images, labels).items()]
-    return rows, f" ({'; '.join(left)}; left out)" if left else ""
+    note = f" ({'; '.join(left)}; left out)" if left else ""
+    return rows, note + _turned(images / Path(row.image).name for row in writer.rows)
+
+
+def _turned(pictures: Iterable[Path]) -> str:
+    from sapiens2.data.formats.upright import turned_unseen
+
+    names = turned_unseen(pictures)
+    if not names:
+        return ""
+    return (
+        f"; EXIF orientation turns or mirrors {len(names)} pictures without changing their size: {_some(names)}; their "
+        "labels are taken for ones of upright pixels, which nothing but the eye can tell"
+    )
 
 
 def _some(names: list[str], shown: int = 5) -> str:
@@ -116,20 +131,21 @@ def _some(names: list[str], shown: int = 5) -> str:
     return ", ".join(names[:shown]) + more
 
 
-def _import_keypoints(name: str, labels: Path, images: Path, out: str, split: str) -> tuple[int, str]:
+def _import_keypoints(name: str, labels: Path, images: Path, out: str, split: str, facts: Any) -> tuple[int, str]:
     from sapiens2.data.formats.coco import read_coco
-    from sapiens2.data.labelled import DatasetFacts, DatasetWriter
+    from sapiens2.data.formats.placing import lies_there
+    from sapiens2.data.labelled import DatasetWriter
 
-    found = read_coco(labels, name, split=split)
-    with DatasetWriter(out, DatasetFacts(name=f"{labels.name} ({name})")) as writer:
-        for picture in sorted({row.image for row in found.rows}):
-            source = images / picture.removeprefix("images/")
-            if not source.is_file():
-                raise ValueError(f"{source} is not there: give the folder that file names of {labels} are relative to")
-            writer.file(picture, source.read_bytes())
+    found = read_coco(labels, name, split=split, folder=images)
+    sources = {row.image: images / row.image.removeprefix("images/") for row in found.rows}
+    new = [picture for picture in sorted(sources) if not lies_there(out, picture, sources[picture].read_bytes)]
+    with DatasetWriter(out, facts) as writer:
+        for picture in new:
+            writer.file(picture, sources[picture].read_bytes())
         writer.rows += found.rows
     left = ", ".join(f"{count} {reason}" for reason, count in found.left_out.items() if count)
-    return len(found.rows), f" ({left} left out)" if left else ""
+    note = f" ({left} left out)" if left else ""
+    return len(found.rows), note + _turned(sources[picture] for picture in sorted(sources))
 
 
 @click.command("export")

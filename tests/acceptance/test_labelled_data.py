@@ -33,6 +33,7 @@ KEYPOINTS = [
     ("mhp", "test_mhp.json", "mhp16"),
     ("ochuman", "test_ochuman.json", "coco17"),
     ("humanart", "test_humanart.json", "coco17"),
+    ("humanart", "test_humanart.json", "humanart21"),
 ]
 
 

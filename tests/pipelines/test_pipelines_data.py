@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from pipelines.data_cli import check_command, export_command, import_command, render_command
 from sapiens2.data.labelled import DatasetWriter, LabelledDataset
@@ -80,6 +81,77 @@ def test_a_second_import_does_not_replace_the_first(folder):
     with pytest.raises(ValueError, match=r"parts: has an index\.jsonl already, .*; import into a new folder"):
         CliRunner().invoke(import_command, [*arguments, "--split", "val"], catch_exceptions=False)
     assert (folder.parent / "parts" / "index.jsonl").read_bytes() == before
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_an_import_into_the_folder_of_the_labels_changes_nothing(folder):
+    """The layout's own names, OUT/masks and OUT/images, may be those of the only copies."""
+    own = folder.parent / "own"
+    own.mkdir()
+    masks(own)
+    (own / "labels").rename(own / "masks")
+    (own / "pictures").rename(own / "images")
+    before = contents(own)
+    arguments = ["cihp20", "--labels", "own/masks", "--images", "own/images", "--out", "own"]
+    with pytest.raises(ValueError, match=r"own/masks/a\.png: is there already, .*; import into a new folder"):
+        CliRunner().invoke(import_command, arguments, catch_exceptions=False)
+    assert contents(own) == before
+    (own / "masks").rename(own / "ids")  # pictures that are in place already need no copy
+    arguments[2] = "own/ids"
+    done = CliRunner().invoke(import_command, arguments, catch_exceptions=False)
+    assert "1 rows in own" in done.output and (own / "images" / "a.png").read_bytes() == before["images/a.png"]
+
+
+def test_pictures_of_the_folder_are_not_written_over(folder):
+    assert CliRunner().invoke(export_command, [str(folder), "--format", "coco17", "--out", "c.json"]).exit_code == 0
+    out = folder.parent / "out" / "images" / "images"
+    out.mkdir(parents=True)
+    (out / "b.png").write_bytes(b"another picture of that name")
+    arguments = ["coco17", "--labels", "c.json", "--images", str(folder), "--out", "out"]
+    with pytest.raises(ValueError, match=r"out/images/images/b\.png: is there already"):
+        CliRunner().invoke(import_command, arguments, catch_exceptions=False)
+    assert contents(folder.parent / "out") == {"images/images/b.png": b"another picture of that name"}
+
+
+def test_facts_of_the_folder_are_not_written_over(folder):
+    arguments = [*masks(folder.parent), "--out", "parts"]
+    facts = folder.parent / "parts" / "dataset.json"
+    facts.parent.mkdir()
+    facts.write_text('{"licence": "ours"}')
+    with pytest.raises(ValueError, match=r"parts: has a dataset\.json already that says other things"):
+        CliRunner().invoke(import_command, arguments, catch_exceptions=False)
+    assert list(contents(facts.parent)) == ["dataset.json"]
+    facts.write_text('{"name": "labels (cihp20)"}')  # as it is left by an import that was killed before its index
+    assert CliRunner().invoke(import_command, arguments, catch_exceptions=False).exit_code == 0
+
+
+def test_keypoints_of_pictures_of_another_size_are_refused(folder):
+    assert CliRunner().invoke(export_command, [str(folder), "--format", "coco17", "--out", "c.json"]).exit_code == 0
+    (folder / "images" / "b.png").write_bytes(png_bytes(np.zeros((72, 96, 3), np.uint8)))
+    arguments = ["coco17", "--labels", "c.json", "--images", str(folder), "--out", "out"]
+    with pytest.raises(
+        ValueError, match=r"image 2: states 72 x 96, the picture images/b\.png is 96 x 72; give the very"
+    ):
+        CliRunner().invoke(import_command, arguments, catch_exceptions=False)
+    assert not (folder.parent / "out").exists()
+
+
+def test_pictures_that_are_turned_without_another_size_are_named(folder):
+    """A half turn by EXIF: the labels may be of either side up, and the sizes agree."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    arguments = [*masks(folder.parent, "ab"), "--out", "parts"]
+    Image.new("RGB", (6, 8)).save(folder.parent / "pictures" / "b.png", exif=exif)
+    Image.new("RGB", (72, 96)).save(folder / "images" / "b.png", exif=exif)
+    done = CliRunner().invoke(import_command, arguments, catch_exceptions=False)
+    assert "turns or mirrors 1 pictures without changing their size: b.png; their labels are taken" in done.output
+    assert CliRunner().invoke(export_command, [str(folder), "--format", "coco17", "--out", "c.json"]).exit_code == 0
+    people = ["coco17", "--labels", "c.json", "--images", str(folder), "--out", "out"]
+    done = CliRunner().invoke(import_command, people, catch_exceptions=False)
+    assert "turns or mirrors 1 pictures without changing their size: b.png; their labels are taken" in done.output
 
 
 def test_what_an_import_leaves_out_is_said(folder):

@@ -2,7 +2,8 @@
 
 One JSON object: images (id, file_name, width, height) and annotations (image_id, bbox x y w h, keypoints as a flat
 list of x, y, v). COCO-WholeBody's own keys (foot_kpts, face_kpts, lefthand_kpts, righthand_kpts) are appended in that
-order where present. [cocodataset.org, data format; COCO-WholeBody, arXiv 2007.11858]
+order where present; Human-Art's 21 points are in keypoints_21, beside COCO's 17 in keypoints. [cocodataset.org, data
+format; COCO-WholeBody, arXiv 2007.11858; Human-Art, arXiv 2303.02760]
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from sapiens2.data.formats.upright import fill_size, refuse_other_sizes
 from sapiens2.data.formats.vocabularies import OWN, Layout, layout
 from sapiens2.data.labelled.layout import LabelError, Row
 
 Array = np.ndarray
 WHOLEBODY_KEYS = (("foot_kpts", 6), ("face_kpts", 68), ("lefthand_kpts", 21), ("righthand_kpts", 21))
-BODY_POINTS = 26  # visibility is 0, 1 or 2 up to here in every layout; beyond it is a confidence
+OWN_KEYS = {"humanart21": "keypoints_21"}  # where a set keeps the points of a layout, if not in `keypoints`
+BODY_POINTS = 26  # visibility is 0, 1 or 2 up to here in every set; beyond it is a confidence
 
 _ID = (int, float, str)
 
@@ -33,18 +36,28 @@ class Converted:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def read_coco(path: str | Path, name: str, *, images: str = "images", split: str = "train") -> Converted:
+def read_coco(
+    path: str | Path,
+    name: str,
+    *,
+    images: str = "images",
+    split: str = "train",
+    folder: Path | None = None,
+    exact: bool = False,
+) -> Converted:
     """The people of a COCO-like file whose points are in the layout `name`.
 
     images: what file names are relative to, as seen from the folder of the index, which they may not leave; "" keeps
-    them as they are. Crowds and people without a mapped point are left out and counted; points outside the picture lose
-    their label and are counted. Raises LabelError for a file that is not of this format, ValueError for an unknown
-    layout.
+    them as they are. folder: where the pictures lie now; with it the pictures of all rows are held against the size
+    that the file states, which it may then leave out. exact: every visibility is 0, 1 or 2, as in files made by hand;
+    published sets of hands and faces have confidences. Crowds and people without a mapped point are left out and
+    counted; points outside the picture lose their label and are counted. Raises LabelError for a file that is not of
+    this format, for a picture that is not there or of another size, and ValueError for an unknown layout.
     """
     which, where = layout(name), str(path)
-    content = load_coco(where)
+    content = load_coco(where, sized=folder is None)
     pictures = {image["id"]: image for image in content["images"]}
-    out = Converted()
+    out, used = Converted(), {}
     for number, annotation in enumerate(content["annotations"], 1):
         here = f"{where} annotation {annotation.get('id', number)}"
         if annotation.get("image_id") not in pictures:
@@ -52,12 +65,18 @@ def read_coco(path: str | Path, name: str, *, images: str = "images", split: str
         if annotation.get("iscrowd"):
             out.left_out["crowds"] += 1
             continue
-        row = _row(here, annotation, pictures[annotation["image_id"]], which, out.left_out)
+        picture = pictures[annotation["image_id"]]
+        if folder is not None:
+            fill_size(picture, folder / _below(here, picture["file_name"]))
+        row = _row(here, annotation, picture, _points(here, annotation, which, exact), which, out.left_out)
         if row is None:
             out.left_out["people without a mapped keypoint"] += 1
             continue
         image = f"{images}/{_below(here, row.image)}" if images else row.image
+        used[picture["id"]] = picture
         out.rows.append(replace(row, image=image, split=split, where=here))
+    if folder is not None:
+        refuse_other_sizes(where, list(used.values()), folder)
     return out
 
 
@@ -70,8 +89,11 @@ def _below(where: str, name: str) -> str:
     return name
 
 
-def load_coco(path: str | Path) -> dict[str, Any]:
-    """The object of a COCO file, its images with id, name and size; LabelError when it is missing or none."""
+def load_coco(path: str | Path, *, sized: bool = True) -> dict[str, Any]:
+    """The object of a COCO file, its images with id, name and size; LabelError when it is missing or none.
+
+    sized: whether every image must have a size.
+    """
     where = str(path)
     try:
         content = json.loads(Path(where).read_bytes())
@@ -85,7 +107,7 @@ def load_coco(path: str | Path) -> dict[str, Any]:
         if not isinstance(content[name], list) or not all(isinstance(each, dict) for each in content[name]):
             raise LabelError(where, f"`{name}` is no list of objects", "give annotations in COCO's format")
     for number, image in enumerate(content["images"], 1):
-        _check_image(f"{where} image {image.get('id', f'number {number}')}", image)
+        _check_image(f"{where} image {image.get('id', f'number {number}')}", image, sized)
     twice = [name for name, times in Counter(image["id"] for image in content["images"]).items() if times > 1]
     if twice:
         raise LabelError(f"{where} image {twice[0]}", "is listed more than once", "give each image an id of its own")
@@ -96,21 +118,27 @@ def load_coco(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _check_image(where: str, image: dict[str, Any]) -> None:
+def _check_image(where: str, image: dict[str, Any], sized: bool) -> None:
     if not isinstance(image.get("id"), _ID):
         raise LabelError(where, "has no `id`", "give the number that annotations name as `image_id`")
     if not isinstance(image.get("file_name"), str) or not image["file_name"]:
         raise LabelError(where, "has no `file_name`", "give the path of the picture")
     for side in ("width", "height"):
         pixels = image.get(side)
+        if pixels is None and not sized:
+            continue
         if not isinstance(pixels, int | float) or not 0 < pixels < float("inf"):
             raise LabelError(where, f"has no `{side}`", "give the size of the picture in pixels")
 
 
 def _row(
-    where: str, annotation: dict[str, Any], picture: dict[str, Any], which: Layout, left_out: Counter[str]
+    where: str,
+    annotation: dict[str, Any],
+    picture: dict[str, Any],
+    points: Array,  # [N, 3] x, y, visibility
+    which: Layout,
+    left_out: Counter[str],
 ) -> Row | None:
-    points = _points(where, annotation, which)
     size = np.array([picture["width"], picture["height"]], float)
     outside = (points[:, 2] > 0) & ((points[:, :2] < -0.5) | (points[:, :2] > size - 0.5)).any(1)
     left_out["points outside the picture"] += int((outside & (which.reads >= 0)).sum())
@@ -128,11 +156,12 @@ def _row(
     return Row(image=picture["file_name"], box=box, area=area if area > 0 else None, keypoints=mapped)
 
 
-def _points(where: str, annotation: dict[str, Any], which: Layout) -> Array:
-    flat = _list(where, annotation, "keypoints")
+def _points(where: str, annotation: dict[str, Any], which: Layout, exact: bool) -> Array:
+    key = OWN_KEYS.get(which.name, "keypoints")
+    flat = _list(where, annotation, key if annotation.get(key) else "keypoints")
     if len(flat) < 3 * len(which):
-        for key, count in WHOLEBODY_KEYS if which.name == "wholebody133" else ():
-            flat += _list(where, annotation, key) or [0.0] * (3 * count)
+        for part, count in WHOLEBODY_KEYS if which.name == "wholebody133" else ():
+            flat += _list(where, annotation, part) or [0.0] * (3 * count)
     if len(flat) != 3 * len(which):
         raise LabelError(
             where,
@@ -149,7 +178,7 @@ def _points(where: str, annotation: dict[str, Any], which: Layout) -> Array:
             f"the keypoint {which.names[k]!r} is {flat[3 * k : 3 * k + 3]}",
             "give numbers, or set its visibility to 0",
         )
-    certain = np.arange(len(points)) < (len(points) if which.name == OWN else BODY_POINTS)
+    certain = np.arange(len(points)) < (len(points) if exact or which.name == OWN else BODY_POINTS)
     # A point labelled under cover is 1 in COCO; a confidence of 1 among face and hands is a point that was seen.
     points[:, 2] = np.where(seen <= 0, 0, np.where((seen == 1) & certain, 1, 2))
     return np.where(points[:, 2:] > 0, points, 0.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sapiens2.data.formats.placing import lies_there
 from sapiens2.data.formats.vocabularies import class_count, class_map
 from sapiens2.data.labelled.layout import LabelError, Row
 from sapiens2.data.labelled.read import read_image, stored_picture
@@ -57,7 +58,8 @@ def _pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     for path in _files(images):
         if path.suffix.lower() in PICTURES:
             pictures[path.stem].append(path)
-    pairs = []
+    pairs: list[tuple[Path, Path]] = []
+    taken: dict[str, Path] = {}
     for label in (path for path in _files(masks) if path.suffix.lower() == ".png"):
         same = pictures.get(label.stem, [])
         if len(same) > 1:
@@ -66,6 +68,12 @@ def _pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
                 f"may be the mask of {' or '.join(path.name for path in same)}",
                 f"keep one picture of that stem in {images}, and masks in a folder of their own",
             )
+        if same and taken.setdefault(label.stem, label) != label:
+            raise LabelError(
+                str(label),
+                f"has the stem of {taken[label.stem].name}: both would be of {same[0].name}",
+                "keep one mask",
+            )
         pairs += [(picture, label) for picture in same]
     return pairs
 
@@ -73,26 +81,39 @@ def _pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
 def import_masks(images: Path, masks: Path, name: str, writer: DatasetWriter, split: str = "train") -> int:
     """Every picture with a mask of the same stem goes to `writer`, its mask mapped; returns how many.
 
-    What has no partner stays behind: `without_partner` names it. Raises LabelError for masks of another size or
-    vocabulary, when no stem matches, or when a mask may be of two pictures.
+    What has no partner stays behind: `without_partner` names it. All are read before the first is written, and no file
+    that lies in the writer's folder is changed. Raises LabelError for masks of another size or vocabulary, when no stem
+    matches, when a mask may be of two pictures or a picture has two masks, or when a file would be written over.
     """
     pairs = _pairs(images, masks)
     if not pairs:
         raise LabelError(
             str(masks), f"has no PNG of the stem of a picture in {images}", "give folders whose stems match"
         )
-    for picture, label in pairs:
-        mapped = map_mask(stored_picture(str(label)), name, str(label))
-        size = read_image(str(picture)).shape[:2]
-        if mapped.shape != size:
-            raise LabelError(
-                str(label), f"is {mapped.shape[1]} x {mapped.shape[0]}, its picture {size[1]} x {size[0]}", "mend one"
-            )
-        writer.rows.append(
-            Row(
-                image=writer.file(f"images/{picture.name}", picture.read_bytes()),
-                mask=writer.file(f"masks/{picture.stem}.png", png_bytes(mapped)),
-                split=split,
-            )
-        )
+    new = [_new_files(picture, label, name, writer.folder) for picture, label in pairs]
+    for (picture, label), missing in zip(pairs, new, strict=True):
+        image, mask = _names(picture)
+        if image in missing:
+            writer.file(image, picture.read_bytes())
+        if mask in missing:
+            writer.file(mask, png_bytes(map_mask(stored_picture(str(label)), name, str(label))))
+        writer.rows.append(Row(image=image, mask=mask, split=split))
     return len(pairs)
+
+
+def _names(picture: Path) -> tuple[str, str]:
+    """Of a picture and its mask, below the folder that is written."""
+    return f"images/{picture.name}", f"masks/{picture.stem}.png"
+
+
+def _new_files(picture: Path, label: Path, name: str, folder: str) -> set[str]:
+    """Which files of a pair are still to be written; both are read in full, as `import_masks` says."""
+    mapped = map_mask(stored_picture(str(label)), name, str(label))
+    size = read_image(str(picture)).shape[:2]
+    if mapped.shape != size:
+        raise LabelError(
+            str(label), f"is {mapped.shape[1]} x {mapped.shape[0]}, its picture {size[1]} x {size[0]}", "mend one"
+        )
+    image, mask = _names(picture)
+    contents = {image: picture.read_bytes, mask: lambda: png_bytes(mapped)}
+    return {file for file, content in contents.items() if not lies_there(folder, file, content)}
