@@ -165,5 +165,9 @@ def _headline(metrics: dict[str, Any]) -> str:
         return f"loss {metrics['loss_first']:.3f} -> {metrics['loss_final']:.3f}{knn}"
     name = metrics["main"]
     beside = (("mean map", "baseline"), ("the picture itself", "picture"))
-    told = (f", {said} {metrics[base][name]['value']:.3f}" for said, base in beside if base in metrics)
-    return f"{name} {metrics['value']:.3f}{''.join(told)}"
+    told = (f", {said} {_told(metrics[base][name]['value'])}" for said, base in beside if base in metrics)
+    return f"{name} {_told(metrics['value'])}{''.join(told)}"
+
+
+def _told(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.3f}"

@@ -10,7 +10,8 @@ from sapiens2.engine.config import EngineConfig
 def learning_rate(step: int, config: EngineConfig) -> float:
     """Rate of `step` (0-based): linear warm-up to `lr`, then cosine or polynomial decay that ends at `min_lr`.
 
-    The first warm-up step already moves (lr / warmup_steps), the last step of the run has exactly `min_lr`.
+    The first warm-up step already moves (lr / warmup_steps). The last step of the run has exactly `min_lr`, unless the
+    warm-up leaves but one step to it or none.
     """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps

@@ -51,10 +51,11 @@ def answer_native(
     boxes = [person_box(sample)[None] for sample in samples] if model.task == "pose" else None
     images = [sample.image for sample in samples]
     found = predict(model, images, boxes=boxes, input_size=size, batch=batch, flip=flip, clamp=False)
-    return [_answer(model.task, person[0], sample) for person, sample in zip(found, samples, strict=True)]
+    return [_answer(model.task, person[0], sample, size[1]) for person, sample in zip(found, samples, strict=True)]
 
 
-def _answer(task: str, found: Prediction, sample: Sample) -> Answer:
+def _answer(task: str, found: Prediction, sample: Sample, seen: int) -> Answer:
+    """What is said of a sample; seen: the width of the network's picture of it, pixels."""
     if task == "pose":
         assert found.keypoints is not None and found.scores is not None
         return {"keypoints": found.keypoints, "scores": found.scores}
@@ -63,9 +64,7 @@ def _answer(task: str, found: Prediction, sample: Sample) -> Answer:
         return {"labels": found.labels}
     if task == "pointmap":
         assert found.points is not None and found.scale is not None and found.region is not None
-        # Canonical units count widths: the network's is that of its region, margins and all.
-        shown = (sample.image.shape[1] - 1) / float(found.region[2] - found.region[0])
-        return {"map": found.points * np.float32(found.scale * shown)}
+        return {"map": found.points * np.float32(found.scale * _widths(sample, found.region, seen))}
     values = found.normals if task == "normal" else found.albedo
     assert values is not None
     return {"map": values}
@@ -95,5 +94,14 @@ def placed(task: str, mean: Answer, sample: Sample, size: tuple[int, int]) -> An
         return {"keypoints": apply(back, mean["keypoints"]).astype(np.float32), "scores": mean["scores"]}
     if task == "segmentation":
         return {"labels": resample(mean["labels"], back, shape, nearest=True)}
-    shown = (shape[1] - 1) / float(region[2] - region[0]) if task == "pointmap" else 1.0
+    shown = _widths(sample, region, size[1]) if task == "pointmap" else 1.0
     return {"map": resample(mean["map"], back, shape) * np.float32(shown)}
+
+
+def _widths(sample: Sample, region: Array, seen: int) -> float:
+    """The network's canonical points times this are the picture's.
+
+    Canonical points are metres times width over focal length. The region's corners are the centres of the first and the
+    last of the network's `seen` columns, so that its focal length is (seen - 1) / (x1 - x0) times the picture's.
+    """
+    return sample.image.shape[1] * (seen - 1) / (seen * float(region[2] - region[0]))

@@ -27,7 +27,7 @@ from sapiens2.evaluation.labelled import (
     pictures_of,
     placed,
 )
-from sapiens2.evaluation.measure import MAIN, Answer
+from sapiens2.evaluation.measure import MAIN, Answer, main_metric
 from sapiens2.evaluation.metrics import best_scale
 from sapiens2.evaluation.parts import measured as measured_parts
 from sapiens2.evaluation.provenance import UNKNOWN, Provenance, provenance
@@ -232,8 +232,8 @@ def _judged(task: str) -> list[str]:
 
 
 def _metrics(config: EvaluateConfig, results: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
-    main, higher = MAIN[config.task]
-    value = results["model"][main].value
+    main = main_metric(config.task, {name: estimate.value for name, estimate in results["model"].items()})
+    value, higher = results["model"][main].value, MAIN[config.task][1]
     metrics: dict[str, Any] = {
         "task": config.task,
         "n_test": config.n_test,

@@ -94,6 +94,8 @@ def test_albedo_is_told_beside_the_picture_itself():
     told = _headline({"main": "mae", "value": 0.081, **figures})
     assert told == "mae 0.081, mean map 0.190, the picture itself 0.095"
     assert _headline({"main": "mae", "value": 0.081, "baseline": figures["baseline"]}) == "mae 0.081, mean map 0.190"
+    nothing = {"main": "mae", "value": None, "baseline": {"mae": {"value": None}}}
+    assert _headline(nothing) == "mae not measured, mean map not measured"
 
 
 def probed(store, version, **printed):

@@ -28,10 +28,8 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """better, worse, or even when the interval holds 0."""
-        if self.low <= 0 <= self.high:
-            return "even"
-        return "better" if self.value < 0 else "worse"
+        """better or worse when the interval lies beside 0, else even."""
+        return "better" if self.high < 0 else "worse" if self.low > 0 else "even"
 
     def text(self) -> str:
         """Value and interval."""

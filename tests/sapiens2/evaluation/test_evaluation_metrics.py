@@ -157,6 +157,12 @@ def test_pck_by_hand() -> None:
     assert m.pck_hits(predicted, truth, np.array([True, True, False]), 100.0, 0.05) == (1, 2)
 
 
+def test_one_image_has_no_interval() -> None:
+    got = bootstrap(lambda index: {"a": 0.25, "b": math.nan}, 1, rounds=20, seed=0)
+    assert got["a"].value == 0.25 and math.isnan(got["a"].low) and math.isnan(got["a"].high)
+    assert got["a"].text() == "0.250" and got["b"].text() == "not measured"
+
+
 def test_bootstrap_covers_the_mean_of_known_noise() -> None:
     values = np.random.default_rng(3).normal(5, 2, 400)
     got = bootstrap(lambda i: {"mean": float(values[i].mean())}, 400, rounds=400, seed=1)["mean"]
