@@ -15,11 +15,11 @@ from dataclasses import replace
 import numpy as np
 
 from sapiens2.tasks.blurring import blurred
+from sapiens2.tasks.regions import BLUR, SHRINK
 from sapiens2.tasks.sample import Sample
 from sapiens2.tasks.vocabulary import IGNORE
 
 Array = np.ndarray
-BLUR = 0.4  # sigma of the blur before shrinking, in pixels of the picture per unit of shrinking
 
 
 def region_matrix(region: Array, size: tuple[int, int]) -> Array:
@@ -154,7 +154,7 @@ def resample(
     if not nearest:
         # How many pixels of the picture one step on the canvas covers, by picture axis.
         covers = np.abs(np.linalg.inv(matrix[:, :2])).max(1)
-        sigma = [BLUR * c if c > 1.5 else 0.0 for c in covers]
+        sigma = [BLUR * c if c > SHRINK else 0.0 for c in covers]
         if any(sigma):
             values = blurred(values, sigma[0], sigma[1])
     border = (outside,) * 4

@@ -85,7 +85,7 @@ class FinetuneConfig(Config):
     )
     image_size: tuple[int, int] = recipe((1024, 768), "Height and width of the input, pixels.")
     batch: int = recipe(8, "Images of one optimiser step, over all ranks.", ge=1)
-    scenes: int = recipe(4096, "Synthetic training scenes.", ge=1)
+    scenes: int = recipe(4096, "Synthetic training scenes, where a source is synthetic people.", ge=1)
     scene_seed: int = recipe(0, "Seed of the first scene; the others follow.", ge=0)
     sources: tuple[DataSource, ...] = recipe(
         (), "Labelled data to mix, each {path, weight, split}; none means synthetic people alone."
@@ -172,7 +172,7 @@ class FinetuneConfig(Config):
             raise ValueError(
                 f"label_stride={self.label_stride} does not divide image_size={self.image_size}: use 1 or 2"
             )
-        if self.batch > self.scenes:
+        if self.renders and self.batch > self.scenes:
             raise ValueError(
                 f"batch={self.batch} is larger than scenes={self.scenes}: lower batch or render more scenes"
             )
@@ -186,6 +186,11 @@ class FinetuneConfig(Config):
         if self.augment.get("background") and not named:
             raise ValueError("the transform `background` has no pictures: name a folder as `backgrounds` of a source")
         return self
+
+    @property
+    def renders(self) -> bool:
+        """Whether a source is synthetic people: without one, `scenes` says nothing about a run."""
+        return not self.sources or any(source.path == SYNTHETIC for source in self.sources)
 
     def _one_mode(self) -> None:
         if self.freeze_backbone and self.lora_rank:

@@ -23,6 +23,7 @@ from sapiens2.tasks.sample import Sample
 
 Array = np.ndarray
 BLOCK = 1000  # positions in which shares are exact to a thousandth
+LEAST_PX = 2.0  # sides of a box around keypoints: one or several in a line span no area that could be framed
 BEHIND = 1 << 20  # told apart from epochs in the key of a draw
 _LOG = logging.getLogger(__name__)
 
@@ -35,13 +36,20 @@ def frame_region(task: str, sample: Sample, size: tuple[int, int]) -> Array:
 
 
 def person_box(sample: Sample) -> Array:
-    """The box of a sample, else the tight box of its keypoints, else the whole picture: x0, y0, x1, y1."""
+    """The box of a sample, else that of its keypoints, else the whole picture: float32 x0, y0, x1, y1.
+
+    A box of keypoints has sides of `LEAST_PX` or more. Keypoints closer together, or one alone, do not say how large
+    the person is: such a one is shown in the whole picture. Every box is one that `predict` takes.
+    """
     if sample.box is not None:
         return sample.box
-    if sample.keypoints is not None and sample.labelled is not None and sample.labelled.sum() > 1:
-        xy = sample.keypoints[sample.labelled]
-        return np.concatenate([xy.min(0), xy.max(0)])
-    return np.array([0, 0, sample.image.shape[1] - 1, sample.image.shape[0] - 1], np.float32)
+    low, high = np.zeros(2), np.array(sample.image.shape[1::-1], np.float64) - 1
+    if sample.keypoints is not None and sample.labelled is not None and sample.labelled.any():
+        xy = sample.keypoints[sample.labelled].astype(np.float64)
+        if np.ptp(xy, axis=0).max() >= LEAST_PX:
+            low, high = xy.min(0), xy.max(0)
+    grow = np.maximum(LEAST_PX - (high - low), 0) / 2
+    return np.concatenate([low - grow, high + grow]).astype(np.float32)
 
 
 def framed(task: str, sample: Sample, size: tuple[int, int]) -> Sample:
@@ -116,15 +124,27 @@ class Mixture:
             "labelled data", "no sample of a source can be read", "run `sapiens2 data check` on its folder"
         )
 
+    def taken(self, positions: int) -> list[int]:
+        """How many of the first `positions` each deck has, skipped samples counted as the ones in their place."""
+        if len(self.decks) == 1:
+            return [positions]
+        block, place = divmod(positions, BLOCK)
+        part = np.bincount(self._chosen(block)[:place], minlength=len(self.decks))
+        return [int(count) for count in block * self.quota + part]
+
+    def _chosen(self, block: int) -> Array:
+        """The deck of each position of a block: int [BLOCK]."""
+        if self._block[0] != block:
+            dealt = np.repeat(np.arange(len(self.decks)), self.quota)
+            self._block = (block, np.random.default_rng([self.seed, 4, block]).permutation(dealt))
+        return self._block[1]
+
     def _find(self, position: int) -> tuple[int, int]:
         """The number of the deck, and the position in it."""
         if len(self.decks) == 1:
             return 0, position
         block, place = divmod(position, BLOCK)
-        if self._block[0] != block:
-            dealt = np.repeat(np.arange(len(self.decks)), self.quota)
-            self._block = (block, np.random.default_rng([self.seed, 4, block]).permutation(dealt))
-        chosen = self._block[1]
+        chosen = self._chosen(block)
         source = int(chosen[place])
         return source, block * int(self.quota[source]) + int((chosen[:place] == source).sum())
 

@@ -41,12 +41,14 @@ def silog(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def pixel_rays(intrinsics: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """X / Z and Y / Z of every pixel: [B, 1, 1, W] and [B, 1, H, 1]."""
+    """X / Z and Y / Z of every pixel: [B, 1, H, W] and [B, 1, H, 1]; skew, K[0, 1], leans the rays with y."""
     u = torch.arange(width, device=intrinsics.device, dtype=intrinsics.dtype)
     v = torch.arange(height, device=intrinsics.device, dtype=intrinsics.dtype)
     x = (u - intrinsics[:, 0, 2, None]) / intrinsics[:, 0, 0, None]
     y = (v - intrinsics[:, 1, 2, None]) / intrinsics[:, 1, 1, None]
-    return x[:, None, None, :], y[:, None, :, None]
+    down = y[:, None, :, None]
+    leaning = (intrinsics[:, 0, 1] / intrinsics[:, 0, 0])[:, None, None, None] * down
+    return x[:, None, None, :] - leaning, down
 
 
 def intrinsics_loss(prediction: Tensor, mask: Tensor, intrinsics: Tensor, count: Tensor | None = None) -> Tensor:

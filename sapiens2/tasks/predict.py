@@ -26,6 +26,7 @@ from sapiens2.tasks.regions import (
     MAX_SIDE,
     Window,
     crop,
+    off_picture,
     person_region,
     place,
     said_too_far,
@@ -162,7 +163,7 @@ def checked_boxes(boxes: Array, shape: tuple[int, int]) -> Array:
     wrong = ~np.isfinite(boxes).all(1) | (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
     if wrong.any():
         raise ValueError(f"box {boxes[wrong][0].tolist()} has no area: give x0 < x1 and y0 < y1 in pixels")
-    off = (boxes[:, 2:4] <= 0).any(1) | (boxes[:, 0] >= shape[1] - 1) | (boxes[:, 1] >= shape[0] - 1)
+    off = off_picture(boxes, shape)
     if off.any():
         raise ValueError(f"box {boxes[off][0].tolist()} lies outside the picture of {shape[1]} x {shape[0]} pixels")
     far = too_far(boxes, shape)

@@ -16,7 +16,8 @@ Array = np.ndarray
 Window = tuple[int, int, int, int]
 """Columns and rows x0, y0, x1, y1 of a picture, the last two excluded."""
 PADDING = 1.25
-SHRINK = 1.5  # pixels of the picture per pixel of the crop from which the picture is blurred first
+SHRINK = 1.5  # pixels of the picture per pixel of the crop, along an axis, from which that axis is blurred first
+BLUR = 0.4  # sigma of that blur, in pixels of the picture per unit of shrinking
 MAX_SIDE = 32766  # of a picture that OpenCV can warp
 REACH = 10  # longer sides of a picture that a box may reach beyond it: of a head that fills it, the feet are 7 away
 
@@ -26,6 +27,15 @@ def too_far(boxes: Array, shape: tuple[int, int]) -> Array:
     height, width = shape
     reach = REACH * max(height, width)
     return (boxes[:, :2] < -reach).any(1) | (boxes[:, 2] > width + reach) | (boxes[:, 3] > height + reach)
+
+
+def off_picture(boxes: Array, shape: tuple[int, int]) -> Array:
+    """Which boxes [N, 4 or more] lie beside a picture of shape (height, width): bool [N].
+
+    A box that reaches past the outermost pixel centres holds one of them once it is padded; any other may hold none.
+    """
+    height, width = shape
+    return (boxes[:, 2:4] <= 0).any(1) | (boxes[:, 0] >= width - 1) | (boxes[:, 1] >= height - 1)
 
 
 def said_too_far(shape: tuple[int, int]) -> str:
@@ -58,21 +68,22 @@ def window_of(region: Array, shape: tuple[int, int]) -> Window:
 def crop(image: Array, region: Array, size: tuple[int, int]) -> Array:
     """The region of an image, resampled to size (height, width), uint8; what lies outside the image is 0.
 
-    Shrinking averages. Only the pixels that matter are touched, so a small person in a large picture costs little.
+    Shrinking averages, each axis by what it loses, as `sapiens2.tasks.affine.resample` does for training. Only the
+    pixels that matter are touched, so a small person in a large picture costs little.
     """
     import cv2
 
     height, width = size
     x0, y0, x1, y1 = region
-    sx, sy = (x1 - x0) / (width - 1), (y1 - y0) / (height - 1)
-    blur = max(sx, sy)
-    margin = 2 * blur + 2  # beyond the reach of the blur
-    left, top, right, bottom = window_of(region + margin * np.array([-1, -1, 1, 1]), image.shape[:2])
+    sx, sy = shrinks = ((x1 - x0) / (width - 1), (y1 - y0) / (height - 1))
+    margin = 2 * np.array(shrinks) + 2  # beyond the reach of the blur
+    grown = np.concatenate([region[:2] - margin, region[2:] + margin])
+    left, top, right, bottom = window_of(grown, image.shape[:2])
     if left >= right or top >= bottom:
         return np.zeros((height, width, 3), np.uint8)
     part = image[top:bottom, left:right]
-    if blur > SHRINK:  # cv2 does not average when warping: lose here what shrinking would lose
-        part = blurred(part, 0.4 * blur, 0.4 * blur)
+    if max(shrinks) > SHRINK:  # cv2 does not average when warping: lose here what shrinking would lose
+        part = blurred(part, *(BLUR * s if s > SHRINK else 0.0 for s in shrinks))
     matrix = np.array([[sx, 0, x0 - left], [0, sy, y0 - top]])
     out: Array = cv2.warpAffine(part, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     return out

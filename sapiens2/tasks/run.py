@@ -16,7 +16,7 @@ from sapiens2.model.foreign import ForeignBackbone
 from sapiens2.model.weights import load_weights
 from sapiens2.tasks.assemble import assemble, assemble_on_meta
 from sapiens2.tasks.build import TaskModel
-from sapiens2.tasks.config import DataSource, FinetuneConfig, data_digest
+from sapiens2.tasks.config import SYNTHETIC, DataSource, FinetuneConfig, data_digest
 from sapiens2.tasks.objective import TaskObjective
 from sapiens2.tasks.run_pictures import answers, training_samples
 from sapiens2.tasks.source import TaskSource
@@ -59,8 +59,8 @@ def _finetune(
         control=control,
     )
     metrics = report.run_metrics(summary, seed=engine.seed, flops_per_image=flops)
-    metrics |= {"task": config.task, "scenes": config.scenes, "epochs": summary.images / config.scenes}
-    metrics |= {"unreadable": len(source.skipped), "sources": _source_counts(source), "backbone": origin}
+    metrics |= {"task": config.task, "unreadable": len(source.skipped), "backbone": origin}
+    metrics |= _seen(source, summary.images)
     if world.leads:
         with cpu_threads(engine):
             fragment = _fragment(config, summary, metrics, published(config, out), source)
@@ -93,15 +93,35 @@ def published(config: FinetuneConfig, folder: str) -> TaskModel:
     return model.eval()
 
 
-def _source_counts(source: TaskSource) -> list[dict[str, Any]]:
-    """What training drew from: samples and share of each source."""
+def _seen(source: TaskSource, images: int) -> dict[str, Any]:
+    """What training drew from: samples and share of each source, images seen of it, and how often that is all of it.
+
+    The run as a whole has `epochs` only where it has one source: several are gone through at different rates.
+    """
     chosen = source.config.sources or (DataSource(),)
-    quota = source.mixture.quota / source.mixture.quota.sum()
-    decks = source.mixture.decks
-    return [
-        {"path": given.path, "samples": deck.count, "share": round(float(share), 3)}
-        for given, deck, share in zip(chosen, decks, quota, strict=True)
+    mixture = source.mixture
+    shares = mixture.quota / mixture.quota.sum()
+    found = [
+        {"path": given.path, "samples": deck.count, "share": round(float(share), 3), "images": taken}
+        | {"epochs": taken / deck.count}
+        for given, deck, share, taken in zip(chosen, mixture.decks, shares, mixture.taken(images), strict=True)
     ]
+    out: dict[str, Any] = {"sources": found}
+    if source.config.renders:
+        out["scenes"] = source.config.scenes
+    return out if found[1:] else out | {"epochs": found[0]["epochs"]}
+
+
+def _said_seen(metrics: dict[str, Any]) -> str:
+    """Images seen, of what, and how often: `24 (16: 8.0 times 2 labelled samples; 8: 2.0 times 4 scenes)`."""
+    sources = metrics["sources"]
+    said = [
+        (f"{each['images']}: " if sources[1:] else "")
+        + f"{each['epochs']:.1f} times {each['samples']} "
+        + ("scenes" if each["path"] == SYNTHETIC else "labelled samples")
+        for each in sources
+    ]
+    return f"{metrics['images']} ({'; '.join(said)})"
 
 
 def _flops_per_image(config: FinetuneConfig) -> float:
@@ -160,7 +180,7 @@ def _facts(config: FinetuneConfig, metrics: dict[str, Any]) -> list[tuple[str, A
         ("loss at the start", metrics["loss_first"]),
         ("loss at the end", metrics["loss_final"]),
         ("steps", metrics["steps"]),
-        ("images seen", f"{metrics['images']} ({metrics['epochs']:.1f} times {metrics['scenes']} scenes)"),
+        ("images seen", _said_seen(metrics)),
         ("parameters trained", metrics["trained_parameters"]),
         ("arithmetic", f"{metrics['flops']:.3g} FLOP"),
         ("training time", f"{metrics['seconds']:.1f} s"),

@@ -60,7 +60,7 @@ def _mirror(array: Array | None) -> Array | None:
 
 
 def flip(sample: Sample) -> Sample:
-    """The mirror image: sides swap, x of normals and points turns round, c_x becomes W - 1 - c_x."""
+    """The mirror image: sides swap, x of normals and points turns round; c_x becomes W - 1 - c_x, skew its negative."""
     width = sample.image.shape[1]
     out = replace(
         sample,
@@ -83,6 +83,7 @@ def flip(sample: Sample) -> Sample:
     if sample.intrinsics is not None:
         changes["intrinsics"] = sample.intrinsics.copy()
         changes["intrinsics"][0, 2] = width - 1 - sample.intrinsics[0, 2]
+        changes["intrinsics"][0, 1] = 0 - sample.intrinsics[0, 1]  # from 0, so that none stays +0
     if sample.keypoints is not None and sample.labelled is not None:
         order = keypoints().flip
         mirrored = sample.keypoints[order].copy()

@@ -53,7 +53,7 @@ def check(folder: str, tasks: Sequence[str] | None = None, *, show: int = 8, lim
     """Read every sample of every task (or of `tasks`), and judge it; `limit` reads the first rows only.
 
     show: samples per task kept for drawing, spread evenly. A row of the index that is malformed is a problem like any
-    other. Raises LabelError only when there is no index to read.
+    other, and named once however many tasks meet it. Raises LabelError only when there is no index to read.
     """
     report = Report(folder, read_facts(folder))
     found = list(islice(scan_index(folder), limit))
@@ -73,6 +73,7 @@ def check(folder: str, tasks: Sequence[str] | None = None, *, show: int = 8, lim
         report.problems.append(Problem(folder, "the index is empty", "write one row a sample"))
     elif rows and not tasks:
         report.problems += _unlabelled(folder, rows)
+    report.problems = list(dict.fromkeys(report.problems))  # one box or picture is read for several tasks and rows
     return report
 
 

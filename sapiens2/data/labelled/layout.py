@@ -14,6 +14,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -180,6 +181,9 @@ def parse_row(where: str, values: Any) -> Row:
         if name in given and (given[name].startswith("/") or "://" in given[name]):
             mend = "name a file in the folder of the index, by its path relative to that folder"
             raise LabelError(where, f"`{name}` is the absolute path {given[name]!r}", mend)
+        if name in given and ".." in PurePosixPath(given[name]).parts:
+            mend = "put the file below the folder of the index, and name it without `..`"
+            raise LabelError(where, f"`{name}` is {given[name]!r}, which may lead out of the folder", mend)
     if given.get("split", "train") not in SPLITS:
         raise LabelError(where, f"`split` is {given['split']!r}", f"use one of {', '.join(SPLITS)}")
     for name, shape, say in (

@@ -13,7 +13,7 @@ import numpy as np
 
 from sapiens2.data.labelled.layout import DatasetFacts, LabelError, Row
 from sapiens2.engine import storage
-from sapiens2.tasks.regions import said_too_far, too_far
+from sapiens2.tasks.regions import MAX_SIDE, off_picture, said_too_far, too_far
 from sapiens2.tasks.sample import Sample
 from sapiens2.tasks.vocabulary import IGNORE, keypoints, parts
 
@@ -64,7 +64,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def read_image(path: str) -> Array:
-    """An upright picture, uint8 [H, W, 3] RGB."""
+    """An upright picture, uint8 [H, W, 3] RGB; LabelError for one that cannot be decoded or framed."""
     import cv2
 
     data = np.frombuffer(read_bytes(path) or b"\0", np.uint8)
@@ -74,20 +74,29 @@ def read_image(path: str) -> Array:
         decoded = None
     if decoded is None:
         raise LabelError(path, "is not a picture that can be decoded", "save it again as JPEG or PNG, or drop the row")
+    if max(decoded.shape) > MAX_SIDE:
+        mend = f"cut picture and labels to sides of {MAX_SIDE} or less, or shrink them"
+        raise LabelError(path, f"has a side of {max(decoded.shape)} pixels", mend)
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def read_box(row: Row, size: tuple[int, int]) -> Array | None:
-    """The person box, float32 [4], or None; LabelError if it is empty, nowhere in the picture or far beyond it."""
+    """The person box, float32 [4], or None; LabelError if it is empty, beside the picture or far beyond it.
+
+    What is accepted here `sapiens2.tasks.predict.checked_boxes` accepts: the limits are the same functions.
+    """
     if row.box is None:
         return None
     box, (height, width) = np.array(row.box), size
-    x0, y0, x1, y1 = row.box
-    if not np.isfinite(box).all() or x1 <= x0 or y1 <= y0:
+    with np.errstate(over="ignore"):
+        narrow = box.astype(np.float32)  # as it is used: a box may lose its area here
+    if not np.isfinite(box).all() or (narrow[2:] <= narrow[:2]).any():
         raise LabelError(row.where, f"`box` {list(row.box)} has no area", "give [x0, y0, x1, y1], not width and height")
-    if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
+    if off_picture(narrow[None], size)[0]:
         raise LabelError(
-            row.where, f"`box` {list(row.box)} lies outside the picture of {width} x {height}", "mend the box"
+            row.where,
+            f"`box` {list(row.box)} lies outside the picture of {width} x {height}",
+            "let it reach past the centres of the picture's outermost pixels (0, 0 is the first), or drop the row",
         )
     if too_far(box[None], size)[0]:
         raise LabelError(
@@ -95,7 +104,7 @@ def read_box(row: Row, size: tuple[int, int]) -> Array | None:
             f"`box` {list(row.box)} {said_too_far(size)}",
             "give [x0, y0, x1, y1] in pixels of this very picture",
         )
-    return box.astype(np.float32)
+    return narrow
 
 
 def read_keypoints(row: Row, size: tuple[int, int]) -> tuple[Array, Array]:
@@ -207,13 +216,13 @@ _OPENGL = np.array([1, -1, -1], np.float32)
 def read_normals(path: str, size: tuple[int, int], valid: Array | None, facts: DatasetFacts) -> tuple[Array, Array]:
     """Unit normals float32 [H, W, 3] in camera axes (they face the camera), and where they are known.
 
-    Without a `valid` file, zero vectors are unknown, and NaN is an error.
+    Zero vectors are unknown, with a `valid` file as without one. NaN is an error where they are known.
     """
     normals = _sized(path, _array(path, "normals"), size, (3,))
     if facts.axes == "opengl":
         normals = normals * _OPENGL
-    if valid is None:
-        valid = np.asarray((normals != 0).any(-1))  # NaN is not 0
+    given = np.asarray((normals != 0).any(-1))  # NaN is not 0
+    valid = given if valid is None else valid & given
     inside = normals[valid]
     _finite(path, "normals", inside, "store 0 where they are not known, or name a `valid` mask")
     length = np.linalg.norm(inside, axis=-1)
@@ -261,7 +270,7 @@ def read_points(
 ) -> tuple[Array, Array]:
     """Metric points float32 [H, W, 3] in front of the camera, and where they are known.
 
-    From `points`, or from `depth` and the intrinsics. Depth 0 is unknown where there is no `valid` file.
+    From `points`, or from `depth` and the intrinsics. Depth 0 is unknown, with a `valid` file as without one.
     """
     k = read_intrinsics(row, size)
     if row.points is not None:
@@ -271,8 +280,8 @@ def read_points(
     else:
         path = _path(folder, row, "depth")
         points = unproject(_sized(path, _depth(path, facts), size, ()), k)
-    if valid is None:
-        valid = np.asarray(points[..., 2] != 0)
+    given = np.asarray(points[..., 2] != 0)  # NaN is not 0
+    valid = given if valid is None else valid & given
     inside = points[valid]
     _finite(path, "points", inside, "store 0 where depth is not known, or name a `valid` mask")
     if len(inside):
@@ -309,19 +318,26 @@ def _check_points(path: str, points: Array, pixels: Array, k: Array) -> None:
         )
 
 
+_CAMERA = "give [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels"
+
+
 def read_intrinsics(row: Row, size: tuple[int, int]) -> Array:
-    """The camera matrix float64 [3, 3]; LabelError if it is missing or no camera of such a picture."""
+    """The camera matrix float64 [3, 3], upper triangular; LabelError if it is missing or no camera of such a picture.
+
+    Its skew K[0, 1] is 0 for almost every camera, and honoured where it is not.
+    """
     k, (height, width) = row.intrinsics, size
     if k is None:
-        raise LabelError(row.where, "has no `intrinsics`", "give [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels")
-    wrong = not np.isfinite(k).all() or k[0, 0] <= 0 or k[1, 1] <= 0 or abs(k[2] - [0, 0, 1]).max() > 1e-6
+        raise LabelError(row.where, "has no `intrinsics`", _CAMERA)
+    problem = f"are no camera of a picture of {width} x {height}"
+    wrong = not np.isfinite(k).all() or k[0, 0] <= 0 or k[1, 1] <= 0
     wrong = wrong or not (-width < k[0, 2] < 2 * width and -height < k[1, 2] < 2 * height)
+    fixed = {"K[1, 0]": (k[1, 0], 0), "K[2, 0]": (k[2, 0], 0), "K[2, 1]": (k[2, 1], 0), "K[2, 2]": (k[2, 2], 1)}
+    for name, (found, wanted) in fixed.items():
+        if not wrong and abs(found - wanted) > 1e-6:
+            wrong, problem = True, f"have {found:g} at {name}, where a camera has {wanted}"
     if wrong:
-        raise LabelError(
-            row.where,
-            f"`intrinsics` {k.tolist()} are no camera of a picture of {width} x {height}",
-            "give [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels",
-        )
+        raise LabelError(row.where, f"`intrinsics` {k.tolist()} {problem}", _CAMERA)
     return k
 
 

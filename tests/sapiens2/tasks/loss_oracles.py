@@ -116,7 +116,7 @@ def pointmap(p: Array, said: Array, metric: Array, mask: Array, k: Array, preset
     l1 = [float(np.abs(p[b, :, y, x] - t[b, :, y, x]).sum()) / depth[b] for b, y, x in here]
     rays = []
     for b, y, x in here:
-        across, down = (x - k[b, 0, 2]) / k[b, 0, 0], (y - k[b, 1, 2]) / k[b, 1, 1]
+        across, down, _ = np.linalg.solve(k[b], [x, y, 1])
         rays.append(float(abs(p[b, 0, y, x] - across * p[b, 2, y, x]) + abs(p[b, 1, y, x] - down * p[b, 2, y, x])))
     silog, shift = [], []
     for b in range(len(p)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,7 +14,8 @@ from sapiens2.data.synthetic import render
 from sapiens2.data.synthetic.camera import Camera
 from sapiens2.tasks.affine import apply, compose, inverse, region_matrix, resample, split_camera, turn, warp
 from sapiens2.tasks.blurring import WIDEST, blurred
-from sapiens2.tasks.regions import crop
+from sapiens2.tasks.mixture import framed
+from sapiens2.tasks.regions import crop, whole_region
 from sapiens2.tasks.sample import Sample, flip, from_scene
 from sapiens2.tasks.vocabulary import parts
 
@@ -90,6 +92,19 @@ def test_forgetting_the_turn_or_the_camera_is_noticed(name: str) -> None:
     assert np.median(error) > 2 or name == "turn"
 
 
+def test_pixels_that_are_not_square_turn_and_mirror_with_their_skew() -> None:
+    def oblong(camera: Camera) -> Camera:
+        return replace(camera, intrinsics=camera.intrinsics * [[1], [1.1], [1]])
+
+    one = warp(from_scene(render(5, *SIZE, change=oblong)), turn(40, (70, 90)), SIZE)
+    for each in (one, flip(one)):
+        assert each.points is not None and each.valid is not None and each.intrinsics is not None
+        assert abs(each.intrinsics[0, 1]) > 5
+        projected = each.points[each.valid].astype(np.float64) @ each.intrinsics.T.astype(np.float64)
+        found = projected[:, :2] / projected[:, 2:]
+        np.testing.assert_allclose(found, np.argwhere(each.valid)[:, ::-1], atol=1e-3)
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_there_and_back(name: str) -> None:
     one = sample(7)
@@ -141,6 +156,19 @@ def test_shrinking_averages() -> None:
     assert abs(small[2:-2, 2:-2].astype(float).mean() - 127.5) < 6 and small[2:-2, 2:-2].std() < 25
     reference = cv2.resize(stripes, (13, 13), interpolation=cv2.INTER_AREA)
     assert np.abs(small.astype(int) - reference)[2:-2, 2:-2].mean() < 25
+
+
+@pytest.mark.parametrize("shape", [(120, 1900), (1500, 130), (300, 700), (150, 200), (700, 525), (90, 60)])
+@pytest.mark.parametrize("size", [(128, 96), (64, 48)])
+def test_training_and_prediction_see_the_same_picture(shape: tuple[int, int], size: tuple[int, int]) -> None:
+    """Stretched or whole, very wide or not: the frame of training is the crop of prediction."""
+    picture = cv2.resize(sample(3).image, shape[::-1], interpolation=cv2.INTER_LINEAR)
+    picture[::7], picture[:, ::5] = 255, 0  # lines that each axis loses by its own shrinking
+    for task in ("segmentation", "normal"):
+        trained = framed(task, Sample(picture), size).image
+        asked = crop(picture, whole_region(shape, size, stretch=task == "segmentation"), size)
+        gap = np.abs(trained.astype(int) - asked)
+        assert gap.max() <= 2 and gap.mean() < 0.1, (task, gap.max(), gap.mean())
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])

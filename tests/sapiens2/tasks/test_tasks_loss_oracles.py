@@ -77,6 +77,7 @@ def scene() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Predicted points and scale, metric points, mask, intrinsics."""
     k = torch.tensor([[[9.0, 0, 3.2], [0, 8.0, 2.1], [0, 0, 1]]]).double().repeat(3, 1, 1)
     k[1, 0, 0], k[2, 0, 0] = 12.0, 15.0
+    k[2, 0, 1] = 2.5  # pixels that are not square have been turned
     metric = double(3, 3, H, W)
     metric[:, 2] = 2 + torch.rand(3, H, W)
     p = metric * canonical_scale(k, W)[:, None, None, None] + 0.1 * double(3, 3, H, W)

@@ -46,6 +46,9 @@ def test_shares_are_exact_in_every_block() -> None:
     for block in (0, 3):
         drawn = Counter(int(mixture.sample(block * BLOCK + k)[0].image[0, 0, 0]) for k in range(BLOCK))
         assert drawn == {3: 100, 5: 200, 7: 700}
+    drawn = Counter(int(mixture.sample(k)[0].image[0, 0, 0]) for k in range(2 * BLOCK + 57))
+    assert mixture.taken(2 * BLOCK + 57) == [drawn[n] for n in (3, 5, 7)] and mixture.taken(0) == [0, 0, 0]
+    assert Mixture(decks[:1], [1], seed=0).taken(57) == [57]
     assert shares([1, 1, 1]).sum() == BLOCK and shares([1, 1e9]).tolist() == [1, BLOCK - 1]
 
 

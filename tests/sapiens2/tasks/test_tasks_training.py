@@ -15,7 +15,7 @@ from sapiens2.model.sizes import SIZES, Architecture
 from sapiens2.tasks import recipes
 from sapiens2.tasks.augment import NEUTRAL
 from sapiens2.tasks.build import build_task
-from sapiens2.tasks.config import FinetuneConfig
+from sapiens2.tasks.config import DataSource, FinetuneConfig
 from sapiens2.tasks.head_specs import TASKS
 from sapiens2.tasks.objective import TaskObjective, photometric
 from sapiens2.tasks.predict import forward
@@ -205,3 +205,8 @@ def test_bad_configurations_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             FinetuneConfig(**changes)  # type: ignore[arg-type]
+    labelled, synthetic = DataSource(path="/data/people"), DataSource()
+    assert FinetuneConfig(batch=9, scenes=4, sources=(labelled,)).batch == 9  # no scene is in it
+    for sources in ((synthetic,), (labelled, synthetic)):
+        with pytest.raises(ValueError, match="larger than scenes"):
+            FinetuneConfig(batch=9, scenes=4, sources=sources)
