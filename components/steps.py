@@ -236,7 +236,7 @@ def _finetune(task: str) -> Step:
         summary=f"post-train the backbone for {task}",
         given="components.given_labels:sources",
         data="sapiens2.tasks.config:data_digest",
-        revision=5,
+        revision=6,
         sources=("sapiens2.tasks", "sapiens2.model", "sapiens2.engine", "sapiens2.data"),
         deterministic=False,
     )
@@ -253,7 +253,7 @@ def _evaluate(task: str) -> Step:
         summary=f"metrics of {task} with confidence intervals, on held-out people",
         given="components.given_labels:measured",
         data="sapiens2.evaluation.config:data_digest",
-        revision=7,
+        revision=8,
         sources=("sapiens2.evaluation", "sapiens2.tasks", "sapiens2.model", "sapiens2.data"),
     )
 
@@ -281,6 +281,7 @@ LABELS = Step(
     config="components.labels:ImportLabelsConfig",
     body="components.labels:body",
     summary="labels from an annotation tool, as labelled data",
+    revision=2,
     sources=("components.labels", "sapiens2.data.annotation"),
     data="components.labels:data_digest",
 )
