@@ -34,8 +34,8 @@ def off_picture(boxes: Array, shape: tuple[int, int]) -> Array:
 
     A box that reaches past the outermost pixel centres holds one of them once it is padded; any other may hold none.
     """
-    height, width = shape
-    return (boxes[:, 2:4] <= 0).any(1) | (boxes[:, 0] >= width - 1) | (boxes[:, 1] >= height - 1)
+    ends = np.maximum(np.array([shape[1], shape[0]]) - 1, 0.5)  # one pixel has but one centre to begin before
+    return (boxes[:, 2:4] <= 0).any(1) | (boxes[:, :2] >= ends).any(1)
 
 
 def said_too_far(shape: tuple[int, int]) -> str:
@@ -53,9 +53,15 @@ def person_region(box: Array, aspect: float, padding: float = PADDING) -> Array:
 
 
 def whole_region(shape: tuple[int, int], size: tuple[int, int], *, stretch: bool) -> Array:
-    """The region that shows a picture of shape (height, width) whole: centred with margins, or stretched to `size`."""
+    """The region that shows a picture of shape (height, width) whole: centred with margins, or stretched to `size`.
+
+    Stretched, its sides are 1 or more: between the centres of one pixel is no width.
+    """
     whole = np.array([0.0, 0.0, shape[1] - 1.0, shape[0] - 1.0])
-    return whole if stretch else person_region(whole, (size[1] - 1) / (size[0] - 1), 1.0)
+    if stretch:
+        grow = np.maximum(1 - whole[2:], 0) / 2
+        return np.concatenate([-grow, whole[2:] + grow])
+    return person_region(whole, (size[1] - 1) / (size[0] - 1), 1.0)
 
 
 def window_of(region: Array, shape: tuple[int, int]) -> Window:

@@ -23,7 +23,7 @@ from sapiens2.tasks.head_specs import OUTPUT, TASKS, TaskName
 from sapiens2.tasks.load import load_task
 from sapiens2.tasks.overlays import overlay
 from sapiens2.tasks.pointmap_scale import Convention
-from sapiens2.tasks.predict import Prediction, _placed, forward, predict
+from sapiens2.tasks.predict import Prediction, _placed, checked_boxes, forward, predict
 from sapiens2.tasks.regions import crop, person_region, place, whole_region, window_of
 from sapiens2.tasks.vocabulary import keypoints, parts
 
@@ -41,6 +41,17 @@ def test_a_whole_image_crop_of_its_own_size_is_the_image() -> None:
         region = whole_region((24, 18), (24, 18), stretch=stretch)
         np.testing.assert_array_equal(crop(image, region, (24, 18)), image)
         np.testing.assert_array_equal(place(image, region, (0, 0, 18, 24), (24, 18)), image)
+
+
+@pytest.mark.filterwarnings("error")  # of a division by nothing
+@pytest.mark.parametrize("shape", [(1, 1), (300, 1), (1, 300)])
+def test_pictures_of_one_row_or_column_are_seen_and_answered(shape: tuple[int, int]) -> None:
+    picture = np.full((*shape, 3), 90, np.uint8)
+    assert (crop(picture, whole_region(shape, (64, 48), stretch=True), (64, 48))[16:48, 12:36] > 40).all()
+    torch.manual_seed(0)
+    (found,) = predict(build_task("segmentation", "tiny").eval(), [picture], input_size=(64, 48))[0]
+    assert found.labels is not None and found.labels.shape == shape
+    checked_boxes(np.array([[0.0, 0, shape[1], shape[0]]]), shape)
 
 
 @pytest.mark.parametrize("size", [(24, 18), (150, 100)])
