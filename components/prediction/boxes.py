@@ -2,7 +2,8 @@
 
 Box files name pictures as the listing does (`holiday/beach.jpg`, `frame 12`), or by image_id; boxes are x0, y0, x1, y1
 in pixels of the upright picture:
-    .json     {"beach.jpg": [[x0, y0, x1, y1], ...]}, a score as a fifth number if there is one; or a COCO file
+    .json     {"beach.jpg": [[x0, y0, x1, y1], ...]}, a score as a fifth number if there is one; or a COCO file, of
+              which the annotations of the category `person` are taken, or of the only one
     .csv      columns image (or image_id), x0, y0, x1, y1 and perhaps score; one row per person
     .parquet  the same columns, or the table of a `detections` artifact: image_id, boxes, box_scores
 """
@@ -121,7 +122,7 @@ def read_boxes(path: str) -> GivenBoxes:
 
 def _checked(box: Any, where: str) -> list[float]:
     try:
-        numbers = [float(value) for value in box]
+        numbers = [float(value) for value in ((box,) if isinstance(box, str) else box)]
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{where}: {box!r} is not a box of numbers x0, y0, x1, y1") from error
     if len(numbers) not in (4, 5) or not np.isfinite(numbers).all():
@@ -153,46 +154,94 @@ def _json(file: Path) -> Rows:
 
 
 def _coco(file: Path, data: dict[str, Any]) -> Rows:
-    """COCO: boxes are x, y, width, height there; a crowd is no person."""
+    """COCO: boxes are x, y, width, height there; a crowd is no person, nor is what another category has."""
+    at = "images"
     try:
         names = {image["id"]: str(image["file_name"]) for image in data["images"]}
         yield from ((f"image {i}", name, []) for i, name in names.items())
-        for row in data["annotations"]:
-            if not row.get("iscrowd"):
-                x, y, w, h = row["bbox"]
-                yield f"annotation {row.get('id')}", names[row["image_id"]], [[x, y, x + w, y + h]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} looks like COCO but {type(error).__name__}: {error}") from error
+        at = "categories"
+        persons = _persons(data.get("categories") or [])
+        for number, row in enumerate(data["annotations"]):
+            at = f"annotation {row.get('id', f'number {number}')}"
+            if persons and row["category_id"] not in persons:
+                raise ValueError(f"it has category {row['category_id']}, which `categories` does not list")
+            if row.get("iscrowd") or (persons and not persons[row["category_id"]]):
+                continue
+            if row["image_id"] not in names:
+                raise ValueError(f"it is of image {row['image_id']}, which `images` does not list")
+            x, y, w, h = row["bbox"]
+            yield at, names[row["image_id"]], [[x, y, x + w, y + h, *_score(row)]]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{file} looks like COCO but for {at}: {what}") from error
+
+
+def _persons(categories: list[Any]) -> dict[Any, bool]:
+    """Whether a category is that of people, by id: the one named person, else the only one."""
+    named = {one["id"]: str(one["name"]) for one in categories}
+    persons = {i: len(named) == 1 or name.strip().lower() == "person" for i, name in named.items()}
+    if named and not any(persons.values()):
+        raise ValueError(f"none is named person, they are {', '.join(named.values())}: rename that of the people")
+    return persons
+
+
+def _score(row: Mapping[str, Any]) -> list[Any]:
+    return [] if row.get("score") in (None, "") else [row["score"]]
 
 
 def _csv(file: Path) -> Rows:
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        rows = list(csv.DictReader(stream))
-    return _flat(str(file), list(rows[0]) if rows else ["image", *_CORNERS], rows, first=2)
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            rows = [(f"line {reader.line_num}", row) for row in reader]
+            columns = list(reader.fieldnames or ["image", *_CORNERS])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file} is not CSV in UTF-8: {error}; save it as that") from error
+    return _flat(str(file), columns, rows)
 
 
-def _flat(where: str, columns: list[str], rows: Iterable[Mapping[str, Any]], first: int) -> Rows:
+def _flat(file: str, columns: list[str], rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Rows:
     key = next((name for name in ("image", "image_id") if name in columns), None)
     absent = [name for name in _CORNERS if name not in columns]
     if key is None or absent:
-        raise ValueError(f"{where} has the columns {columns}; it needs image (or image_id) and x0, y0, x1, y1")
-    scored = [*_CORNERS, "score"] if "score" in columns else list(_CORNERS)
-    return [(f"row {n}", str(row[key]), [[row[name] for name in scored]]) for n, row in enumerate(rows, first)]
+        raise ValueError(f"{file} has the columns {columns}; it needs image (or image_id) and x0, y0, x1, y1")
+    for where, row in rows:
+        yield where, _name(row[key], f"{file}, {where}"), [[*(row[corner] for corner in _CORNERS), *_score(row)]]
+
+
+def _name(given: Any, where: str) -> str:
+    if given in (None, ""):
+        raise ValueError(f"{where} names no picture")
+    return str(given)
 
 
 def _parquet(file: Path) -> Rows:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(file)
-    rows = table.to_pylist()
+    try:
+        table = pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file} cannot be read as Parquet: {error}") from error
+    rows = [(f"row {number}", row) for number, row in enumerate(table.to_pylist())]
     if "boxes" not in table.column_names:
-        return _flat(str(file), table.column_names, rows, first=0)
+        return _flat(str(file), table.column_names, rows)
     key = "image_id" if "image_id" in table.column_names else "image"
     if key not in table.column_names:
         raise ValueError(f"{file} has the columns {table.column_names}; it needs image_id or image beside boxes")
-    found = []
-    for number, row in enumerate(rows):
-        scores = row.get("box_scores")
-        boxes = row["boxes"] if scores is None else [[*b, s] for b, s in zip(row["boxes"], scores, strict=True)]
-        found.append((f"row {number}", str(row[key]), boxes))
-    return found
+    named = ((f"{file}, {where}", where, row) for where, row in rows)
+    return [(where, _name(row[key], at), _scored(row["boxes"], row.get("box_scores"), at)) for at, where, row in named]
+
+
+def _scored(boxes: Any, scores: Any, where: str) -> list[Any]:
+    """The boxes of a picture, each with its score if there are any; null is none."""
+    boxes = [] if boxes is None else boxes
+    if not isinstance(boxes, list) or not isinstance(scores, list | None):
+        raise ValueError(f"{where}: boxes must be a list of boxes, and box_scores one of numbers")
+    if scores is None:
+        return boxes
+    if len(scores) != len(boxes):
+        raise ValueError(
+            f"{where}: {len(boxes)} boxes have {len(scores)} box_scores; give each box one, or leave all out"
+        )
+    return [[*box, score] if isinstance(box, list) else box for box, score in zip(boxes, scores, strict=True)]

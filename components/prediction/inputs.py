@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,17 @@ from curation.images.places import Place, PoolFile
 from curation.images.reading import read_all
 from curation.images.reasons import Reason
 from curation.images.sources import list_pool
-from curation.images.video import Video, is_video, open_video, read_frames
+from curation.images.video import FrameReader, Video, is_video, open_video
 
 CHUNK = 32
 """Pictures that a worker takes at a time: their persons share batches."""
 ANSWERS = ("data", "overlays", "records", "overlay.mp4", "predictions.json", "predictions.parquet")
 """What lies in the folder of the answers."""
 _LISTS = (".parquet", ".tar", ".txt", ".csv", ".tsv")
+_PART, _STEM = 200, 800
+"""Bytes of a folder's or file's name, of which disks take 255, and of a whole path, of which S3 takes 1024; what is
+written adds endings, a folder and the root."""
+_KEPT = 0.75  # of a name that is too long
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All chunks in order, and the video they come from, if it is one."""
+    """All chunks in order, the video they come from, if it is one, and what is to be said of what was left out."""
 
     chunks: tuple[Chunk, ...]
     video: Video | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -74,6 +79,7 @@ def list_inputs(images: str, out: str | None = None) -> Inputs:
     """The pictures of a folder, .tar, .parquet, list of URLs, picture or video, local or s3:// (no videos there).
 
     out: where the answers go; whatever lies in it is no input, so that a rerun does not predict on its own answers.
+    Links to folders are not followed, for they may lead round in a circle or to the same pictures again.
     Raises ValueError when nothing is there, it is none of these, or it is `out` itself or a part of its answers.
     """
     place = Place.of(images)
@@ -92,7 +98,22 @@ def list_inputs(images: str, out: str | None = None) -> Inputs:
         items = [item for item in items if not _in(item.location, folder)]
     if not items:
         raise ValueError(f"all of {images} lies in {out}, where the answers go: give another folder with --out")
-    return _pictures(items)
+    linked = [item.source for item in items if _is_folder(item)]
+    items = [item for item in items if not _is_folder(item)]
+    if not items:
+        raise ValueError(f"{images} holds only links to folders, which are not followed: give the folders themselves")
+    return replace(_pictures(items), notes=_left_out(linked))
+
+
+def _is_folder(item: SourceItem) -> bool:
+    return item.kind == "file" and not item.location.startswith("s3://") and Path(item.location).is_dir()
+
+
+def _left_out(linked: Sequence[str]) -> tuple[str, ...]:
+    if not linked:
+        return ()
+    shown = ", ".join(linked[:5]) + (f" and {len(linked) - 5} more" if len(linked) > 5 else "")
+    return (f"{len(linked)} links to folders are not followed, give these with --images: {shown}",)
 
 
 def _refuse_answers(images: str, out: str) -> None:
@@ -155,14 +176,27 @@ def _stems(names: Sequence[str]) -> list[str]:
 
 def _safe(name: str) -> str:
     """A name as a relative path of plain characters; members of an archive lie in a folder of its name."""
-    parts = [re.sub(r"[^\w.\-]+", "_", part).lstrip(".") or "_" for part in name.replace("::", "/").split("/") if part]
-    return "/".join(parts) or "_"
+    parts = [part for part in name.replace("::", "/").split("/") if part]
+    plain = [_cut(re.sub(r"[^\w.\-]+", "_", part).lstrip(".") or "_", part, _PART) for part in parts]
+    return _cut("/".join(plain) or "_", name, _STEM)
 
 
-def open_chunk(chunk: Chunk, due: Callable[[Picture, str], bool]) -> Iterator[Opened]:
-    """Every picture of a chunk in order; those that are not due by their content are not decoded."""
+def _cut(plain: str, name: str, most: int) -> str:
+    """At most that many bytes; what is cut off is told apart by a hash of the name."""
+    data = plain.encode()
+    if len(data) <= most:
+        return plain
+    kept = data[: int(most * _KEPT)].decode(errors="ignore").rstrip("/")  # no half of a character
+    return f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def open_chunk(chunk: Chunk, due: Callable[[Picture, str], bool], reader: FrameReader) -> Iterator[Opened]:
+    """Every picture of a chunk in order; those that are not due by their content are not decoded.
+
+    reader: of frames; chunks that share it are read by one pass through the video.
+    """
     if chunk.video is not None:
-        yield from _frames(chunk, due)
+        yield from _frames(chunk, due, reader)
         return
     items = [picture.item for picture in chunk.pictures if picture.item is not None]
     for picture, (_, data) in zip(chunk.pictures, read_all(items, FetchPolicy()), strict=True):
@@ -182,14 +216,14 @@ def _decoded(picture: Picture, content: str, data: bytes) -> Opened:
     return Opened(picture, content, reject=image)
 
 
-def _frames(chunk: Chunk, due: Callable[[Picture, str], bool]) -> Iterator[Opened]:
+def _frames(chunk: Chunk, due: Callable[[Picture, str], bool], reader: FrameReader) -> Iterator[Opened]:
     assert chunk.video is not None
     contents = [f"{chunk.content}:{picture.frame}" for picture in chunk.pictures]
     wanted = [due(picture, content) for picture, content in zip(chunk.pictures, contents)]
     if not any(wanted):
         yield from (Opened(picture, content) for picture, content in zip(chunk.pictures, contents))
         return
-    frames = read_frames(chunk.video, chunk.pictures[0].frame, len(chunk.pictures))
+    frames = reader.read(chunk.video, chunk.pictures[0].frame, len(chunk.pictures))
     for picture, content, is_due, (number, pixels) in zip(chunk.pictures, contents, wanted, frames, strict=True):
         assert number == picture.frame
         if not is_due:

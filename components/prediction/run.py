@@ -105,7 +105,7 @@ def predict_all(
         done += len(made)
         progress(done, total)
     ordered = [record for index in sorted(records) for record in records[index]]
-    notes = _notes(job, inputs) + _unseen(job, ordered)
+    notes = [*inputs.notes, *_notes(job, inputs), *_unseen(job, ordered)]
     if inputs.video is not None and job.overlays:
         problem = write_film(job, ordered, inputs.video)
         notes += [problem] if problem else []

@@ -13,8 +13,9 @@ import numpy as np
 from components.prediction.boxes import DetectorChoice, GivenBoxes
 from components.prediction.inputs import Chunk, Opened, Picture, open_chunk
 from components.storage import Storage
+from curation.images.video import FrameReader
 
-REVISION = 3
+REVISION = 4
 """Raised whenever the same pictures and settings would give other files."""
 RECORDS = "records"
 DONE, NOBODY, UNREADABLE, FAILED = "done", "no_person", "unreadable", "failed"
@@ -66,7 +67,7 @@ class PredictWorker:
     def __init__(self, job: Job) -> None:
         from sapiens2.tasks.load import load_task
 
-        self.job, self.storage = job, Storage(job.out)
+        self.job, self.storage, self.frames = job, Storage(job.out), FrameReader()
         kind: Any = job.task
         size: Any = job.size
         self.model = load_task(job.checkpoint, task=kind, size=size, device=job.device)
@@ -85,7 +86,7 @@ class PredictWorker:
             return record is None
 
         records: dict[str, dict[str, Any]] = {}
-        answered = self._answered(self._located(open_chunk(chunk, due), records, kept))
+        answered = self._answered(self._located(open_chunk(chunk, due, self.frames), records, kept))
         for opened, found in answered:
             records[opened.picture.stem] = self._write(opened, found)
         return [(records | kept)[picture.stem] for picture in chunk.pictures]

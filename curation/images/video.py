@@ -1,31 +1,34 @@
-"""The frames of a video, numbered as the container counts them; a frame that cannot be decoded is a Reject, not a gap.
+"""The frames of a video, numbered from 0 as they are shown; a frame that cannot be decoded is a Reject, not a gap.
 
 Decoding is OpenCV's (FFmpeg). Its decoder is told to refuse a frame with errors where it would else paint over them.
-Numbers hold for a constant frame rate; in other videos those of frames after a jump may be off by a few.
+Frames are read from front to back and never sought: OpenCV seeks by time as if all frames were equally long, and where
+they are not it lands on another frame than the one it names.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from curation.images.reasons import Reason, Reject
+from curation.images.video_end import AVI, ISO, container, is_cut_off
 
 EXTENSIONS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
-_GIVE_UP = 50  # frames in a row that cannot be decoded: those after them are not tried
+_GIVE_UP = 50  # attempts in a row that bring no frame, beyond the packets of the file: nothing follows
+_SAME_RATE = 0.01  # relative: the container's rate is kept where the time stamps say the same to this
 _OPTIONS = {"OPENCV_FFMPEG_CAPTURE_OPTIONS": "err_detect;explode", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
 
 
 @dataclass(frozen=True)
 class Video:
-    """What a container says of itself; `frames` may be more than can be decoded."""
+    """A video that can be opened: `frames` with those that cannot be decoded, `fps` of them a second on average."""
 
     path: str
     frames: int
@@ -40,61 +43,127 @@ def is_video(name: str) -> bool:
 
 
 def open_video(path: str | Path) -> Video:
-    """Reads the container. Raises ValueError when it cannot be opened or counts no frames."""
+    """Counts the frames. Raises ValueError when the file cannot be opened or has none.
+
+    Where the container counts as many frames as it holds packets these are the frames; else all of it is decoded once:
+    Matroska has no count but a duration, and a packet may hold no frame that is shown.
+    """
     import cv2
 
-    with _capture(str(path)) as capture:
-        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-        if frames <= 0:
-            raise ValueError(f"{path} cannot be opened as a video: it is damaged, or of a kind that OpenCV cannot read")
-        width, height = (int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        fps = float(capture.get(cv2.CAP_PROP_FPS))
-    return Video(str(path), frames, fps if np.isfinite(fps) and fps > 0 else 25.0, width, height)
+    capture = _capture(str(path))
+    said = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    width, height = (int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    fps = float(capture.get(cv2.CAP_PROP_FPS))
+    capture.release()
+    fps = fps if np.isfinite(fps) and fps > 0 else 25.0
+    times = _packet_times(str(path))
+    frames = len(times)
+    if said != frames or len(set(times)) < frames or min(times, default=0) < 0:
+        frames, last = _decoded(str(path), len(times))
+        if said == len(times) or container(path) != ISO:  # in an edited MP4 those after the last are hidden
+            frames += sum(time > last for time in times)
+        if _ends_early(str(path), said, times, fps):
+            frames = max(frames, said)
+    if frames <= 0:
+        raise ValueError(f"{path} cannot be opened as a video: it is damaged, or of a kind that OpenCV cannot read")
+    return Video(str(path), frames, _rate(fps, times), width, height)
 
 
-def read_frames(video: Video, first: int, count: int) -> Iterator[tuple[int, NDArray[np.uint8] | Reject]]:
-    """Frames first .. first + count - 1 in order: their number from 0, and RGB pixels [H, W, 3] or why not."""
-    failed, stop = 0, min(video.frames, first + count)
-    with _capture(video.path) as capture:
-        _go_to(capture, first)
-        for number in range(first, stop):
-            pixels = capture.read()[1] if failed < _GIVE_UP else None
-            failed = failed + 1 if pixels is None else 0
+def _packet_times(path: str) -> list[float]:
+    """Milliseconds at which each packet is shown, in the order of the file; nothing is decoded."""
+    import cv2
+
+    capture = _capture(path)
+    times = []
+    if capture.isOpened() and capture.set(cv2.CAP_PROP_FORMAT, -1):
+        while capture.grab():
+            times.append(float(capture.get(cv2.CAP_PROP_POS_MSEC)))
+    capture.release()
+    return times
+
+
+def _decoded(path: str, packets: int) -> tuple[int, float]:
+    """Frames up to the last that decodes, with those before it that fail, and when that is shown, milliseconds."""
+    import cv2
+
+    capture = _capture(path)
+    tried = frames = 0
+    last = -1.0
+    while capture.isOpened() and tried < max(packets, frames + _GIVE_UP):
+        tried += 1
+        if capture.grab():
+            frames, last = tried, float(capture.get(cv2.CAP_PROP_POS_MSEC))
+    capture.release()
+    return frames, last
+
+
+def _ends_early(path: str, said: int, times: list[float], fps: float) -> bool:
+    """Whether frames are missing at the end, so that the container's count is the better one.
+
+    The duration tells it in AVI only, where every frame is equally long; elsewhere it may be that of the sound.
+    """
+    if container(path) == AVI:
+        return bool(times) and round(max(times) / 1000 * fps) + 1 < said
+    return is_cut_off(path)
+
+
+def _rate(said: float, times: list[float]) -> float:
+    """Frames per second: what the container says, unless its time stamps (milliseconds) say something else."""
+    seconds = (max(times) - min(times)) / 1000 if times else 0.0
+    if seconds <= 0:
+        return said
+    measured = (len(times) - 1) / seconds
+    return said if abs(measured / said - 1) <= _SAME_RATE else measured
+
+
+class FrameReader:
+    """Reads frames of one video at a time and goes on where it stands: chunks in order cost one pass through the file.
+
+    A chunk further on is reached by decoding what lies between, an earlier one from the start.
+    """
+
+    def __init__(self) -> None:
+        self._video: Video | None = None
+        self._capture: Any = None
+        self._next = 0
+
+    def __enter__(self) -> FrameReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the file; reading opens it again."""
+        if self._capture is not None:
+            self._capture.release()
+        self._video = self._capture = None
+
+    def read(self, video: Video, first: int, count: int) -> Iterator[tuple[int, NDArray[np.uint8] | Reject]]:
+        """Frames first .. first + count - 1 in order: their number from 0, and RGB pixels [H, W, 3] or why not."""
+        if video != self._video or first < self._next:
+            self.close()
+            self._video, self._capture, self._next = video, _capture(video.path), 0
+        while self._next < first:
+            self._next += 1
+            self._capture.grab()
+        for number in range(first, min(video.frames, first + count)):
+            self._next = number + 1
+            pixels = self._capture.read()[1]
             if pixels is not None:
                 yield number, np.ascontiguousarray(pixels[..., ::-1])
             else:
                 yield number, Reject(Reason.CORRUPT, "the frame cannot be decoded")
 
 
-def _go_to(capture: Any, number: int) -> None:
-    """Moves to a frame by its time stamp; where a damaged frame stops that, frame by frame from the start."""
-    import cv2
-
-    if number == 0:
-        return
-    capture.set(cv2.CAP_PROP_POS_FRAMES, number)
-    if int(capture.get(cv2.CAP_PROP_POS_FRAMES)) != number:
-        capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
-        failed = 0
-        for _ in range(number):
-            failed = 0 if capture.grab() else failed + 1
-            if failed >= _GIVE_UP:
-                return
-
-
-@contextmanager
-def _capture(path: str) -> Iterator[Any]:
+def _capture(path: str) -> Any:
     """A capture with strict decoding; the options are read from the environment when it opens."""
     import cv2
 
     before = {name: os.environ.get(name) for name in _OPTIONS}
     os.environ.update(_OPTIONS)
     try:
-        capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+        return cv2.VideoCapture(path, cv2.CAP_FFMPEG)
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-    try:
-        yield capture
-    finally:
-        capture.release()

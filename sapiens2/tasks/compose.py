@@ -29,8 +29,8 @@ def compose(task: str, found: Sequence[Prediction], shape: tuple[int, int]) -> C
     if task not in MAPS:
         raise ValueError(f"{task} has no map to compose: use the keypoints of each prediction")
     owner = owners(found, shape)
-    first = getattr(found[0], MAPS[task]) if found else np.zeros((0, 0), np.float32)
-    values = np.zeros((*shape, *first.shape[2:]), first.dtype)
+    empty: Array = np.zeros(shape, np.uint8) if task == "segmentation" else np.zeros((*shape, 3), np.float32)
+    values = empty.astype(getattr(found[0], MAPS[task]).dtype) if found else empty
     valid = np.zeros(shape, bool)
     for index, one in enumerate(found):
         x0, y0, x1, y1 = one.window

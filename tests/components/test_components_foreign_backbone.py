@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from components.artifacts import ArtifactError, Store
+from components.given_weights import compared
 from components.plan import plan
+from components.run_step import identify
 from components.settings import Settings
 from components.steps import STEPS, find_steps
 from pipelines.chosen_settings import backbone_anywhere, settings_of, tuned
@@ -64,6 +66,56 @@ def test_a_file_is_meant_from_where_the_command_is_given(
     assert settings_of(pairs, None, "builtin", "micro").config(STEPS["probe"]).compare == (
         "/w.safetensors",
         "timm:a:/w.pth",
+    )
+
+
+def _folder(place: Path) -> Path:
+    """A transformers folder, as far as it is hashed."""
+    place.mkdir()
+    (place / "config.json").write_text("{}")
+    (place / "model.safetensors").write_bytes(b"weights")
+    return place
+
+
+def test_a_folder_is_meant_from_where_the_command_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _folder(tmp_path / "vit")
+    monkeypatch.chdir(tmp_path)
+    for name in ("hf:./vit", "hf:vit", f"hf:{tmp_path}/vit"):
+        assert backbone_anywhere(name) == f"hf:{tmp_path}/vit"
+    assert backbone_anywhere("hf:vit:random") == f"hf:{tmp_path}/vit:random"
+    assert backbone_anywhere("hf:./vit:vit/model.safetensors") == f"hf:{tmp_path}/vit:{tmp_path}/vit/model.safetensors"
+    assert backbone_anywhere("hf:dinov2:random") == "hf:dinov2:random" and backbone_anywhere("timm:vit") == "timm:vit"
+    with pytest.raises(ValueError, match=r"no /nowhere/config\.json; give a folder with a config\.json"):
+        settings_of(("finetune-pose.backbone=hf:/nowhere",), None, "builtin", "micro").config(STEPS["finetune-pose"])
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("named", ["", ":random", ":FILE"])
+def test_what_lies_in_a_folder_is_part_of_the_version(file: str, named: str, tmp_path: Path) -> None:
+    """Of a folder whose weights are not asked for, they are not."""
+    folder, store = _folder(tmp_path / "vit"), Store(str(tmp_path / "root"))
+    (tmp_path / "w.safetensors").write_bytes(b"others")
+    name = f"hf:{folder}{named}".replace("FILE", str(tmp_path / "w.safetensors"))
+
+    def versions() -> tuple[str, str, list[tuple[str, str]]]:
+        settings = Settings(preset="micro", overrides={"finetune.backbone": name, "probe.compare": (name,)})
+        (tuned_,) = plan(find_steps("finetune-pose"), settings, store)
+        config = settings.config(STEPS["probe"])
+        models = [each.model for each in compared(config, store)]
+        probed = identify(STEPS["probe"], config, {"backbone": "0" * 16}, given=compared(config, store)).version
+        return tuned_.version, probed, [(model.name, model.sha256) for model in models]
+
+    before = versions()
+    (folder / file).write_text("{ }")
+    after = versions()
+    for was, now in zip(before, after, strict=True):
+        assert (was == now) == (file == "model.safetensors" and bool(named))
+    own = ["compare-1/model.safetensors"] if not named else ["compare-1"] if named == ":FILE" else []
+    rest = ["compare-1/config.json"] + (["compare-1/preprocessor_config.json"] if file.startswith("pre") else [])
+    assert [role for role, _ in after[2]] == own + rest
+    assert (
+        dict(after[2]).get(f"compare-1/{file}", hashlib.sha256(b"{ }").hexdigest())
+        == hashlib.sha256(b"{ }").hexdigest()
     )
 
 

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -206,37 +205,6 @@ def test_a_threshold_that_hides_every_keypoint_is_said(models: Any, folder: Path
     assert summary["notes"] == ["3 of 3 people have no keypoint of score 9.0 to draw: lower --keypoint-score"]
 
 
-def test_boxes_in_coco_layout(tmp_path: Path) -> None:
-    images = [{"id": 3, "file_name": "a.jpg"}, {"id": 4, "file_name": "b.jpg"}]
-    rows = [
-        {"id": 1, "image_id": 3, "bbox": [10, 20, 5, 6]},
-        {"id": 2, "image_id": 3, "bbox": [0, 0, 9, 9], "iscrowd": 1},
-    ]
-    path = tmp_path / "coco.json"
-    path.write_text(json.dumps({"images": images, "annotations": rows}), encoding="utf-8-sig")  # as a CSV may be
-    found = read_boxes(str(path))
-    assert found.of("a.jpg", "").tolist() == [[10, 20, 15, 26]] and not len(found.of("b.jpg", ""))
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("b.json", '{"a.jpg": [[5, 5, 2, 9]]}', r"'a\.jpg': the box .* has no area; give the corners"),
-        ("b.json", '{"a.jpg": [[5, 5, 2]]}', r"is not x0, y0, x1, y1"),
-        ("b.json", "[1]", r"must map pictures to boxes"),
-        ("b.json", "{", r"is not JSON"),
-        ("b.json", '{"a.jpg": [[5, 5, 9, 1' + "0" * 400 + "]]}", r"'a\.jpg': .* is not a box of numbers"),
-        ("b.csv", "image,x0,y0,x1\na,1,2,3\n", r"it needs image \(or image_id\) and x0, y0, x1, y1"),
-        ("b.csv", "image,x0,y0,x1,y1\na,1,2,three,4\n", r"row 2: .* is not a box of numbers"),
-        ("b.xml", "", r"boxes are read from \.json, \.csv, \.parquet"),
-    ],
-)
-def test_wrong_box_files_are_refused_by_row(name: str, text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_boxes(str(tmp_path / name))
-
-
 def test_a_parquet_of_pictures_and_one_picture(models: Any, folder: Path, tmp_path: Path) -> None:
     data = (folder / "a.jpg").read_bytes()
     pq.write_table(pa.table({"bytes": pa.array([data, data[:400]], pa.binary())}), tmp_path / "pool.parquet")
@@ -246,42 +214,6 @@ def test_a_parquet_of_pictures_and_one_picture(models: Any, folder: Path, tmp_pa
     assert (tmp_path / "out" / "data" / "pool.parquet" / "0.png").exists()
     one = predict_all(make_job("pose", models["pose"], str(tmp_path / "one")), list_inputs(str(folder / "a.jpg")))
     assert one["counts"]["done"] == 1 and (tmp_path / "one" / "data" / "a.json").exists()
-
-
-def test_names_of_files_never_collide_or_leave_the_folder(tmp_path: Path) -> None:
-    here = tmp_path / "pictures"
-    for name in ("a.jpg", "a.png", "b c.jpg", "b+c.jpg", "..hidden.jpg", "x.y.jpg"):
-        here.mkdir(exist_ok=True)
-        (here / name).write_bytes(b"x")
-    stems = [p.stem for chunk in list_inputs(str(here)).chunks for p in chunk.pictures]
-    assert len(set(stems)) == 6 and {"a.jpg", "a.png", "x.y"} <= set(stems)
-    assert not any(part.startswith(".") for stem in stems for part in stem.split("/"))
-
-
-def film(path: Path, frames: int, corrupt: int) -> None:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (72, 96))
-    for k in range(frames):
-        writer.write(np.ascontiguousarray(render(k, 96, 72).image[..., ::-1]))
-    writer.release()
-    data = bytearray(path.read_bytes())
-    starts = [i for i in range(len(data) - 3) if data[i : i + 3] == b"\xff\xd8\xff"]
-    data[starts[corrupt] : starts[corrupt + 1] - 8] = bytes(starts[corrupt + 1] - 8 - starts[corrupt])
-    path.write_bytes(data)
-
-
-def test_a_video_with_a_corrupt_frame(models: Any, tmp_path: Path) -> None:
-    film(tmp_path / "clip.avi", 5, corrupt=2)
-    boxes = tmp_path / "boxes.json"
-    boxes.write_text(json.dumps({f"frame {k}": [[10, 5, 60, 90]] for k in range(4)}))
-    job = make_job("pose", models["pose"], str(tmp_path / "out"), boxes=read_boxes(str(boxes)), keep_plain=True)
-    summary = predict_all(job, list_inputs(str(tmp_path / "clip.avi")))
-    assert [p["status"] for p in summary["pictures"]] == ["done", "done", "unreadable", "done", "no_person"]
-    assert "1 unreadable: frame 2 (corrupt)" in closing_lines(summary)
-    assert (tmp_path / "out" / "data" / "frame_000003.json").exists()
-    if not any("no video" in note for note in summary["notes"]):
-        drawn = cv2.VideoCapture(str(tmp_path / "out" / "overlay.mp4"))
-        assert int(drawn.get(cv2.CAP_PROP_FRAME_COUNT)) == 5
-    assert predict_all(job, list_inputs(str(tmp_path / "clip.avi")))["counts"]["kept"] == 4
 
 
 def test_checkpoints_by_path_and_by_artifact(tmp_path: Path, models: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,8 +236,19 @@ def test_persons_are_composed_by_who_has_a_pixel_most_central() -> None:
     assert whole.values[10].tolist() == [3] * 15 + [5] * 15 + [0] * 10
     assert whole.person[10].tolist() == [0] * 15 + [1] * 15 + [-1] * 10
     assert whole.valid[10].tolist() == [True] * 30 + [False] * 10
-    nobody = compose("normal", [], (4, 4))
-    assert not nobody.valid.any() and nobody.values.shape[:2] == (4, 4)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_picture_without_people_is_drawn_like_the_others(task: str) -> None:
+    """Frames of one video have one size, and not every frame shows somebody."""
+    image = render(3, 64, 48).image
+    torch.manual_seed(0)
+    found = predict(build_task(task, "tiny").eval(), [image], boxes=[np.array([[4.0, 4, 40, 60]])], input_size=(64, 48))
+    assert overlay(task, image, []).shape == overlay(task, image, found[0]).shape
+    if task != "pose":
+        nobody, somebody = compose(task, [], (64, 48)), compose(task, found[0], (64, 48))
+        assert not nobody.valid.any() and not nobody.values.any()
+        assert (nobody.values.shape, nobody.values.dtype) == (somebody.values.shape, somebody.values.dtype)
 
 
 def test_a_model_is_loaded_from_its_folder_its_file_and_by_its_names(tmp_path: Path) -> None:
