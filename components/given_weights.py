@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,23 +64,24 @@ def initial(config: Any, store: Store) -> list[GivenWeights]:
 
 
 def compared(config: Any, store: Store) -> list[GivenWeights]:
-    """The files among the backbones that `probe.compare` names, by their content; a library's own weights have none.
+    """The files of the backbones that `probe.compare` names, by their content; a library's own weights have none.
 
     A name that is neither is left to whoever opens it (sapiens2.evaluation.frozen), which says what is known.
     """
     from sapiens2.exchange import UNSTATED
-    from sapiens2.model.foreign_names import LIBRARIES, RANDOM, parse_name
+    from sapiens2.model.foreign_files import local_files
+    from sapiens2.model.foreign_names import LIBRARIES, parse_name
 
     found = []
     for number, name in enumerate(config.compare, 1):
         kind, colon, _ = name.partition(":")
         if colon and kind in LIBRARIES:
-            file, licence = parse_name(name).file, UNSTATED
-        else:
-            unknown = colon and kind not in ("file", "s3") and not Path(name).exists()
-            file, licence = None if unknown else name, ""
-        if file not in (None, RANDOM):
-            found.append(from_file(str(file), licence, f"compare-{number}"))
+            parsed = parse_name(name)
+            for file in local_files(parsed):
+                role = f"compare-{number}" + ("" if str(file) == parsed.file else f"/{file.name}")
+                found.append(from_file(str(file), UNSTATED, role))
+        elif not colon or kind in ("file", "s3") or Path(name).exists():
+            found.append(from_file(name, "", f"compare-{number}"))
     return found
 
 
@@ -93,27 +93,11 @@ def is_file(reference: str) -> bool:
 def from_file(uri: str, licence: str = "", name: str = INIT) -> GivenWeights:
     """A file or URI, hashed. Raises FileNotFoundError."""
     from sapiens2.exchange import licence_of
+    from sapiens2.model.foreign_files import file_sha256
 
     note = licence or licence_of(uri)
-    sha256 = _sha256(uri)
+    sha256 = file_sha256(uri)
     return GivenWeights(uri, ModelRef(name=name, revision=uri.rsplit("/", 1)[-1], sha256=sha256, licence=note))
-
-
-def _sha256(uri: str) -> str:
-    if "://" in uri:
-        from sapiens2.engine.storage import fingerprint
-
-        return fingerprint(uri)[1]
-    status = Path(uri).stat()
-    return _local_sha256(uri, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _local_sha256(path: str, size: int, changed_ns: int) -> str:
-    """Remembered until size or time of change differs: a plan and the run after it hash tens of GB once."""
-    from sapiens2.engine.storage import fingerprint
-
-    return fingerprint(path)[1]
 
 
 def from_artifact(reference: str, store: Store) -> GivenWeights:

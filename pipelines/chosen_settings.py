@@ -15,13 +15,21 @@ def absolute(path: str) -> str:
 
 
 def backbone_anywhere(name: str) -> str:
-    """The name of a backbone as it is valid in another working directory: a FILE, or the one in `timm:NAME:FILE`."""
-    from sapiens2.model.foreign_names import LIBRARIES, RANDOM
+    """The name of a backbone as it is valid in another working directory: a FILE, or those in `hf:FOLDER:FILE`.
+
+    Raises ValueError for a folder without a config.json.
+    """
+    from sapiens2.model.foreign_files import is_folder
+    from sapiens2.model.foreign_names import LIBRARIES, LOCAL, RANDOM
 
     library, *rest = name.split(":", 2)
-    if library in LIBRARIES:
-        file = rest[1] if len(rest) > 1 else ""
-        return f"{library}:{rest[0]}:{absolute(file)}" if file and file != RANDOM else name
+    if library in LIBRARIES and rest:
+        if library == "hf" and (rest[0].startswith(LOCAL) or is_folder(rest[0])):
+            rest[0] = absolute(rest[0])
+            if not is_folder(rest[0]):
+                raise ValueError(f"{name}: there is no {rest[0]}/config.json; give a folder with a config.json")
+        rest[1:] = [file if file in ("", RANDOM) else absolute(file) for file in rest[1:]]
+        return ":".join((library, *rest))
     return name if rest else absolute(name)
 
 

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sapiens2.model.backbone import Backbone, build_backbone
-from sapiens2.model.foreign import ForeignBackbone, build_foreign
-from sapiens2.model.foreign_names import LIBRARIES
+from sapiens2.model.foreign import ForeignBackbone, build_foreign, state_digest
+from sapiens2.model.foreign_files import SHOWN, file_sha256, local_digest, shown_name
+from sapiens2.model.foreign_names import LIBRARIES, RANDOM
 from sapiens2.model.normalise import normalise
 from sapiens2.model.sizes import SIZES, Architecture
 from sapiens2.model.weights import load_state, read_state
@@ -37,8 +38,14 @@ class Extractor(Protocol):
 class FrozenBackbone:
     """A backbone of ours, or another one behind the same interface (sapiens2.model.foreign)."""
 
-    def __init__(self, backbone: Backbone | ForeignBackbone, name: str, *, dim: int, cell: int) -> None:
-        """cell: pixels of the picture per cell of the patch map; foreign ones see it enlarged until that is so."""
+    def __init__(
+        self, backbone: Backbone | ForeignBackbone, name: str, *, dim: int, cell: int, origin: str = ""
+    ) -> None:
+        """cell: pixels of the picture per cell of the patch map; foreign ones see it enlarged until that is so.
+
+        origin: which weights these are, `sha256=...` of files, as tables have it.
+        """
+        self.origin = origin
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.backbone, self.name, self.dim, self.cell = backbone.eval().to(device), name, dim, cell
         self.device = torch.device(device)
@@ -67,24 +74,34 @@ class FrozenBackbone:
 class OurBackbone(FrozenBackbone):
     """One of our backbones as an extractor."""
 
-    def __init__(self, backbone: Backbone, name: str) -> None:
-        super().__init__(backbone, name, dim=backbone.architecture.dim, cell=backbone.stride)
+    def __init__(self, backbone: Backbone, name: str, origin: str = "") -> None:
+        super().__init__(backbone, name, dim=backbone.architecture.dim, cell=backbone.stride, origin=origin)
 
 
 def open_backbone(reference: str, *, cell: int = 16) -> FrozenBackbone:
     """A frozen backbone by name, on the GPU if there is one.
 
     `timm:NAME[:FILE]` and `hf:NAME[:FILE]` are those of sapiens2.model.foreign, brought to `cell` pixels per patch
-    whatever their own; everything else is the path or URI of a file of ours or of the release. Raises ValueError for
-    an unknown name and FileNotFoundError without a file.
+    whatever their own; everything else is the path or URI of a file of ours or of the release. What lies in files has
+    the start of its sha256 in its name. Raises ValueError for an unknown name and FileNotFoundError without a file.
     """
     kind, colon, _ = reference.partition(":")
     if colon and kind in LIBRARIES:
         foreign = build_foreign(reference)
-        return FrozenBackbone(foreign, f"{kind}:{foreign.name.name}", dim=foreign.dim, cell=cell)
+        return FrozenBackbone(foreign, shown_name(foreign.name), dim=foreign.dim, cell=cell, origin=_origin(foreign))
     if colon and kind not in ("file", "s3") and not Path(reference).exists():
         raise ValueError(f"unknown backbone {reference!r}: use timm:NAME, hf:NAME, or the path of a .safetensors file")
-    return load_backbone(reference)
+    found, sha256 = load_backbone(reference), file_sha256(reference)
+    found.name, found.origin = f"{found.name} ({sha256[:SHOWN]})", f"sha256={sha256}"
+    return found
+
+
+def _origin(backbone: ForeignBackbone) -> str:
+    """The sha256 of the files of a backbone, or of the tensors themselves where a library keeps the files."""
+    if backbone.name.file == RANDOM:
+        return "random weights"
+    digest = local_digest(backbone.name)
+    return f"sha256={digest}" if digest else f"state_sha256={state_digest(backbone.net)}"
 
 
 def load_backbone(path: str, name: str = "", architecture: Architecture | None = None) -> OurBackbone:

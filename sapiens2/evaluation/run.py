@@ -36,7 +36,7 @@ from sapiens2.evaluation.tables import Row, measured, paper_table
 from sapiens2.model.normalise import normalise
 from sapiens2.model.weights import load_weights
 from sapiens2.tasks.answers import CAPTION, truth_and_answer
-from sapiens2.tasks.assemble import assemble
+from sapiens2.tasks.assemble import STRUCTURE, assemble
 from sapiens2.tasks.build import TaskModel
 from sapiens2.tasks.config import DataSource, FinetuneConfig
 from sapiens2.tasks.predict import Prediction, forward
@@ -149,7 +149,7 @@ def load_task(checkpoint: str) -> tuple[FinetuneConfig, TaskModel]:
         raise FileNotFoundError(f"{checkpoint} has no config.json: give the folder of a fine-tuning run") from error
     config = FinetuneConfig.model_validate(written["config"])
     with torch.random.fork_rng(devices=[]):
-        model = assemble(config)
+        model = assemble(config, structure=written.get(STRUCTURE))
     load_weights(model, storage.join(checkpoint, "model.safetensors"))
     return config, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -71,7 +71,7 @@ def _select(config: SelectionConfig, run: str, about: Run, parts: ProbeParts, ou
     measured = [parts.measure("chosen", backbones[highest], "test", chosen.fitted)]
     measured += [parts.measure(f"other_{place}", other, "test") for place, other in enumerate(others)]
     tested, results = [fitted for fitted, _ in measured], [result for _, result in measured]
-    metrics = {"size": about.size} | _metrics(config, probed, chosen, results)
+    metrics = {"size": about.size} | _metrics(config, probed, chosen, results, [other.origin for other in others])
     metrics["seconds"] = round(time.perf_counter() - began, 3)
     rows = probe_rows(metrics, provenance(config.model_dump(mode="json"), metrics, checkpoint=name))
     table = paper_table("probe", rows)
@@ -86,7 +86,11 @@ def _select(config: SelectionConfig, run: str, about: Run, parts: ProbeParts, ou
 
 
 def _metrics(
-    config: SelectionConfig, probed: Sequence[Probed], chosen: Probed, results: Sequence[ProbeResult]
+    config: SelectionConfig,
+    probed: Sequence[Probed],
+    chosen: Probed,
+    results: Sequence[ProbeResult],
+    origins: Sequence[str],
 ) -> dict[str, Any]:
     ours, *others = results
     told = [
@@ -107,10 +111,10 @@ def _metrics(
         "baseline": {key: _number(value) for key, value in ours.baseline.items()},
         "printed": {key: _interval(estimate) for key, estimate in ours.printed.items()},
         "others": [
-            {"name": other.backbone, "score": other.score}
+            {"name": other.backbone, "score": other.score, "checkpoint": origin}
             | {"printed": {key: _interval(estimate) for key, estimate in other.printed.items()}}
             | {"metrics": {key: _interval(estimate) for key, estimate in other.estimates.items()}}
-            for other in others
+            for other, origin in zip(others, origins, strict=True)
         ],
         "seed": config.seed,
     }

@@ -339,5 +339,5 @@ def probe_rows(metrics: Mapping[str, Any], about: Provenance = UNKNOWN) -> list[
         raise ValueError("this probe was made before table 2 was written: run `sapiens2 probe` again")
     ours = {"name": f"{metrics['size']} {metrics['chosen']['name']}{about.mark}", "printed": metrics["printed"]}
     rows = [measured("probe", row["name"], row["printed"]) for row in (ours, *metrics["others"])]
-    beside = replace(about, checkpoint="")
-    return [replace(row, about=beside if k else about) for k, row in enumerate(rows)]
+    marks = (about.checkpoint, *(other.get("checkpoint", "") for other in metrics["others"]))
+    return [replace(row, about=replace(about, checkpoint=mark)) for row, mark in zip(rows, marks, strict=True)]

@@ -3,17 +3,16 @@
 A name is `timm:NAME[:FILE]` or `hf:NAME[:FILE]`. FILE is a local safetensors or torch file, loaded strictly; the word
 `random` for fresh weights; or nothing, for what the library itself finds or downloads. NAME of `hf:` is a local folder
 with a config.json, a hub name, or a model type such as `dinov2`. Whatever its patch, a backbone answers on the grid of
-16-pixel patches: the picture is resized so that patch 14 gives exactly that grid, other strides are interpolated.
+16-pixel patches: the picture is resized so that patch 14 gives exactly that grid, other strides are interpolated, and
+a net that takes one size only sees the picture squeezed to that size. The libraries' sides are in `foreign_timm` and
+`foreign_hf`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import inspect
-import json
-import sys
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,25 +23,76 @@ from sapiens2.model.foreign_names import GRID_STRIDE, RANDOM, ForeignName, parse
 from sapiens2.model.normalise import MEAN, STD
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CLASSIFIERS = ("head.", "fc.", "classifier.")
+TRIED_PX = 64  # shorter side of the picture that a net is tried with: two cells of the coarsest stride
 
 
 class ForeignBackbone(nn.Module):
     """`net` behind the interface of `Backbone`: normalised images in, `Features` on the common grid out.
 
-    net: the module as its library made it; dim: channels; patch: pixels per token; mean, std: of pixels in 0..1.
+    dim: channels and patch: pixels per token, both as the net itself answers; fixed: the one size that it takes, or
+    None. Raises ValueError for a net that gives no maps.
     """
 
-    def __init__(self, net: nn.Module, name: ForeignName, *, dim: int, patch: int, mean: Any, std: Any) -> None:
+    NORMED: ClassVar[tuple[bool, ...]] = (True,)  # whether to ask for the last map behind the final norm, as tried
+
+    def __init__(
+        self,
+        net: nn.Module,
+        name: ForeignName,
+        *,
+        patch: int,
+        mean: Any,
+        std: Any,
+        own: tuple[int, int] | None = None,
+    ) -> None:
+        """net: as its library made it; patch: pixels per token as it says; mean, std: of pixels in 0..1; own: the size
+        that it was made for, if it has one."""
         super().__init__()
-        self.net, self.name, self.dim, self.patch = net, name, dim, patch
+        self.net, self.name, self.patch = net, name, patch
+        self.mean, self.std = [float(value) for value in mean], [float(value) for value in std]
         # Ours arrive as (x - MEAN) / STD with x in 0..255: one affine map makes theirs of it.
         ours = [torch.tensor(values) / 255 for values in (MEAN, STD)]
-        theirs = [torch.tensor(values) for values in (mean, std)]
+        theirs = [torch.tensor(values) for values in (self.mean, self.std)]
         self.register_buffer("gain", (ours[1] / theirs[1]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("offset", ((ours[0] - theirs[0]) / theirs[1]).view(1, 3, 1, 1), persistent=False)
+        self._try(own)
+
+    def _try(self, own: tuple[int, int] | None) -> None:
+        """One small pass in each way that there is, until one succeeds: what libraries say of a net's width, stride
+        and sizes does not hold for all."""
+        training, why = self.net.training, ""
+        self.net.eval()
+        ways = [(size, normed) for size in dict.fromkeys((None, own)) for normed in self.NORMED]
+        for size, normed in ways:
+            self.fixed, self.normed = size, normed
+            try:
+                with torch.no_grad():
+                    self.dim, self.patch = self.measured()
+                break
+            except Exception as error:  # whatever somebody else's code raises; told below
+                why = f"{why}; {first_line(error)}" if why else first_line(error)
+        else:
+            raise ValueError(
+                f"{self.name.library}:{self.name.name} gives no maps ({why}): choose another model, one that takes "
+                "pictures of any size or of one known size"
+            )
+        self.net.train(training)
+
+    def measured(self) -> tuple[int, int]:
+        """Channels, and pixels per token, of what the net gives for a small picture (for its one size)."""
+        height, width = self.fixed or (self.tried_px, 2 * self.tried_px)
+        _, maps = self.tokens(self.blank(height, width))
+        return maps.shape[1], height // maps.shape[2]
+
+    @property
+    def tried_px(self) -> int:
+        """Shorter side of a small picture that divides into tokens."""
+        return 4 * self.patch if 8 < self.patch < GRID_STRIDE else max(TRIED_PX, self.patch)
+
+    def blank(self, height: int, width: int) -> Tensor:
+        """An empty picture [1, 3, height, width] where the net is."""
+        return next(self.net.parameters()).new_zeros(1, 3, height, width)
 
     @property
     def stride(self) -> int:
@@ -66,17 +116,23 @@ class ForeignBackbone(nn.Module):
         x = images * self.gain + self.offset  # type: ignore[operator]
         # Patches of up to 16 pixels: one token a cell. Coarser or finer nets see the picture as it is.
         token = self.patch if 8 < self.patch <= GRID_STRIDE else GRID_STRIDE
-        if token != GRID_STRIDE:
-            x = F.interpolate(x, (h * token, w * token), mode="bicubic", antialias=True)
+        size = self.fixed or (h * token, w * token)
+        if x.shape[-2:] != size:
+            x = F.interpolate(x, size, mode="bicubic", antialias=True)
         cls, patches = self.tokens(x)
         if patches.shape[-2:] != (h, w):
-            patches = F.interpolate(patches, (h, w), mode="bilinear", antialias=patches.shape[-1] > w)
+            finer = patches.shape[-1] > w or patches.shape[-2] > h
+            patches = F.interpolate(patches, (h, w), mode="bilinear", antialias=finer)
         cls = patches.mean((-2, -1)) if cls is None else cls
         return Features(cls, patches.new_zeros(len(patches), 0, self.dim), patches, ())
 
     def tokens(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
         """Class token [B, D] or None, and the last map [B, D, h', w'] behind the final norm; images as theirs."""
         raise NotImplementedError
+
+    def structure(self) -> dict[str, Any]:
+        """All that `build_foreign` needs, beside the name, to make this net again without the library's files."""
+        return {"mean": self.mean, "std": self.std}
 
     def described(self) -> dict[str, Any]:
         """What a manifest should hold: library, name, file, patch, width, parameters and the weights' digest."""
@@ -91,148 +147,53 @@ class ForeignBackbone(nn.Module):
         }
 
 
-class TimmBackbone(ForeignBackbone):
-    """A timm model that offers `forward_intermediates`."""
-
-    def tokens(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
-        net: Any = self.net
-        asked: dict[str, Any] = {"indices": 1, "intermediates_only": True, "output_fmt": "NCHW", "norm": True}
-        known = inspect.signature(net.forward_intermediates).parameters
-        prefix = "return_prefix_tokens" in known and getattr(net, "num_prefix_tokens", 0) > 0
-        if prefix:
-            asked["return_prefix_tokens"] = True
-        last = net.forward_intermediates(images, **asked)[-1]
-        if not prefix:
-            return None, last
-        patches, tokens = last
-        return (tokens[:, 0] if getattr(net, "cls_token", None) is not None else None), patches
-
-
-class HfBackbone(ForeignBackbone):
-    """A transformers vision model: its last hidden state, prefix tokens in front."""
-
-    def tokens(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
-        h, w = (side // self.patch for side in images.shape[-2:])
-        known = inspect.signature(self.net.forward).parameters
-        asked: dict[str, Any] = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in known else {}
-        if "noise" in known:  # a masked autoencoder shuffles its tokens by this; sorted noise leaves their order
-            asked["noise"] = torch.arange(h * w, device=images.device).expand(len(images), -1)
-        hidden = self.net(pixel_values=images, **asked).last_hidden_state
-        if hidden.ndim == 4:
-            return None, hidden
-        prefix = hidden.shape[1] - h * w
-        patches = hidden[:, prefix:].transpose(1, 2).unflatten(2, (h, w))
-        return (hidden[:, 0] if prefix else None), patches
-
-
-def build_foreign(text: str, *, weights: bool = True) -> ForeignBackbone:
+def build_foreign(text: str, *, weights: bool = True, structure: dict[str, Any] | None = None) -> ForeignBackbone:
     """The backbone that `timm:NAME[:FILE]` or `hf:NAME[:FILE]` names, on the default device.
 
-    weights=False builds the structure only, with fresh weights, and looks for no file. Raises ValueError for a name
-    that the library does not know, weights that do not fit, or a library that is not installed.
+    weights=False builds the structure only, with fresh weights, and looks for no file; structure: what
+    `ForeignBackbone.structure` told of it, for which NAME need not be there any more. Raises ValueError for a name that
+    the library does not know, weights that do not fit, a net that gives no maps, or a library that is not installed.
     """
-    name = parse_name(text if weights else ":".join(text.split(":")[:2]))
+    name = parse_name(text, check=weights)
     file = name.file if weights else RANDOM
     try:
-        made = _timm(name, file) if name.library == "timm" else _hf(name, file)
+        if name.library == "timm":
+            from sapiens2.model.foreign_timm import make_timm
+
+            return make_timm(name, file, structure or {})
+        from sapiens2.model.foreign_hf import make_hf
+
+        return make_hf(name, file, structure or {})
     except ImportError as error:
         package = "timm" if name.library == "timm" else "transformers"
         raise ValueError(f"{text!r} needs the package {package}: pip install {package}") from error
-    if file not in (None, RANDOM):
-        _load(made.net, str(file))
-    return made
 
 
-def _timm(name: ForeignName, file: str | None) -> ForeignBackbone:
-    import timm
-
-    if not timm.is_model(name.name):
-        near = ", ".join(timm.list_models(f"*{name.name.split('_')[0]}*")[:3])
-        raise ValueError(f"timm has no model {name.name!r}{f'; near it: {near}' if near else ''}")
-    asked: dict[str, Any] = {"pretrained": file is None, "num_classes": 0}
-    try:
-        try:  # vision transformers with learned positions must be told to take any size
-            net: Any = timm.create_model(name.name, dynamic_img_size=True, **asked)
-        except TypeError:
-            net = timm.create_model(name.name, **asked)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(_unavailable(name, error)) from error
-    if not hasattr(net, "forward_intermediates"):
-        raise ValueError(f"timm's {name.name} gives no maps (no forward_intermediates): choose another model")
-    about = net.pretrained_cfg or {}
-    return TimmBackbone(
-        net,
-        name,
-        dim=net.feature_info[-1]["num_chs"],
-        patch=net.feature_info[-1]["reduction"],
-        mean=about.get("mean", IMAGENET[0]),
-        std=about.get("std", IMAGENET[1]),
-    )
-
-
-def _hf(name: ForeignName, file: str | None) -> ForeignBackbone:
-    import transformers
-
-    try:
-        if name.name in transformers.CONFIG_MAPPING:
-            config: Any = transformers.AutoConfig.for_model(name.name)
-        else:
-            config = transformers.AutoConfig.from_pretrained(name.name)
-        config = getattr(config, "vision_config", config)
-        if hasattr(config, "mask_ratio"):
-            config.mask_ratio = 0.0  # a masked autoencoder as an encoder sees everything
-        if file is None:
-            net: Any = transformers.AutoModel.from_pretrained(name.name, config=config)
-        else:
-            net = transformers.AutoModel.from_config(config)
-    except (OSError, ValueError) as error:
-        raise ValueError(_unavailable(name, error)) from error
-    mean, std = _hf_normalisation(name.name, config.model_type)
-    dim = getattr(config, "hidden_size", None) or config.hidden_sizes[-1]
-    patch = getattr(config, "patch_size", 32)
-    return HfBackbone(net, name, dim=dim, patch=patch if isinstance(patch, int) else patch[0], mean=mean, std=std)
-
-
-def _hf_normalisation(name: str, kind: str) -> tuple[Any, Any]:
-    """Mean and std as a folder's preprocessor_config.json says, else as the kind of model is used to."""
-    about = Path(name) / "preprocessor_config.json"
-    if about.is_file():
-        said = json.loads(about.read_text())
-        return said.get("image_mean", IMAGENET[0]), said.get("image_std", IMAGENET[1])
-    if "siglip" in kind or kind in ("vit", "beit", "deit"):
-        return HALF
-    return OPENAI if "clip" in kind else IMAGENET
-
-
-def _unavailable(name: ForeignName, error: Exception) -> str:
-    first = (str(error) or type(error).__name__).splitlines()[0][:200]
-    return f"{name.library}:{name.name} cannot be made ({first}): give a local file as {name.library}:{name.name}:FILE"
-
-
-def _load(net: nn.Module, file: str) -> None:
-    """Loads a safetensors or torch file strictly, but for the classifier that a backbone does not have.
-
-    timm's own translation of published files is applied where the model has one.
-    """
+def read_file(file: str) -> dict[str, Any]:
+    """The tensors in a safetensors or torch file, by name."""
     from safetensors.torch import load_file
 
     safe = file.endswith(".safetensors")
     state = load_file(file) if safe else torch.load(file, weights_only=True, map_location="cpu")
     for key in ("state_dict", "model"):
         state = state[key] if isinstance(state.get(key), dict) else state
-    translate = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
-    state = translate(state, net) if translate else state
-    wanted = net.state_dict()
-    state = {name: t for name, t in state.items() if name in wanted or not name.startswith(CLASSIFIERS)}
-    wrong = sorted(wanted.keys() ^ state.keys())
-    wrong += sorted(name for name in wanted.keys() & state.keys() if wanted[name].shape != state[name].shape)
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    return dict(state)
+
+
+def refuse_misfit(where: str, net: nn.Module, wrong: Iterable[str]) -> None:
+    """Raises ValueError naming the weights that are missing, left over or of another shape, if there are any."""
+    names = sorted(wrong)
+    if names:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise ValueError(
-            f"{file} does not fit {type(net).__name__}: {', '.join(wrong[:5])}{more} "
-            "are missing, left over or of another shape; give the file of this very model"
+            f"{where} does not fit {type(net).__name__}: {', '.join(names[:5])}{more} "
+            "are missing, left over or of another shape; give the weights of this very model"
         )
-    net.load_state_dict(state, strict=True)
+
+
+def first_line(error: Exception) -> str:
+    """Of an error's message, at most 200 letters."""
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def state_digest(net: nn.Module) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 GRID_STRIDE = 16  # pixels per cell of the grid on which every backbone answers
 RANDOM = "random"
 LIBRARIES = ("timm", "hf")
+LOCAL = ("/", ".", "~")  # how the name of a folder begins, and no name of a hub
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pydantic import model_validator
 
 from sapiens2.config import Config, execution, recipe
 from sapiens2.engine.config import EngineConfig
-from sapiens2.model.foreign_names import GRID_STRIDE, RANDOM, parse_name
+from sapiens2.model.foreign_files import local_digest
+from sapiens2.model.foreign_names import GRID_STRIDE, parse_name
 from sapiens2.model.sizes import SizeName, architecture
 from sapiens2.tasks.augmentation import Recipe, augmentation
 from sapiens2.tasks.head_specs import OWN_SIZES, SPECS, Source, TaskName
@@ -77,7 +78,11 @@ class FinetuneConfig(Config):
     backbone: str = recipe(
         "", "Somebody else's backbone, timm:NAME[:FILE] or hf:NAME[:FILE]; the size then only chooses the head."
     )
-    backbone_sha256: str = recipe("", "sha256 of that FILE; filled in from it, checked where it is given.")
+    backbone_sha256: str = recipe(
+        "",
+        "sha256 of that FILE, or of a local folder's weights and configuration (docs/finetuning.md); filled in, "
+        "checked where it is given.",
+    )
     window_tokenizer: bool = recipe(False, "Backbone with the 4K window tokenizer; dense heads then decode to half.")
     engine: EngineConfig = recipe(
         EngineConfig(lr=5e-4, min_lr=0.0, schedule="poly", betas=(0.9, 0.999), weight_decay=0.1, clip_norm=4.0),
@@ -139,16 +144,13 @@ class FinetuneConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _fingerprint(cls, values: dict[str, object]) -> dict[str, object]:
-        """The file of a foreign backbone by its content, so that another file is another recipe."""
+        """The files of a foreign backbone by their content, so that other ones are another recipe."""
         text = str(values.get("backbone") or "")
         if not text:
             return {**values, "backbone_sha256": ""}
-        file = parse_name(text, check=not values.get("backbone_sha256")).file
-        if values.get("backbone_sha256") or file in (None, RANDOM):
+        if values.get("backbone_sha256"):
             return values
-        from sapiens2.engine.storage import fingerprint
-
-        return {**values, "backbone_sha256": fingerprint(str(file))[1]}
+        return {**values, "backbone_sha256": local_digest(parse_name(text))}
 
     @model_validator(mode="after")
     def _trainable(self) -> FinetuneConfig:

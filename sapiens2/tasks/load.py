@@ -12,7 +12,7 @@ from sapiens2.engine import storage
 from sapiens2.model.backbone import Backbone, build_backbone
 from sapiens2.model.sizes import SIZES, SizeName
 from sapiens2.model.weights import load_state, read_state
-from sapiens2.tasks.assemble import assemble
+from sapiens2.tasks.assemble import STRUCTURE, assemble
 from sapiens2.tasks.build import TaskModel, build_task
 from sapiens2.tasks.config import FinetuneConfig
 from sapiens2.tasks.head_specs import TASKS, TaskName
@@ -87,7 +87,7 @@ def _structure(about: dict[str, Any], said: Told, task: TaskName, size: SizeName
     """A run of ours as its whole configuration describes it, anything else as told; weights are still to come."""
     config = FinetuneConfig.model_validate(about["config"]) if isinstance(about.get("config"), dict) else None
     if config is not None and config.backbone:  # has tables that no file holds
-        return assemble(config)
+        return assemble(config, structure=about.get(STRUCTURE))
     with torch.device("meta"):
         if config is not None:
             return assemble(config)

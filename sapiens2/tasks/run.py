@@ -14,7 +14,7 @@ from sapiens2.engine.world import World, cpu_threads, joined
 from sapiens2.model.backbone import Backbone
 from sapiens2.model.foreign import ForeignBackbone
 from sapiens2.model.weights import load_weights
-from sapiens2.tasks.assemble import assemble, assemble_on_meta
+from sapiens2.tasks.assemble import STRUCTURE, assemble, assemble_on_meta
 from sapiens2.tasks.build import TaskModel
 from sapiens2.tasks.config import SYNTHETIC, DataSource, FinetuneConfig, data_digest
 from sapiens2.tasks.objective import TaskObjective
@@ -63,8 +63,8 @@ def _finetune(
     metrics |= _seen(source, summary.images)
     if world.leads:
         with cpu_threads(engine):
-            fragment = _fragment(config, summary, metrics, published(config, out), source)
-        report.publish(out, _config_file(config), fragment, metrics)
+            fragment = _fragment(config, summary, metrics, published(config, out, model), source)
+        report.publish(out, _config_file(config, model), fragment, metrics)
     return metrics
 
 
@@ -85,10 +85,10 @@ def _start(config: FinetuneConfig, backbone: str | None) -> tuple[TaskModel, dic
     return model, model.backbone.described()
 
 
-def published(config: FinetuneConfig, folder: str) -> TaskModel:
+def published(config: FinetuneConfig, folder: str, trained: TaskModel) -> TaskModel:
     """The model that a run has written, on the CPU: averages and merged corrections included."""
     with torch.random.fork_rng(devices=[]):
-        model = assemble(config)
+        model = assemble(config, structure=_structure(trained))
     load_weights(model, storage.join(folder, "model.safetensors"))
     return model.eval()
 
@@ -148,15 +148,21 @@ def _flops_per_image(config: FinetuneConfig) -> float:
     return float((1 + backward) * body + (1 + BACKWARD) * head)
 
 
-def _config_file(config: FinetuneConfig) -> dict[str, Any]:
+def _structure(model: TaskModel) -> dict[str, Any] | None:
+    """Of a foreign backbone, so that its folder or hub is not needed to make it again."""
+    return model.backbone.structure() if isinstance(model.backbone, ForeignBackbone) else None
+
+
+def _config_file(config: FinetuneConfig, model: TaskModel) -> dict[str, Any]:
     """What is needed to build the model again, and the whole configuration."""
+    structure = _structure(model)
     return {
         "kind": "task",
         "task": config.task,
         "size": config.size,
         "image_size": list(config.image_size),
         "config": config.model_dump(mode="json"),
-    }
+    } | ({STRUCTURE: structure} if structure else {})
 
 
 def _fragment(

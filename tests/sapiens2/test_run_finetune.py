@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sapiens2.engine.control import Control
 from sapiens2.engine.interrupt import Interrupted
+from sapiens2.evaluation.run import load_task as load_run
 from sapiens2.model.backbone import build_backbone
 from sapiens2.model.foreign import ForeignBackbone
 from sapiens2.model.weights import load_weights, save_weights
@@ -137,3 +138,39 @@ def test_a_foreign_backbone_is_trained_recorded_and_loaded_again(tmp_path: Path)
         finetune(chosen, backbone=places["out"], **places)
     with pytest.raises(ValueError, match="neither"):
         finetune(config("normal"), **places)
+
+
+def test_a_run_outlives_the_folder_that_it_started_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's configuration and the normalisation are kept with the weights; older runs need the folder."""
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    small = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    folder = tmp_path / "vit"
+    vit = transformers.AutoConfig.for_model("vit", **small, image_size=64, patch_size=16)
+    transformers.AutoModel.from_config(vit).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}')
+    chosen = FinetuneConfig(**config("normal").model_dump() | {"backbone": f"hf:{folder}"})
+    assert len(chosen.backbone_sha256) == 64
+    places = {"out": str(tmp_path / "out"), "state": str(tmp_path / "state")}
+    assert finetune(chosen, **places)["backbone"]["dim"] == 48
+    images = torch.randn(1, 3, 64, 48)
+    with torch.no_grad():
+        wanted = load_task(places["out"], device="cpu")(images)["normals"]
+    folder.rename(tmp_path / "moved")
+    _, again = load_run(places["out"])
+    for model in (load_task(places["out"], device="cpu"), again.cpu()):
+        assert isinstance(model.backbone, ForeignBackbone) and model.backbone.mean == [0.1, 0.2, 0.3]
+        with torch.no_grad():
+            torch.testing.assert_close(model(images)["normals"], wanted)
+    about = json.loads((tmp_path / "out" / "config.json").read_text())
+    del about["foreign"]  # as earlier versions wrote it
+    about["config"]["backbone_sha256"] = ""
+    (tmp_path / "out" / "config.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"keeps no structure.*put"):
+        load_task(places["out"], device="cpu")
+    (tmp_path / "moved").rename(folder)
+    with torch.no_grad():
+        torch.testing.assert_close(load_task(places["out"], device="cpu")(images)["normals"], wanted)
+    (folder / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="sha256"):
+        finetune(chosen, **places)

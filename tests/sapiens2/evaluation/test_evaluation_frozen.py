@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,29 @@ def test_another_backbone_is_the_network_behind_its_own_normalisation() -> None:
     cls, patches = frozen(IMAGES)
     torch.testing.assert_close(cls, tokens[:, 0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(patches.flatten(2), tokens[:, 1:].transpose(1, 2), atol=1e-5, rtol=1e-5)
+
+
+def test_backbones_of_one_name_are_told_apart_by_their_content(tmp_path: Path) -> None:
+    """Files of one name, files of one architecture, and fresh weights: each row of a table bears another name."""
+    found = []
+    for seed, folder in enumerate(("aa", "bb")):
+        torch.manual_seed(seed)
+        (tmp_path / folder).mkdir()
+        save_weights(build_backbone("nano"), tmp_path / folder / "model.safetensors")
+        found.append((open_backbone(str(tmp_path / folder / "model.safetensors")), tmp_path / folder))
+    for seed in (2, 3):
+        torch.manual_seed(seed)
+        fresh = open_backbone("timm:resnet10t:random")
+        assert (fresh.name, fresh.origin) == ("timm:resnet10t:random", "random weights")
+        network: torch.nn.Module = fresh.backbone.net  # type: ignore[assignment]
+        save_file(network.state_dict(), tmp_path / "model.safetensors")
+        file = (tmp_path / "model.safetensors").rename(tmp_path / f"tt_{seed}.safetensors")
+        found.append((open_backbone(f"timm:resnet10t:{file}"), file))
+    for frozen, place in found:
+        sha256 = hashlib.sha256((place if place.is_file() else place / "model.safetensors").read_bytes()).hexdigest()
+        kind = "timm:resnet10t" if place.is_file() else "model"
+        assert (frozen.name, frozen.origin) == (f"{kind} ({sha256[:8]})", f"sha256={sha256}")
+    assert len({frozen.name for frozen, _ in found}) == 4
 
 
 def test_half_keeps_the_map_in_16_bits() -> None:

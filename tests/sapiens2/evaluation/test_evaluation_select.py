@@ -49,7 +49,7 @@ def test_the_best_on_validation_scenes_is_chosen(selected: tuple[Path, Path, dic
     assert metrics["chosen"]["score"] == max(each["score"] for each in told)
     assert metrics["last"]["file"] == "model.safetensors" and metrics["last"]["step"] == 2
     assert json.loads((out / "metrics.json").read_text()) == metrics
-    assert [other["name"] for other in metrics["others"]] == ["timm:vit_tiny_patch16_224"]
+    assert [other["name"] for other in metrics["others"]] == ["timm:vit_tiny_patch16_224:random"]
 
 
 def test_the_chosen_one_is_reported_on_the_test_split(selected: tuple[Path, Path, dict[str, Any]]) -> None:
@@ -66,14 +66,14 @@ def test_the_table_of_dense_probes_is_the_papers(selected: tuple[Path, Path, dic
     rows = list(csv.DictReader((out / "table.csv").read_text().splitlines()))
     names = [f"tiny {metrics['chosen']['name']}", metrics["others"][0]["name"]]
     assert len(rows) == 15 and [row["model"] for row in rows[-2:]] == names
-    assert {row["origin"] for row in rows[:-2]} == {"published"}
+    assert {row["origin"] for row in rows[:-2]} == {"published"} and rows[-1]["checkpoint"] == "random weights"
     for row, told in zip(rows[-2:], (metrics, metrics["others"][0]), strict=True):
         assert row["normal mean (deg)"] == f"{told['metrics']['normal']['value']:.1f}"
         assert row["albedo MAE (e-2)"] == f"{100 * told['metrics']['albedo']['value']:.2f}"
         assert row["pointmap L2"] == f"{told['metrics']['pointmap']['value']:.3f}"
-        assert row["seg. mIoU (%)"] == f"{100 * told['printed']['segmentation.mIoU']:.1f}"
+        assert row["seg. mIoU (%)"] == f"{100 * told['printed']['segmentation.mIoU']['value']:.1f}"
         # Absent classes count as 0 there, so it is less than the mean over those that occur.
-        assert told["printed"]["segmentation.mIoU"] < told["metrics"]["segmentation"]["value"]
+        assert told["printed"]["segmentation.mIoU"]["value"] < told["metrics"]["segmentation"]["value"]
         known = [key for key in row if not re.search(r"pose|seg|within.*_|checkpoint|evaluation", key)]
         assert all(row[key] for key in known) and row["test set"] == f"{metrics['n_test']} synthetic scenes, 64 x 48"
         low, high = (told["metrics"]["normal"][end] for end in ("low", "high"))

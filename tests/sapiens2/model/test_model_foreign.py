@@ -119,7 +119,7 @@ def test_names_that_name_nothing_are_refused(tmp_path: Path) -> None:
         ("timm:", "timm:NAME"),
         ("timm:vit_tiny_patch16_224:/nowhere.pth", "no file"),
         ("timm:vit_gigantic_patch3", "no model"),
-        (f"hf:{tmp_path}:random", "local file"),
+        (f"hf:{tmp_path}:random", "folder with a config.json"),
     ):
         with pytest.raises(ValueError, match=message):
             build_foreign(text)
@@ -130,3 +130,37 @@ def test_structure_alone_needs_no_file() -> None:
     with torch.device("meta"):
         made = build_foreign("timm:vit_tiny_patch16_224:/nowhere.pth", weights=False)
     assert isinstance(made, ForeignBackbone) and all(p.is_meta for p in made.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "fixed"),
+    [
+        ("beit_base_patch16_224", 768, (224, 224)),  # takes one size only
+        ("hiera_tiny_224", 768, (224, 224)),  # has no norm behind its last map either
+        ("samvit_base_patch16", 256, None),  # narrower than it says, by its neck
+    ],
+)
+def test_a_net_is_what_it_answers_and_not_what_its_library_says(name: str, dim: int, fixed: Any) -> None:
+    with torch.device("meta"):
+        made = build_foreign(f"timm:{name}:random")
+        seen = made(torch.zeros(2, 3, 128, 96))
+    assert (made.dim, made.fixed) == (dim, fixed) and made.net.training
+    assert seen.patches.shape == (2, dim, 8, 6) and seen.cls.shape == (2, dim)
+
+
+def test_a_net_of_one_size_sees_the_picture_squeezed_and_one_without_maps_is_refused() -> None:
+    class Fixed(ForeignBackbone):
+        def tokens(self, images: torch.Tensor) -> tuple[None, torch.Tensor]:
+            if images.shape[-2:] != (48, 48):
+                raise AssertionError("takes 48 x 48 only")
+            return None, self.net(images)
+
+    name, net = parse_name("timm:x:random"), nn.Conv2d(3, 5, 16, 16)
+    about: dict[str, Any] = {"patch": 99, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    made, images = Fixed(net, name, own=(48, 48), **about), torch.randn(1, 3, 64, 96)
+    assert (made.dim, made.patch, made.fixed) == (5, 16, (48, 48))
+    small = nn.functional.interpolate(images, (48, 48), mode="bicubic", antialias=True)
+    wanted = nn.functional.interpolate(net(small), (4, 6), mode="bilinear")
+    torch.testing.assert_close(made(images).patches, wanted, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"timm:x gives no maps .takes 48 x 48 only.: choose another model"):
+        Fixed(net, name, **about)
