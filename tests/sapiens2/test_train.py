@@ -33,6 +33,8 @@ from sapiens2.pretrain.run import TERM_NORMS, pretrain
 HERE = Path(__file__).parent
 GOLDEN = HERE / "pretrain" / "golden_losses.json"
 TERMS = ("loss", "mae", "contrastive", "koleo", "grad_norm")
+TOLERANCE = dict.fromkeys(TERMS, 1e-5) | {"koleo": 3e-4, "grad_norm": 3e-4}
+"""Between processors: at most 2e-6 of the losses, and 3e-5 of what the last bits of others move most, was seen."""
 
 
 def config(**engine: Any) -> PretrainConfig:
@@ -181,7 +183,9 @@ def test_the_losses_are_the_golden_ones(alone: Path) -> None:
     if os.environ.get("SAPIENS2_WRITE_GOLDEN"):
         GOLDEN.write_text(json.dumps(rows(alone), indent=1) + "\n")
     for row, golden in zip(rows(alone), json.loads(GOLDEN.read_text()), strict=True):
-        assert row == pytest.approx(golden, rel=1e-5)
+        for term, share in TOLERANCE.items():
+            assert row[term] == pytest.approx(golden[term], rel=share), (term, row)
+        assert row.keys() == golden.keys()
     assert all(0 < row["koleo"] < 2.9 for row in rows(alone))  # -log 0.05 = 2.996 is what class tokens alike would give
 
 
