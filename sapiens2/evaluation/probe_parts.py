@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import numpy as np
 import torch
+from torch import nn
 
 from sapiens2.engine import storage
 from sapiens2.engine.training_state import digest
@@ -17,6 +19,7 @@ from sapiens2.evaluation.frozen import FrozenBackbone
 from sapiens2.evaluation.probe import Fitted, FittedProbe, ProbeResult
 from sapiens2.evaluation.probe_scenes import ProbeScenes
 from sapiens2.evaluation.remains import ENDS, keep, kept
+from sapiens2.model.foreign import ForeignBackbone
 from sapiens2.model.weights import named_weights
 
 Progress = Callable[[int, int, str], None]
@@ -91,6 +94,14 @@ class ProbeParts:
             "weights": digest(named_weights(extractor.backbone)),
             "split": split,
             "code": self._code,
-            "machine": [torch.__version__, np.__version__, extractor.device.type, torch.get_num_threads()],
+            "machine": [*_libraries(extractor.backbone), extractor.device.type, torch.get_num_threads()],
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _libraries(backbone: nn.Module) -> list[str]:
+    """Versions of what computes features and fits probes."""
+    versions = [torch.__version__, np.__version__]
+    if isinstance(backbone, ForeignBackbone):
+        versions.append(version("timm" if backbone.name.library == "timm" else "transformers"))
+    return versions

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from sapiens2.model.foreign import ForeignBackbone
 
@@ -45,8 +46,14 @@ class ForeignLoraLinear(LoraLinear):
 
     @property
     def weight(self) -> Tensor:
-        """[out, in] with its correction; the frozen matrix keeps this name in files."""
-        return self._parameters["weight"] + self.gain * (self.lora_up @ self.lora_down)  # type: ignore[operator]
+        """[out, in] with its correction; the frozen matrix keeps this name in files.
+
+        A shard of the frozen matrix is given as it is: FSDP looks for it here, and puts the whole one here for a pass.
+        """
+        frozen = self._parameters["weight"]
+        if isinstance(frozen, DTensor):
+            return frozen
+        return frozen + self.gain * (self.lora_up @ self.lora_down)  # type: ignore[operator]
 
 
 def add_lora(model: nn.Module, rank: int, alpha: float) -> int:

@@ -18,21 +18,25 @@ from typing import Any, Literal
 from sapiens2.config import Config, execution, recipe
 from sapiens2.data import synthetic
 from sapiens2.data.labelled.layout import (
+    DATASET,
     JSONL,
     LABEL_OF,
-    PARQUET,
     DatasetFacts,
     LabelError,
     Row,
     parse_row,
+    read_facts,
     read_index,
     row_values,
 )
 from sapiens2.data.labelled.write import DatasetWriter
+from sapiens2.engine import storage
 from sapiens2.tasks.head_specs import TASKS, TaskName
 from sapiens2.tasks.sample import Sample, from_scene
 
 ORDER, PROGRESS = "render.json", ".rendered.jsonl"
+BODY_FILES = ("*.obj", "*.mhskel", "*.mhw", "*.mhclo", "*.target.gz", "mpfb_*.jpg")
+"""What is read of MakeHuman's data; licences, and what an operating system leaves there, change nothing."""
 Renderer = Callable[..., synthetic.Scene]
 _LABELS = {"pose": ("keypoints", "labelled"), "segmentation": ("mask",), "pointmap": ("points", "intrinsics")}
 
@@ -75,12 +79,18 @@ def render_folder(out: str | Path, config: RenderConfig, tell: Callable[[int, in
             progress.flush()
             rows.append(row)
             tell(len(rows), config.count)
-    name = "MakeHuman bodies" if config.makehuman else "synthetic people"
-    facts = DatasetFacts(name=f"{name}, {config.look}", licence="CC0-1.0" if config.makehuman else "")
-    with DatasetWriter(str(folder), facts) as writer:
+    with DatasetWriter(str(folder), _facts(folder, config)) as writer:
         writer.rows = rows
     (folder / PROGRESS).unlink()
     return max(0, config.count - done)
+
+
+def _facts(folder: Path, config: RenderConfig) -> DatasetFacts:
+    """What the folder says of itself, which may have been edited; at first what it is."""
+    if (folder / DATASET).exists():
+        return read_facts(str(folder))
+    name = "MakeHuman bodies" if config.makehuman else "synthetic people"
+    return DatasetFacts(name=f"{name}, {config.look}", licence="CC0-1.0" if config.makehuman else "")
 
 
 def _renderer(makehuman: str) -> Renderer:
@@ -92,25 +102,26 @@ def _renderer(makehuman: str) -> Renderer:
 
 
 def _fingerprint(makehuman: str) -> str:
-    """Of the bodies' files by their names and sizes; empty for the procedural ones."""
+    """Of the names and contents of the bodies' files; empty for the procedural ones."""
     if not makehuman:
         return ""
     from sapiens2.data.makehuman.bodies import REVISION
 
-    root = Path(makehuman)
-    names = sorted(f"{p.relative_to(root).as_posix()} {p.stat().st_size}" for p in root.rglob("*") if p.is_file())
-    return hashlib.sha256("\n".join([str(REVISION), *names]).encode()).hexdigest()[:16]
+    root, told = Path(makehuman), hashlib.sha256(str(REVISION).encode())
+    for path in sorted(path for kind in BODY_FILES for path in root.rglob(kind)):
+        told.update(f"\n{path.relative_to(root).as_posix()} ".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return told.hexdigest()[:16]
 
 
 def _begun(folder: Path, order: dict[str, Any]) -> list[Row]:
     """The rows that are there already, of this very order. Makes the folder and says in it what it will hold."""
     kept = folder / ORDER
     if not kept.exists():
-        for name in (JSONL, PARQUET):
-            if (folder / name).exists():
-                raise LabelError(str(folder), f"has an {name} of other data, whose rows would be lost", _MEND)
-        folder.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(order, indent=2) + "\n", encoding="utf-8")
+        there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        if there:
+            told = ", ".join(there[:3]) + (", ..." if len(there) > 3 else "")
+            raise LabelError(str(folder), f"is not empty ({told}) and was not rendered", "give --out a new folder")
+        storage.write_bytes(str(kept), (json.dumps(order, indent=2) + "\n").encode())
         return []
     try:
         before = json.loads(kept.read_text(encoding="utf-8"))

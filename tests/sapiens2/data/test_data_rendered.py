@@ -11,7 +11,7 @@ from made_body import write_body
 
 from sapiens2.data.labelled import LabelledDataset
 from sapiens2.data.labelled.check import check
-from sapiens2.data.labelled.layout import LabelError, read_index
+from sapiens2.data.labelled.layout import LabelError, read_facts, read_index
 from sapiens2.data.labelled.rendered import PROGRESS, RenderConfig, render_folder
 from sapiens2.data.makehuman import Bodies
 from sapiens2.data.synthetic import render
@@ -96,8 +96,16 @@ def test_other_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=r"render\.json: is not what was written there"):
         render_folder(tmp_path / "a", RenderConfig(count=3, **SMALL))
     (tmp_path / "a" / "render.json").unlink()
-    with pytest.raises(LabelError, match=r"has an index\.jsonl of other data"):
+    with pytest.raises(LabelError, match=r"is not empty \(albedo, dataset\.json, images, \.\.\.\) and was not"):
         render_folder(tmp_path / "a", RenderConfig(count=3, **SMALL))
+
+
+def test_what_is_said_of_a_folder_stays(tmp_path: Path) -> None:
+    render_folder(tmp_path, RenderConfig(count=1, **SMALL))
+    facts = json.loads((tmp_path / "dataset.json").read_text()) | {"licence": "CC-BY-4.0"}
+    (tmp_path / "dataset.json").write_text(json.dumps(facts))
+    render_folder(tmp_path, RenderConfig(count=2, **SMALL))
+    assert read_facts(str(tmp_path)).licence == "CC-BY-4.0"
 
 
 def test_labels_of_one_task_alone(tmp_path: Path) -> None:
@@ -118,5 +126,10 @@ def test_makehuman_bodies_are_rendered(tmp_path: Path) -> None:
     found = LabelledDataset(str(tmp_path / "out"), "segmentation", None).sample(0)
     np.testing.assert_array_equal(found.mask, scene.mask)
     np.testing.assert_array_equal(found.image, scene.image)
-    with pytest.raises(LabelError, match="was rendered with bodies"):
-        render_folder(tmp_path / "out", RenderConfig(count=1, height=96, width=72))
+    (body / "README.txt").write_text("no part of a body")
+    assert render_folder(tmp_path / "out", config) == 0
+    obj = body / "3dobjs/base.obj"
+    obj.write_text(obj.read_text().replace("v 0.3", "v 0.4"))
+    for other in (config, RenderConfig(count=1, height=96, width=72)):
+        with pytest.raises(LabelError, match="was rendered with bodies"):
+            render_folder(tmp_path / "out", other)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 HERE = Path(__file__).parent
 
 
-CASES = [("pointmap", 0), ("normal", 2)]
+CASES = [("pointmap", 0, ""), ("normal", 2, ""), ("albedo", 2, "timm:eva02_tiny_patch14_224:random")]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,7 +31,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def two_ranks(scenes: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, list[float]]]:
     """Folder and losses of every task's run on two ranks, the same two processes for all."""
     base = tmp_path_factory.mktemp("two")
-    order = [(str(base / f"port-{task}"), task, str(base / task), lora_rank) for task, lora_rank in CASES]
+    order = [(str(base / f"port-{task}"), task, str(base / task), *more) for task, *more in CASES]
     shared = {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
@@ -46,15 +46,15 @@ def two_ranks(scenes: None, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     told = [process.communicate(timeout=300) for process in started]
     assert all(process.returncode == 0 for process in started), told[0][1] + told[1][1]
     losses = json.loads(told[0][0].splitlines()[-1])
-    return {task: (base / task, found) for (task, _), found in zip(CASES, losses, strict=True)}
+    return {task: (base / task, found) for (task, *_), found in zip(CASES, losses, strict=True)}
 
 
-@pytest.mark.parametrize(("task", "lora_rank"), CASES)
+@pytest.mark.parametrize(("task", "lora_rank", "backbone"), CASES)
 def test_two_ranks_and_micro_batches_equal_one_process(
-    task: str, lora_rank: int, two_ranks: dict[str, tuple[Path, list[float]]], tmp_path: Path
+    task: str, lora_rank: int, backbone: str, two_ranks: dict[str, tuple[Path, list[float]]], tmp_path: Path
 ) -> None:
-    alone = rank_run.run(task, str(tmp_path / "one"), lora_rank=lora_rank)
-    cut = rank_run.run(task, str(tmp_path / "cut"), micro_batches=2, lora_rank=lora_rank)
+    alone = rank_run.run(task, str(tmp_path / "one"), lora_rank=lora_rank, backbone=backbone)
+    cut = rank_run.run(task, str(tmp_path / "cut"), micro_batches=2, lora_rank=lora_rank, backbone=backbone)
     folder, both = two_ranks[task]
     assert cut == pytest.approx(alone, rel=1e-5) and both == pytest.approx(alone, rel=1e-5)
     assert alone[-1] != alone[0]
