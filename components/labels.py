@@ -61,7 +61,7 @@ def data_digest(config: ImportLabelsConfig) -> str:
 def import_labels(
     store: Store, file: Path, folder: Path, *, tool: str, unlabelled: Any, licence: str, as_known: bool = False
 ) -> Outcome:
-    """Import a tool's file, given the folder of its batch. Raises ValueError before anything is written.
+    """Import a tool's file, given the folder of its batch. Raises ValueError before any labels are written.
 
     as_known: pictures that labels under the root have, or a duplicate of, go to the split that those have; batch.json
     is rewritten to say so.

@@ -20,7 +20,6 @@ from components.artifacts import Artifact, Store
 from components.plan import PlannedStep
 from components.progress import FOLDER
 from components.run_step import tag_outcome
-from sapiens2.engine.interrupt import StopRequest
 
 POLL_SECONDS = 0.25
 LAST_LINES = 25
@@ -82,11 +81,16 @@ def execute(
 
 
 @contextmanager
-def _ended_with_us(child: subprocess.Popen[bytes]) -> Iterator[StopRequest]:
-    """Whatever ends this process in an orderly way ends the child's group too. Yields whether it was asked to end."""
+def _ended_with_us(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Whatever ends this process in an orderly way ends the child's group too.
+
+    Yields the requests to end (SIGTERM), which are noted and not raised: what is raised within a finalizer is lost, and
+    a second one must not end this process before the child.
+    """
+    asked: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     try:
-        with StopRequest() as asked:
-            yield asked
+        yield asked
     finally:
         if child.poll() is None:
             child.terminate()
@@ -97,6 +101,7 @@ def _ended_with_us(child: subprocess.Popen[bytes]) -> Iterator[StopRequest]:
                 child.wait()
         with suppress(ProcessLookupError):  # whatever of the group outlived its leader
             os.killpg(child.pid, signal.SIGKILL)
+        signal.signal(signal.SIGTERM, previous)
 
 
 def read_progress(folder: Path) -> dict[str, dict[str, Any]]:

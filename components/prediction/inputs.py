@@ -141,7 +141,8 @@ def _video(file: PoolFile) -> Inputs:
     video = open_video(file.location)
     width = max(6, len(str(video.frames - 1)))
     frames = [Picture(f"frame {n}", f"frame_{n:0{width}}", frame=n) for n in range(video.frames)]
-    return Inputs(tuple(Chunk(part, video, file.sha256()) for part in _parts(frames)), video)
+    digest = file.sha256()  # reads the whole file
+    return Inputs(tuple(Chunk(part, video, digest) for part in _parts(frames)), video)
 
 
 def _pictures(items: Sequence[SourceItem]) -> Inputs:

@@ -105,6 +105,12 @@ def _named(picture: dict[str, Any]) -> str:
     return f"{picture['image']} ({reason})"
 
 
+def film_rate(fps: float) -> float:
+    """Frames per second that MPEG-4 takes: it counts a second in 65535 parts at most, and OpenCV by powers of ten."""
+    digits = next((digits for digits in (3, 2, 1) if fps * 10**digits <= 65535), 0)
+    return max(round(fps, digits), 0.1)
+
+
 def write_film(job: Job, records: Sequence[dict[str, Any]], video: Video) -> str | None:
     """The drawn frames as a video beside them; a frame that could not be read repeats the one before.
 
@@ -126,7 +132,7 @@ def write_film(job: Job, records: Sequence[dict[str, Any]], video: Video) -> str
     size = (shown.shape[1] // 2 * 2, shown.shape[0] // 2 * 2)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / FILM
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), video.fps, size)
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), film_rate(video.fps), size)
         if not writer.isOpened():
             return "this OpenCV cannot encode mp4v, so there is no video of the drawn frames; they lie in overlays/"
         for frame in frames:

@@ -23,7 +23,10 @@ from curation.images.video_end import AVI, ISO, container, is_cut_off
 EXTENSIONS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 _GIVE_UP = 50  # attempts in a row that bring no frame, beyond the packets of the file: nothing follows
 _SAME_RATE = 0.01  # relative: the container's rate is kept where the time stamps say the same to this
+_LEAST_BYTES = 8  # of a frame in any container: no file has more frames than it has room for, whatever it says
 _OPTIONS = {"OPENCV_FFMPEG_CAPTURE_OPTIONS": "err_detect;explode", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
+_ATTEMPTS = "OPENCV_FFMPEG_READ_ATTEMPTS"
+"""Packets, those of the sound too, among which a frame is looked for; read once in a process, at its first frame."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def open_video(path: str | Path) -> Video:
 
     capture = _capture(str(path))
     said = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    said = min(said, Path(path).stat().st_size // _LEAST_BYTES) if said > 0 else said
     width, height = (int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     fps = float(capture.get(cv2.CAP_PROP_FPS))
     capture.release()
@@ -92,7 +96,8 @@ def _decoded(path: str, packets: int) -> tuple[int, float]:
     while capture.isOpened() and tried < max(packets, frames + _GIVE_UP):
         tried += 1
         if capture.grab():
-            frames, last = tried, float(capture.get(cv2.CAP_PROP_POS_MSEC))
+            # What comes out last may have no time: then OpenCV says 0.
+            frames, last = tried, max(last, float(capture.get(cv2.CAP_PROP_POS_MSEC)))
     capture.release()
     return frames, last
 
@@ -108,8 +113,11 @@ def _ends_early(path: str, said: int, times: list[float], fps: float) -> bool:
 
 
 def _rate(said: float, times: list[float]) -> float:
-    """Frames per second: what the container says, unless its time stamps (milliseconds) say something else."""
-    seconds = (max(times) - min(times)) / 1000 if times else 0.0
+    """Frames per second: what the container says, unless its time stamps (milliseconds) say something else.
+
+    Stamps that repeat or begin anew, as of clips joined, say nothing.
+    """
+    seconds = (max(times) - min(times)) / 1000 if len(set(times)) == len(times) > 1 else 0.0
     if seconds <= 0:
         return said
     measured = (len(times) - 1) / seconds
@@ -160,6 +168,7 @@ def _capture(path: str) -> Any:
     """A capture with strict decoding; the options are read from the environment when it opens."""
     import cv2
 
+    os.environ.setdefault(_ATTEMPTS, str(1 << 30))
     before = {name: os.environ.get(name) for name in _OPTIONS}
     os.environ.update(_OPTIONS)
     try:

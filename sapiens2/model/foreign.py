@@ -10,6 +10,7 @@ a net that takes one size only sees the picture squeezed to that size. The libra
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -61,23 +62,25 @@ class ForeignBackbone(nn.Module):
     def _try(self, own: tuple[int, int] | None) -> None:
         """One small pass in each way that there is, until one succeeds: what libraries say of a net's width, stride
         and sizes does not hold for all."""
-        training, why = self.net.training, ""
-        self.net.eval()
+        net, why = self.net, ""
+        shared = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
         ways = [(size, normed) for size in dict.fromkeys((None, own)) for normed in self.NORMED]
         for size, normed in ways:
             self.fixed, self.normed = size, normed
+            self.net = copy.deepcopy(net, dict(shared)).eval()  # Swin keeps the windows of a pass for the next one
             try:
                 with torch.no_grad():
                     self.dim, self.patch = self.measured()
                 break
             except Exception as error:  # whatever somebody else's code raises; told below
                 why = f"{why}; {first_line(error)}" if why else first_line(error)
+            finally:
+                self.net = net
         else:
             raise ValueError(
                 f"{self.name.library}:{self.name.name} gives no maps ({why}): choose another model, one that takes "
                 "pictures of any size or of one known size"
             )
-        self.net.train(training)
 
     def measured(self) -> tuple[int, int]:
         """Channels, and pixels per token, of what the net gives for a small picture (for its one size)."""

@@ -19,6 +19,7 @@ OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.275777
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 UNUSED = "pooler."
 """Behind the last hidden state: files of classifiers have none, and no map depends on it."""
+STAGES = 6  # of a net that halves its maps, at most
 PREFIX = 16  # the most tokens in front of the patches that a net is believed to have; more are of another kind
 
 
@@ -36,8 +37,10 @@ class HfBackbone(ForeignBackbone):
         side = self.tried_px
         height, width = self.fixed or (side, side)
         if counted := self._count(height, width):
-            self.step = self.patch
-            if not self.fixed:  # twice the width has twice the patches, and the same prefix
+            if self.fixed:  # its patch, or that of a later stage of a net that halves its maps
+                steps = [self.patch << stage for stage in range(STAGES)]
+                self.step = next((s for s in steps if (height // s) * (width // s) <= counted), self.patch)
+            else:  # twice the width has twice the patches, and the same prefix
                 more = math.isqrt(max(self._count(height, 2 * width) - counted, 0))
                 self.step = side // more if more else side
             self.prefix = counted - (height // self.step) * (width // self.step)

@@ -15,7 +15,7 @@ from PIL import Image
 from components.prediction.boxes import read_boxes
 from components.prediction.inputs import list_inputs
 from components.prediction.run import make_job, predict_all
-from components.prediction.summary import closing_lines
+from components.prediction.summary import closing_lines, film_rate
 from curation.images import video
 from sapiens2.data.synthetic import render
 from sapiens2.model.weights import save_weights
@@ -148,3 +148,13 @@ def test_a_video_is_read_by_one_pass(models: Any, tmp_path: Path, monkeypatch: p
     counts = predict_all(job, inputs)["counts"]
     assert (counts["done"], counts["kept"], len(opened)) == (7, 6, 2)
     assert (tmp_path / "out" / "data" / "frame_000005.png").read_bytes() == first
+
+
+@pytest.mark.parametrize("fps", [0.001, 29.97, 59.94006, 66.789, 87.897, 119.8765, 239.8712, 960.125])
+def test_films_have_a_rate_that_can_be_written(fps: float, tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), film_rate(fps), (64, 48))
+    opened = writer.isOpened()
+    writer.release()
+    if not cv2.VideoWriter(str(tmp_path / "b.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (64, 48)).isOpened():
+        pytest.skip("needs an OpenCV that encodes mp4v")
+    assert opened and (fps < 0.1 or film_rate(fps) == pytest.approx(fps, rel=1e-3))

@@ -10,6 +10,8 @@ import psutil
 import pytest
 from micro_runs import digests, sapiens2
 
+from pipelines.local_run import _ended_with_us
+
 POINTS = {  # a glob below the root whose first match is the moment to kill
     "ingest": "images/*/staging/*.json",
     "score": "scores/*/parts/*.json",
@@ -74,3 +76,14 @@ def test_a_run_killed_three_times_ends_as_a_calm_one(micro_run, micro_pool, tmp_
     done = sapiens2("run", "--pool", micro_pool, "--preset", "micro", root=root, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert digests(root) == digests(micro_run[0])
+
+
+def test_a_second_request_to_end_does_not_leave_the_child_behind():
+    child = subprocess.Popen(["sleep", "300"], start_new_session=True)
+    with pytest.raises(KeyboardInterrupt), _ended_with_us(child) as asked:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        while not asked:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert child.poll() is not None and asked == [signal.SIGTERM] * 2

@@ -59,6 +59,9 @@ def upright_size(path: Path) -> Size:
             tags = Image.Exif()
             tags.load(picture.info.get("exif", b""))  # not getexif, which heeds XMP too: OpenCV does not
             tag = tags.get(ORIENTATION) if picture.format in TURNED_FORMATS else None
+            if picture.format == "TIFF":  # its size has the turn already
+                tag = picture.tag_v2.get(ORIENTATION)  # type: ignore[attr-defined]
+                return Size(*picture.size, tag if isinstance(tag, int) and 1 <= tag <= 8 else 1)
             orientation = tag if isinstance(tag, int) and 1 <= tag <= 8 else 1
             width, height = picture.size
             return Size(height, width, orientation) if orientation >= 5 else Size(width, height, orientation)

@@ -136,6 +136,24 @@ def test_every_frame_of_a_variable_rate_is_read_once(tmp_path: Path) -> None:
             assert shown(list(reader.read(video, first, 5))) == list(range(first, first + 5))
 
 
+@pytest.mark.parametrize("codec", ["MPG1", "MPG2"])
+def test_an_mpeg_stream_has_its_own_frames(tmp_path: Path, codec: str) -> None:
+    """The last frame comes without a time, and nothing says how many there are."""
+    numbered(tmp_path / "clip.mpg", codec)
+    video = open_video(tmp_path / "clip.mpg")
+    assert video.frames == LONG and in_chunks(tmp_path / "clip.mpg") == list(range(LONG))
+
+
+def test_a_count_that_the_file_has_no_room_for_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "clip.avi"
+    data = numbered(path, "MJPG")
+    for name in (b"strh", b"avih"):
+        at = data.index(name) + 8
+        struct.pack_into("<I", data, at + (32 if name == b"strh" else 16), 0x7FFFFFFF)
+    path.write_bytes(data)
+    assert LONG <= open_video(path).frames <= len(data) // 8
+
+
 def test_a_container_that_has_no_count_is_counted(tmp_path: Path) -> None:
     """Matroska has a duration, and it may be that of the sound: there are no frames after the last."""
     path = tmp_path / "clip.mkv"

@@ -128,3 +128,11 @@ def test_a_folder_is_known_by_what_lies_in_it(tmp_path: Path) -> None:
     file = tmp_path / "model-2.safetensors"
     assert shown_name(parse_name(f"timm:vit:{file}")) == f"timm:vit ({file_sha256(file)[:8]})"
     assert [shown_name(parse_name(n)) for n in ("timm:vit:random", "timm:vit")] == ["timm:vit:random", "timm:vit"]
+
+
+def test_a_pass_that_fails_changes_nothing(tmp_path: Path) -> None:
+    """Swin shrinks its windows to a small picture and keeps them so: no size would do after such a trial."""
+    config = transformers.SwinConfig(**SWIN | {"image_size": 224, "window_size": 7})
+    transformers.SwinModel(config).save_pretrained(tmp_path)
+    net = build_foreign(f"hf:{tmp_path}")
+    assert net.fixed == (224, 224) and net(torch.zeros(1, 3, 64, 48)).patches.shape == (1, 96, 4, 3)
