@@ -85,10 +85,13 @@ def _start(config: FinetuneConfig, backbone: str | None) -> tuple[TaskModel, dic
     return model, model.backbone.described()
 
 
-def published(config: FinetuneConfig, folder: str, trained: TaskModel) -> TaskModel:
-    """The model that a run has written, on the CPU: averages and merged corrections included."""
+def published(config: FinetuneConfig, folder: str, trained: TaskModel | None = None) -> TaskModel:
+    """The model that a run has written, on the CPU: averages and merged corrections included.
+
+    trained: the one in training, whose foreign backbone need not be looked for again.
+    """
     with torch.random.fork_rng(devices=[]):
-        model = assemble(config, structure=_structure(trained))
+        model = assemble(config, structure=None if trained is None else _structure(trained))
     load_weights(model, storage.join(folder, "model.safetensors"))
     return model.eval()
 
