@@ -11,16 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
+from task_models import untrained
 
 from components.prediction.boxes import choose_detector, read_boxes
 from components.prediction.inputs import list_inputs
 from components.prediction.run import make_job, predict_all, resolve_checkpoint
 from components.prediction.summary import closing_lines
 from sapiens2.data.synthetic import render
-from sapiens2.model.weights import save_weights
-from sapiens2.tasks.build import build_task
 from sapiens2.tasks.head_specs import TASKS
 from sapiens2.tasks.load import load_task
 from sapiens2.tasks.vocabulary import keypoints, parts
@@ -29,13 +27,7 @@ from sapiens2.tasks.vocabulary import keypoints, parts
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders of untrained tiny models by task."""
-    root = tmp_path_factory.mktemp("models")
-    for task in TASKS:
-        torch.manual_seed(1)
-        save_weights(build_task(task, "tiny"), root / task / "model.safetensors")
-        about = {"task": task, "size": "tiny", "image_size": [64, 48]}
-        (root / task / "config.json").write_text(json.dumps(about))
-    return {task: str(root / task) for task in TASKS}
+    return untrained(tmp_path_factory.mktemp("models"), TASKS)
 
 
 def jpeg(pixels: np.ndarray) -> bytes:

@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from task_models import untrained
 
 from components.prediction.boxes import read_boxes
 from components.prediction.inputs import list_inputs
@@ -18,22 +18,12 @@ from components.prediction.run import make_job, predict_all
 from components.prediction.summary import closing_lines, film_rate
 from curation.images import video
 from sapiens2.data.synthetic import render
-from sapiens2.model.weights import save_weights
-from sapiens2.tasks.build import build_task
-from sapiens2.tasks.head_specs import TaskName
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders of untrained tiny models of keypoints and of parts."""
-    root = tmp_path_factory.mktemp("models")
-    tasks: tuple[TaskName, ...] = ("pose", "segmentation")
-    for task in tasks:
-        torch.manual_seed(1)
-        save_weights(build_task(task, "tiny"), root / task / "model.safetensors")
-        about = {"task": task, "size": "tiny", "image_size": [64, 48]}
-        (root / task / "config.json").write_text(json.dumps(about))
-    return {task: str(root / task) for task in tasks}
+    return untrained(tmp_path_factory.mktemp("models"), ("pose", "segmentation"))
 
 
 @pytest.fixture
